@@ -1,1 +1,51 @@
-//! To be written.
+//! Layer 2 announcement: making an address reachable on a LAN without a router that speaks BGP.
+//!
+//! ```
+//! use openelb_l2::{InterfaceSelector, MacAddr, VirtualRouterId, solicited_node_multicast};
+//!
+//! // What a responder puts into an ARP reply (RFC 826) or a neighbour advertisement (RFC 4861 section 4.4).
+//! let mac: MacAddr = "52:54:00:12:34:56".parse()?;
+//! assert!(mac.is_unicast());
+//!
+//! // Where a neighbour solicitation for an address is sent to, and the Ethernet group that carries it.
+//! let group = solicited_node_multicast("2001:db8::1:800:200e:8c6c".parse()?);
+//! assert_eq!(group.to_string(), "ff02::1:ff0e:8c6c");
+//! assert_eq!(MacAddr::ipv6_multicast(group).to_string(), "33:33:ff:0e:8c:6c");
+//!
+//! // The virtual MAC address of a virtual router (RFC 9568 section 7.3).
+//! assert_eq!(VirtualRouterId::new(128)?.virtual_mac_v4().to_string(), "00:00:5e:00:01:80");
+//!
+//! // On which interface of a node a pool lives, as `Eip.spec.interface` writes it.
+//! let on: InterfaceSelector = "can_reach:192.0.2.1".parse()?;
+//! assert_eq!(on, InterfaceSelector::CanReach("192.0.2.1".parse()?));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # State
+//!
+//! This crate holds the vocabulary: link-layer addresses, groups, virtual router identifiers and interface selectors.
+//! **No protocol is spoken yet**: nothing here answers ARP, sends a frame or opens a socket, and the daemon reports
+//! pools of `layer2` and `vip` as not announced.
+//!
+//! # What will live where
+//!
+//! | room | what | knows |
+//! |---|---|---|
+//! | `wire/{ethernet,arp,ndp,vrrp}.rs` | bytes to values and back (RFC 826, 4861, 5227, 9568) | nothing else |
+//! | `responder.rs` | answers for owned addresses | `wire`, `now` |
+//! | `announcer.rs` | gratuitous bursts, refresh, conflicts | `wire`, `now` |
+//! | `ownership/{rendezvous,membership,arbiter}.rs` | who owns an address | `now`, messages as values |
+//! | `vrrp/{router,group}.rs` | one virtual router; how addresses spread over groups | `wire`, `now` |
+//! | `net/{packet_socket,filter,netlink,gossip,driver}.rs` | sockets, clocks, tasks; feature `tokio` | everything above |
+//!
+//! Everything outside `net/` is sans-IO: bytes, commands and the time come in as arguments, output and the next
+//! deadline are polled. The crate's lints refuse a clock or a socket there.
+#![warn(clippy::exhaustive_enums, clippy::exhaustive_structs)]
+
+mod interface;
+mod mac;
+mod vrid;
+
+pub use interface::{InterfaceSelector, ParseInterfaceSelectorError};
+pub use mac::{MacAddr, ParseMacAddrError, solicited_node_multicast};
+pub use vrid::{InvalidVirtualRouterId, VirtualRouterId};
