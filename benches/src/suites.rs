@@ -1,0 +1,40 @@
+//! The suites: what `cargo xtask bench SUITE` can run.
+
+use crate::{Options, Report};
+
+/// A named function that measures.
+#[derive(Debug, Clone, Copy)]
+pub struct Part {
+    /// Shown above its rows.
+    pub name: &'static str,
+    /// Measures, prints nothing.
+    pub run: fn(&Options) -> anyhow::Result<Report>,
+}
+
+/// What is measured together.
+#[derive(Debug, Clone, Copy)]
+pub struct Suite {
+    /// The word on the command line.
+    pub name: &'static str,
+    /// One line for `--list`.
+    pub about: &'static str,
+    /// In this order.
+    pub parts: &'static [Part],
+}
+
+/// Every suite.
+#[must_use]
+pub fn all() -> &'static [Suite] {
+    &[
+        Suite {
+            name: "ipam",
+            about: "address allocation at 1 to 1,000,000 used, beside a linear scan",
+            parts: &[],
+        },
+        Suite {
+            name: "bgp",
+            about: "UPDATE codec beside rustbgpd-wire and NetGauze, originating 100,000 routes beside BIRD",
+            parts: &[],
+        },
+    ]
+}
