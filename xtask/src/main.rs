@@ -1,3 +1,42 @@
-//! To be written.
+//! The task runner: `cargo xtask demo|test|ci|soak|bench|fuzz|dist`.
+//!
+//! Everything that a developer, CI or a newcomer does with this repository is a sub-command here, so that all of them
+//! do the same thing. Exit codes: 0 good, 1 failed, 2 not available (yet) or wrong arguments.
 
-fn main() {}
+mod bench;
+mod fuzz;
+mod metadata;
+mod shell;
+mod system;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// OpenELB's task runner.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    Bench(bench::Arguments),
+    Fuzz(fuzz::Arguments),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().task {
+        Task::Bench(arguments) => bench::run(&arguments),
+        Task::Fuzz(arguments) => fuzz::run(&arguments),
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

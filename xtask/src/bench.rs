@@ -1,0 +1,48 @@
+//! `cargo xtask bench`: builds the benches and runs them.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+
+use crate::shell;
+use std::process::Stdio;
+
+/// Measure OpenELB beside its peers, on this machine, in this run.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Suites to run, or `all`; without any, the list of them.
+    suites: Vec<String>,
+    /// Also write machine, rows and verdicts to this file.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Seconds instead of minutes, without optimisation: fails when a bench panics or measures nothing, judges no target.
+    #[arg(long)]
+    smoke: bool,
+    /// Rounds of each measurement, of which the best counts [default: 9, with --smoke 2].
+    #[arg(long, value_name = "N")]
+    rounds: Option<u32>,
+}
+
+/// The exit code is the runner's: 0 every judged target is met, 1 not, 2 nothing to measure yet.
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
+    let mut command = shell::cargo();
+    command.args(["run", "--package", "openelb-benches"]);
+    if !arguments.smoke {
+        command.arg("--release");
+    }
+    command.arg("--").args(&arguments.suites);
+    if let Some(path) = &arguments.json {
+        // Cargo runs at the root, a user may be elsewhere.
+        command.arg("--json").arg(std::path::absolute(path)?);
+    }
+    if arguments.smoke {
+        command.arg("--smoke");
+    }
+    if let Some(rounds) = arguments.rounds {
+        command.arg("--rounds").arg(rounds.to_string());
+    }
+    println!("$ {}", shell::shown(&command));
+    let status = command.stdin(Stdio::null()).status().context("cannot start cargo")?;
+    Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
+}
