@@ -1,0 +1,386 @@
+//! The task that drives a speaker: it alone touches the machine, everything else sends it messages.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    net::TcpStream,
+    sync::{mpsc, watch},
+    task::{AbortHandle, JoinHandle},
+    time::{sleep_until, timeout},
+};
+
+use super::{
+    connection::{self, Connection, IoEvent},
+    handle::{Mailbox, PendingRoutes, Query, Shared, Shutdown, SpeakerHandle},
+    listener, socket_options,
+};
+use crate::{
+    fsm::ConnectionInfo,
+    speaker::{
+        ConfigError, ConnectionId, Event, ListenerState, ListenerStatus, Output, PeersSnapshot,
+        RoutesSnapshot, Speaker, SpeakerConfig,
+    },
+};
+
+/// Messages of connections and listeners that may wait for the driver.
+const EVENTS: usize = 256;
+/// How many of them are handled before output is looked at again.
+const BATCH: usize = 64;
+/// Counters are published this often at most; changes of state at once.
+const COUNTERS_EVERY: Duration = Duration::from_secs(1);
+/// Routes are published this often at most.
+const ROUTES_EVERY: Duration = Duration::from_millis(100);
+/// The share of time that publishing routes may take: one part in this many.
+const ROUTES_SHARE: u32 = 20;
+/// Refused connections are logged this often at most.
+const REFUSALS_LOGGED_EVERY: Duration = Duration::from_secs(10);
+/// How long sessions may take to close when the speaker stops.
+const SHUTDOWN_WITHIN: Duration = Duration::from_secs(3);
+
+/// Starts a speaker on the current tokio runtime.
+///
+/// The task ends after [`SpeakerHandle::shutdown`], or when the last handle is dropped. Any number of speakers may run
+/// in one process.
+///
+/// # Errors
+/// If the configuration is not valid.
+///
+/// # Panics
+/// Outside a tokio runtime.
+pub fn spawn(config: SpeakerConfig) -> Result<(SpeakerHandle, JoinHandle<()>), ConfigError> {
+    let now = Instant::now();
+    let speaker = Speaker::new(config, now)?;
+    let shared = Arc::new(Shared::default());
+    let (peers, peers_receiver) = watch::channel(Arc::default());
+    let (routes, routes_receiver) = watch::channel(Arc::default());
+    let (events_sender, events) = mpsc::channel(EVENTS);
+    let (ended_sender, ended) = mpsc::unbounded_channel();
+    let mut driver = Driver {
+        speaker,
+        shared: Arc::clone(&shared),
+        connections: HashMap::new(),
+        listeners: Vec::new(),
+        events_sender,
+        events,
+        ended_sender,
+        ended,
+        peers,
+        peers_due: now,
+        peers_revision: u64::MAX,
+        activity: true,
+        routes,
+        routes_due: now,
+        routes_revision: u64::MAX,
+        refused: 0,
+        refused_logged: None,
+    };
+    let task = tokio::spawn(async move {
+        driver.run().await;
+        driver.shared.close();
+    });
+    Ok((SpeakerHandle::new(shared, peers_receiver, routes_receiver), task))
+}
+
+enum Slot {
+    Connecting(AbortHandle),
+    Up(Connection),
+}
+
+struct Listener {
+    status: ListenerStatus,
+    task: AbortHandle,
+}
+
+struct Driver {
+    speaker: Speaker,
+    shared: Arc<Shared>,
+    connections: HashMap<ConnectionId, Slot>,
+    listeners: Vec<Listener>,
+    events_sender: mpsc::Sender<IoEvent>,
+    events: mpsc::Receiver<IoEvent>,
+    ended_sender: mpsc::UnboundedSender<ConnectionId>,
+    ended: mpsc::UnboundedReceiver<ConnectionId>,
+    peers: watch::Sender<Arc<PeersSnapshot>>,
+    /// Not before then are counters published.
+    peers_due: Instant,
+    peers_revision: u64,
+    /// Something happened since counters were published.
+    activity: bool,
+    routes: watch::Sender<Arc<RoutesSnapshot>>,
+    routes_due: Instant,
+    routes_revision: u64,
+    refused: u64,
+    refused_logged: Option<(Instant, u64)>,
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        for listener in &self.listeners {
+            listener.task.abort();
+        }
+        for slot in self.connections.values() {
+            if let Slot::Connecting(task) = slot {
+                task.abort();
+            }
+        }
+    }
+}
+
+impl Driver {
+    async fn run(&mut self) {
+        self.listen();
+        loop {
+            let now = Instant::now();
+            self.pump(now);
+            let wake_at = self.publish(now);
+            let timer = async {
+                match wake_at {
+                    Some(at) => sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = self.shared.wake.notified() => {
+                    let mailbox = self.shared.take();
+                    if let Some(mode) = self.obey(mailbox) {
+                        return self.stop(mode).await;
+                    }
+                }
+                Some(event) = self.events.recv() => {
+                    self.handle(event);
+                    for _ in 0..BATCH {
+                        let Ok(event) = self.events.try_recv() else { break };
+                        self.handle(event);
+                    }
+                }
+                Some(connection) = self.ended.recv() => self.closed(connection),
+                () = timer => self.speaker.handle_timeout(Instant::now()),
+            }
+            self.activity = true;
+        }
+    }
+
+    fn listen(&mut self) {
+        for listener in self.listeners.drain(..) {
+            listener.task.abort();
+        }
+        for (index, address) in self.speaker.config().listen.iter().copied().enumerate() {
+            let task =
+                tokio::spawn(listener::listen(index, address, self.events_sender.clone())).abort_handle();
+            let state = ListenerState::Failed { error: "not open yet".to_owned() };
+            self.listeners.push(Listener { status: ListenerStatus { address, bound: None, state }, task });
+        }
+    }
+
+    fn obey(&mut self, mailbox: Mailbox) -> Option<Shutdown> {
+        let now = Instant::now();
+        let Mailbox { config, peers, sources, resets, queries, refresh_routes, shutdown, .. } = mailbox;
+        if let Some(config) = config {
+            let listen = config.listen != self.speaker.config().listen;
+            // Validated when it was handed in.
+            if let Err(error) = self.speaker.set_config(config, now) {
+                tracing::error!(%error, "configuration refused");
+            }
+            if listen {
+                self.listen();
+            }
+        }
+        if let Some(peers) = peers
+            && let Err(error) = self.speaker.set_peers(peers.into_values().collect(), now)
+        {
+            tracing::error!(%error, "peers refused");
+        }
+        for (source, PendingRoutes { whole, delta }) in sources {
+            if let Some(routes) = whole {
+                self.speaker.set_routes(&source, routes, now);
+            }
+            if !delta.is_empty() {
+                self.speaker.apply(&source, PendingRoutes::delta(delta), now);
+            }
+        }
+        for peer in resets {
+            self.speaker.reset(&peer, now);
+        }
+        for query in queries {
+            // Who asked may be gone.
+            match query {
+                Query::Route(prefix, reply) => drop(reply.send(self.speaker.route_status(prefix))),
+                Query::Stats(reply) => drop(reply.send(self.speaker.table_stats())),
+            }
+        }
+        if refresh_routes {
+            self.routes_revision = u64::MAX;
+        }
+        shutdown
+    }
+
+    fn handle(&mut self, event: IoEvent) {
+        let now = Instant::now();
+        match event {
+            IoEvent::Received { connection, bytes, permit } => {
+                self.speaker.handle_bytes(connection, &bytes, now);
+                drop(permit);
+            }
+            IoEvent::Written { connection, octets } => self.speaker.handle_written(connection, octets, now),
+            IoEvent::Closed { connection } => self.closed(connection),
+            IoEvent::Connected { connection, stream } => {
+                if self.connections.contains_key(&connection) {
+                    self.up(connection, stream, now);
+                }
+            }
+            IoEvent::ConnectFailed { connection, error } => {
+                if self.connections.remove(&connection).is_some() {
+                    self.speaker.handle_connect_failed(connection, &error.to_string(), now);
+                }
+            }
+            IoEvent::Accepted { stream } => self.accept(stream, now),
+            IoEvent::Listener { index, result } => {
+                if let Some(listener) = self.listeners.get_mut(index) {
+                    let address = listener.status.address;
+                    (listener.status.bound, listener.status.state) = match result {
+                        Ok(bound) => {
+                            tracing::info!(%bound, "listening");
+                            (Some(bound), ListenerState::Listening)
+                        }
+                        Err(error) => {
+                            tracing::warn!(%address, %error, "cannot listen; trying again");
+                            (None, ListenerState::Failed { error })
+                        }
+                    };
+                    self.peers_revision = u64::MAX;
+                }
+            }
+        }
+    }
+
+    fn up(&mut self, connection: ConnectionId, stream: TcpStream, now: Instant) {
+        let info =
+            stream.local_addr().and_then(|local| Ok(ConnectionInfo { local, remote: stream.peer_addr()? }));
+        match info {
+            Ok(info) => {
+                let up =
+                    connection::start(connection, stream, self.events_sender.clone(), &self.ended_sender);
+                self.connections.insert(connection, Slot::Up(up));
+                self.speaker.handle_connected(connection, info, now);
+            }
+            Err(error) => {
+                self.connections.remove(&connection);
+                self.speaker.handle_connect_failed(connection, &error.to_string(), now);
+            }
+        }
+    }
+
+    fn accept(&mut self, stream: TcpStream, now: Instant) {
+        let (Ok(local), Ok(remote)) = (stream.local_addr(), stream.peer_addr()) else { return };
+        match self.speaker.accept(ConnectionInfo { local, remote }) {
+            Ok(accepted) => {
+                if let Err(error) = socket_options::accepted(&stream, &accepted.config, accepted.ttl) {
+                    tracing::warn!(peer = %accepted.config.name, %error, "socket options refused");
+                }
+                self.up(accepted.connection, stream, now);
+            }
+            Err(refusal) => {
+                socket_options::refuse(stream);
+                self.refused += 1;
+                let due = self.refused_logged.is_none_or(|(at, _)| now >= at + REFUSALS_LOGGED_EVERY);
+                if due {
+                    let before = self.refused_logged.map_or(0, |(_, count)| count);
+                    tracing::info!(%refusal, refused = self.refused - before, "connection refused");
+                    self.refused_logged = Some((now, self.refused));
+                }
+            }
+        }
+    }
+
+    fn closed(&mut self, connection: ConnectionId) {
+        if self.connections.remove(&connection).is_some() {
+            self.speaker.handle_closed(connection, Instant::now());
+        }
+    }
+
+    /// Does what the speaker asks for.
+    fn pump(&mut self, now: Instant) {
+        while let Some(output) = self.speaker.poll_output(now) {
+            match output {
+                Output::Connect { connection, config, ttl } => {
+                    let (events, ended) = (self.events_sender.clone(), self.ended_sender.clone());
+                    let task = tokio::spawn(connection::connect(connection, config, ttl, events, ended));
+                    self.connections.insert(connection, Slot::Connecting(task.abort_handle()));
+                }
+                Output::Send { connection, bytes } => {
+                    if let Some(Slot::Up(up)) = self.connections.get(&connection) {
+                        up.send(bytes);
+                    }
+                }
+                Output::Close { connection } => {
+                    if let Some(Slot::Connecting(task)) = self.connections.remove(&connection) {
+                        task.abort();
+                    }
+                }
+            }
+        }
+        while let Some(event) = self.speaker.poll_event() {
+            match event {
+                Event::State { peer, state } => tracing::info!(%peer, ?state, "session state"),
+                Event::Down { peer, reason } => tracing::warn!(%peer, reason, "session down"),
+            }
+        }
+    }
+
+    /// Publishes what is due, and says when to wake up at the latest.
+    fn publish(&mut self, now: Instant) -> Option<Instant> {
+        let mut wake_at = self.speaker.poll_timeout();
+        let mut wake = |at: Instant| wake_at = Some(wake_at.map_or(at, |other| other.min(at)));
+        let revision = self.speaker.state_revision();
+        if self.activity || revision != self.peers_revision {
+            if revision != self.peers_revision || now >= self.peers_due {
+                let mut snapshot = self.speaker.peers();
+                snapshot.listeners = self.listeners.iter().map(|listener| listener.status.clone()).collect();
+                snapshot.refused_connections = self.refused;
+                self.peers.send_if_modified(|current| {
+                    let changed = **current != snapshot;
+                    *current = Arc::new(snapshot);
+                    changed
+                });
+                self.peers_revision = revision;
+                self.peers_due = now + COUNTERS_EVERY;
+                self.activity = false;
+            } else {
+                wake(self.peers_due);
+            }
+        }
+        // One receiver is the handle's own.
+        let revision = self.speaker.routes_revision();
+        if revision != self.routes_revision && self.routes.receiver_count() > 1 {
+            if now >= self.routes_due {
+                self.routes.send_replace(Arc::new(self.speaker.routes()));
+                self.routes_revision = revision;
+                let took = now.elapsed();
+                self.routes_due = now + ROUTES_EVERY.max(took * ROUTES_SHARE);
+            } else {
+                wake(self.routes_due);
+            }
+        }
+        wake_at
+    }
+
+    async fn stop(&mut self, mode: Shutdown) {
+        let now = Instant::now();
+        for listener in self.listeners.drain(..) {
+            listener.task.abort();
+        }
+        if mode == Shutdown::Notify {
+            self.speaker.stop(now);
+        }
+        self.pump(now);
+        // Dropping a connection lets it send what it has, the NOTIFICATION last, and then ends its tasks.
+        self.connections.clear();
+        let (sender, _) = mpsc::channel(1);
+        self.events_sender = sender; // ours is gone, so the channel closes with the last task
+        let _ = timeout(SHUTDOWN_WITHIN, async { while self.events.recv().await.is_some() {} }).await;
+    }
+}

@@ -1,0 +1,119 @@
+//! What the speaker asks of its driver, and how the two name a connection.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use bytes::Bytes;
+
+use super::config::{PeerConfig, PeerName};
+use crate::fsm::{Direction, State};
+
+/// A peer within one speaker, for the driver: an index that is never used again for another peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PeerId(pub(crate) u64);
+
+/// One of a peer's two possible connections.
+///
+/// `generation` tells the connections that follow each other apart: what a driver reports of one that is gone is
+/// ignored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConnectionId {
+    /// Whose.
+    pub peer: PeerId,
+    /// Which of the two.
+    pub direction: Direction,
+    /// Which of those that followed each other.
+    pub generation: u32,
+}
+
+/// What the driver is to do, in the order in which it is given.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Output {
+    /// Open a TCP connection; the outcome goes to [`Speaker::handle_connected`](super::Speaker::handle_connected) or
+    /// [`Speaker::handle_connect_failed`](super::Speaker::handle_connect_failed).
+    Connect {
+        /// How to name it.
+        connection: ConnectionId,
+        /// Where to, with which options.
+        config: Arc<PeerConfig>,
+        /// The TTL to set before connecting.
+        ttl: u8,
+    },
+    /// Write these bytes; report progress to [`Speaker::handle_written`](super::Speaker::handle_written).
+    Send {
+        /// On which connection.
+        connection: ConnectionId,
+        /// Whole messages.
+        bytes: Bytes,
+    },
+    /// Close after everything before it was written, within a bounded time; report nothing more of it.
+    Close {
+        /// Which connection.
+        connection: ConnectionId,
+    },
+}
+
+/// What happened, for logs and tests; a bounded number is kept until polled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A session changed its state.
+    State {
+        /// Whose.
+        peer: PeerName,
+        /// The new state.
+        state: State,
+    },
+    /// A session ended or an attempt failed.
+    Down {
+        /// Whose.
+        peer: PeerName,
+        /// In words.
+        reason: String,
+    },
+}
+
+/// Why a connection is not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// No peer has this address.
+    #[error("no peer is configured for {source_address}")]
+    Unconfigured {
+        /// Where it came from.
+        source_address: SocketAddr,
+    },
+    /// The peer is switched off.
+    #[error("peer {peer} is administratively down")]
+    AdminDown {
+        /// Which.
+        peer: PeerName,
+    },
+    /// The peer wants its connections on another address.
+    #[error("peer {peer} is configured for local address {expected}, not {local}")]
+    LocalAddress {
+        /// Which.
+        peer: PeerName,
+        /// The configured one.
+        expected: std::net::IpAddr,
+        /// Where it came to.
+        local: SocketAddr,
+    },
+    /// The peer has an incoming connection already.
+    #[error("peer {peer} has an incoming connection already")]
+    Busy {
+        /// Which.
+        peer: PeerName,
+    },
+}
+
+/// A connection that is taken: [`Speaker::handle_connected`](super::Speaker::handle_connected) is to follow.
+#[derive(Clone, Debug)]
+pub struct Accepted {
+    /// How to name it.
+    pub connection: ConnectionId,
+    /// Whose it is.
+    pub config: Arc<PeerConfig>,
+    /// The TTL to set.
+    pub ttl: u8,
+}

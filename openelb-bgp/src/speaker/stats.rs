@@ -1,0 +1,235 @@
+//! What the speaker says: snapshots of peers, listeners and routes. Plain values, counted and never exported here.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use ipnet::IpNet;
+
+use super::config::PeerName;
+use crate::{fsm::State, wire::Family};
+
+/// Messages of one direction since the peer was configured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MessageCounters {
+    /// OPEN messages.
+    pub open: u64,
+    /// UPDATE messages.
+    pub update: u64,
+    /// NOTIFICATION messages.
+    pub notification: u64,
+    /// KEEPALIVE messages.
+    pub keepalive: u64,
+    /// ROUTE-REFRESH messages (RFC 2918, RFC 7313).
+    pub route_refresh: u64,
+    /// Octets of all messages.
+    pub bytes: u64,
+}
+
+impl MessageCounters {
+    /// All messages.
+    pub fn total(&self) -> u64 {
+        self.open + self.update + self.notification + self.keepalive + self.route_refresh
+    }
+}
+
+/// Counters of a peer since it was configured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PeerCounters {
+    /// What was sent.
+    pub sent: MessageCounters,
+    /// What was received.
+    pub received: MessageCounters,
+    /// How often the session reached Established.
+    pub established: u64,
+    /// How often an established session ended.
+    pub dropped: u64,
+    /// UPDATE messages with an attribute error that did not end the session (RFC 7606).
+    pub malformed_updates: u64,
+    /// Received announcements with our own AS in AS_PATH (RFC 4271 §9.1.2), ignored.
+    pub as_loops: u64,
+}
+
+/// One family of an established session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FamilyStatus {
+    /// IPv4 or IPv6 unicast.
+    pub family: Family,
+    /// Routes that the neighbour has been sent and not withdrawn.
+    pub advertised: u64,
+    /// Changes that wait to be sent.
+    pub pending: u64,
+    /// Routes that the neighbour has announced and not withdrawn.
+    pub received: u64,
+    /// How many paths per prefix are sent: 1 without add-path.
+    pub paths_per_prefix: u8,
+    /// End-of-RIB was sent (RFC 4724 §2).
+    pub end_of_rib_sent: bool,
+    /// End-of-RIB was received.
+    pub end_of_rib_received: bool,
+}
+
+/// An established session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionStatus {
+    /// When it reached Established.
+    pub since: Instant,
+    /// Our end.
+    pub local: SocketAddr,
+    /// The neighbour's end.
+    pub remote: SocketAddr,
+    /// The neighbour's AS number.
+    pub remote_asn: u32,
+    /// The neighbour's BGP identifier.
+    pub remote_router_id: Ipv4Addr,
+    /// The negotiated hold time; zero: none.
+    pub hold_time: Duration,
+    /// The interval of our keepalives.
+    pub keepalive: Duration,
+    /// The negotiated families.
+    pub families: Vec<FamilyStatus>,
+}
+
+/// Why a session ended or did not come up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastError {
+    /// In words, with the RFC's names of the codes.
+    pub reason: String,
+    /// When.
+    pub at: Instant,
+}
+
+/// One neighbour.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerStatus {
+    /// The embedder's name for it.
+    pub name: PeerName,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its configured AS number; 0: any.
+    pub asn: u32,
+    /// Our AS number towards it.
+    pub local_asn: u32,
+    /// The state of the session (RFC 4271 §8.2.2).
+    pub state: State,
+    /// Since when the state is what it is.
+    pub state_since: Instant,
+    /// Switched off by configuration.
+    pub admin_down: bool,
+    /// The session, while Established.
+    pub session: Option<SessionStatus>,
+    /// Why the last session ended, or the last attempt failed.
+    pub last_error: Option<LastError>,
+    /// Counters since the peer was configured.
+    pub counters: PeerCounters,
+}
+
+/// Whether connections can be accepted on an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListenerState {
+    /// Accepting.
+    Listening,
+    /// Not accepting (active-only); it is tried again.
+    Failed {
+        /// The cause, in words.
+        error: String,
+    },
+}
+
+/// One address of [`SpeakerConfig::listen`](super::SpeakerConfig::listen).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerStatus {
+    /// The configured address.
+    pub address: SocketAddr,
+    /// The port in use, if the configured one is 0.
+    pub bound: Option<SocketAddr>,
+    /// Whether it accepts.
+    pub state: ListenerState,
+}
+
+/// All neighbours at one time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PeersSnapshot {
+    /// The neighbours by name.
+    pub peers: BTreeMap<PeerName, PeerStatus>,
+    /// The listeners, in configured order (`net` only).
+    pub listeners: Vec<ListenerStatus>,
+    /// The first whole set of routes of every awaited source has arrived.
+    pub routes_complete: bool,
+    /// Connections from addresses that no peer has, refused.
+    pub refused_connections: u64,
+}
+
+/// Where a route stands with a neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Advertisement {
+    /// The neighbour has been sent it as it is wanted.
+    Advertised,
+    /// It waits to be sent.
+    Pending,
+    /// It is no longer wanted; the withdrawal waits to be sent.
+    Withdrawing,
+    /// The session is not Established.
+    NotEstablished,
+    /// The session has not negotiated the prefix's family.
+    FamilyNotNegotiated,
+    /// The route is not for this neighbour ([`PeerScope`](super::PeerScope)).
+    OutOfScope,
+    /// There is no next hop of the prefix's family: configure one
+    /// ([`SpeakerConfig::next_hop_ipv4`](super::SpeakerConfig::next_hop_ipv4), `_ipv6`).
+    NoNextHop,
+    /// Another route of the prefix is better, and the session takes no more.
+    NotBest,
+}
+
+/// One route and where it stands with each neighbour.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteStatus {
+    /// The prefix.
+    pub prefix: IpNet,
+    /// Which of the prefix's routes.
+    pub path_id: u32,
+    /// By neighbour; in the order of the names.
+    pub peers: Vec<(PeerName, Advertisement)>,
+}
+
+impl RouteStatus {
+    /// How many neighbours have it.
+    pub fn advertised(&self) -> usize {
+        self.peers.iter().filter(|(_, state)| *state == Advertisement::Advertised).count()
+    }
+}
+
+/// All routes at one time, sorted by prefix and path identifier.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RoutesSnapshot {
+    /// The routes; `Arc` so that a snapshot is cheap to hand on.
+    pub routes: Arc<[RouteStatus]>,
+}
+
+impl RoutesSnapshot {
+    /// The routes of a prefix.
+    pub fn get(&self, prefix: IpNet) -> &[RouteStatus] {
+        let start = self.routes.partition_point(|route| route.prefix < prefix);
+        let rest = self.routes.get(start..).unwrap_or_default();
+        let len = rest.partition_point(|route| route.prefix == prefix);
+        rest.get(..len).unwrap_or_default()
+    }
+}
+
+/// How much the tables hold, for metrics and for judging memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableStats {
+    /// Prefixes with at least one route, wanted or not yet withdrawn everywhere.
+    pub prefixes: usize,
+    /// Routes.
+    pub routes: usize,
+    /// Distinct attribute sets.
+    pub attribute_sets: usize,
+    /// Octets of memory that the tables and the peers' advertised state have reserved, attribute sets left out.
+    pub reserved_bytes: usize,
+}
