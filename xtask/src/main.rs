@@ -8,6 +8,7 @@ mod fuzz;
 mod metadata;
 mod shell;
 mod system;
+mod test;
 
 use std::process::ExitCode;
 
@@ -25,12 +26,14 @@ struct Arguments {
 enum Task {
     Bench(bench::Arguments),
     Fuzz(fuzz::Arguments),
+    Test(test::Arguments),
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().task {
         Task::Bench(arguments) => bench::run(&arguments),
         Task::Fuzz(arguments) => fuzz::run(&arguments),
+        Task::Test(arguments) => test::run(&arguments),
     };
     match result {
         Ok(code) => ExitCode::from(code),

@@ -77,6 +77,12 @@ pub(crate) fn is_installed(program: &str) -> bool {
         .any(|dir| dir.join(program).is_file())
 }
 
+/// A time for a reader: `0.4 s`, `75 s`.
+pub(crate) fn seconds(time: Duration) -> String {
+    let seconds = time.as_secs_f64();
+    if seconds < 10.0 { format!("{seconds:.1} s") } else { format!("{seconds:.0} s") }
+}
+
 fn check(command: &Command, status: ExitStatus) -> anyhow::Result<()> {
     if !status.success() {
         bail!("`{}` failed ({status})", shown(command));
@@ -129,7 +135,10 @@ pub(crate) fn watch(
                 if line(&text) == Line::Progress {
                     deadline = Instant::now() + patience;
                 }
-                continue;
+                // One that talks without end must end too.
+                if Instant::now() < deadline {
+                    continue;
+                }
             }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return wait(&mut child, deadline),
@@ -171,8 +180,76 @@ fn wait(child: &mut Child, deadline: Instant) -> anyhow::Result<End> {
     kill(child)
 }
 
+/// Kills a child and everything that it started.
 fn kill(child: &mut Child) -> anyhow::Result<End> {
+    let descendants = descendants(child.id());
     child.kill().context("cannot kill a child that stalled")?;
     child.wait().context("cannot wait for a child that was killed")?;
+    for process in descendants {
+        // It may have ended with its parent: then there is nothing to do.
+        Command::new("kill").args(["-KILL", &process.to_string()]).stderr(Stdio::null()).status().ok();
+    }
     Ok(End::Stalled)
+}
+
+/// The processes below a process, as the kernel lists them.
+fn descendants(process: u32) -> Vec<u32> {
+    let mut found = Vec::new();
+    let mut waiting = vec![process];
+    while let Some(process) = waiting.pop() {
+        let path = format!("/proc/{process}/task");
+        for thread in std::fs::read_dir(path).into_iter().flatten().flatten() {
+            let children = std::fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+            let children: Vec<u32> =
+                children.split_ascii_whitespace().filter_map(|word| word.parse().ok()).collect();
+            found.extend(&children);
+            waiting.extend(children);
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commands_are_shown_as_one_types_them() {
+        let mut command = Command::new("/usr/bin/cargo");
+        command.args(["test", "--package", "a b", "it's", ""]);
+        assert_eq!(shown(&command), r"cargo test --package 'a b' 'it'\''s' ''");
+    }
+
+    #[test]
+    fn a_command_is_watched_line_by_line_to_its_end() {
+        let mut lines = Vec::new();
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo one; echo two >&2; printf three; exit 3"]);
+        let end = watch(&mut command, Duration::from_secs(60), |line| {
+            lines.push(line.to_owned());
+            Line::Noise
+        });
+        lines.sort();
+        assert_eq!(lines, ["one", "three", "two"]);
+        assert!(matches!(end, Ok(End::Exited(status)) if status.code() == Some(3)), "{end:?}");
+    }
+
+    #[test]
+    fn a_command_that_stalls_is_killed_with_all_that_it_started() {
+        let mut started = None;
+        let mut command = Command::new("sh");
+        command.args(["-c", "sleep 600 & echo $!; wait"]);
+        let end = watch(&mut command, Duration::from_millis(500), |line| {
+            started = line.parse::<u32>().ok();
+            Line::Noise
+        });
+        assert!(matches!(end, Ok(End::Stalled)), "{end:?}");
+        let path = format!("/proc/{}/stat", started.unwrap());
+        let deadline = Instant::now() + Duration::from_secs(30);
+        // Whoever inherits it may not have waited for it yet: then it is a zombie.
+        while std::fs::read_to_string(&path).is_ok_and(|stat| !stat.contains(") Z ")) {
+            assert!(Instant::now() < deadline, "{path} still runs");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
 }
