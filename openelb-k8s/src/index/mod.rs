@@ -1,0 +1,151 @@
+//! Indexes: plain structs with `apply` and `delete` that hold parsed views of the objects.
+//!
+//! Parsing happens here, once. A bad object becomes a view with a typed problem, which becomes a condition on that
+//! object; it never affects others.
+
+pub mod nodes;
+pub mod peers;
+pub mod pools;
+pub mod services;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use crate::object::{Kind, Object, ObjectRef};
+use crate::problem::Problem;
+use crate::selector::Labels;
+
+pub use nodes::{NodeView, Nodes};
+pub use peers::{BgpConfView, PeerView, Peers};
+pub use pools::{EipView, PoolSpec, Pools};
+pub use services::{Endpoints, ServiceView, Services};
+
+/// All indexes together: what the plans are computed from.
+#[derive(Clone, Debug, Default)]
+pub struct Indexes {
+    /// Eips.
+    pub pools: Pools,
+    /// Services.
+    pub services: Services,
+    /// EndpointSlices by Service.
+    pub endpoints: Endpoints,
+    /// Nodes.
+    pub nodes: Nodes,
+    /// BgpConfs, BgpPeers and what they name.
+    pub peers: Peers,
+    /// Labels of Namespaces.
+    pub namespaces: Namespaces,
+}
+
+impl Indexes {
+    /// Empty indexes; `rules` decide which Services are ours.
+    #[must_use]
+    pub fn new(rules: services::ClassRules) -> Self {
+        Self { services: Services::new(rules), ..Self::default() }
+    }
+
+    /// Takes in a new version of an object. Says whether anything that a plan looks at changed.
+    pub fn apply(&mut self, object: &Object) -> bool {
+        match object {
+            Object::Eip(eip) => self.pools.apply(eip),
+            Object::Service(service) => self.services.apply(service),
+            Object::EndpointSlice(slice) => self.endpoints.apply(slice),
+            Object::Node(node) => self.nodes.apply(node),
+            Object::Namespace(namespace) => self.namespaces.apply(
+                namespace.metadata.name.as_deref().unwrap_or_default(),
+                namespace.metadata.labels.clone().unwrap_or_default(),
+            ),
+            Object::BgpConf(conf) => self.peers.apply_conf(conf),
+            Object::BgpPeer(peer) => self.peers.apply_peer(peer),
+            Object::Secret(secret) => self.peers.apply_secret(secret),
+            // Kept by those that use them.
+            Object::BgpPolicy(_) | Object::Layer2Conf(_) | Object::VipGroup(_) | Object::ConfigMap(_) => {
+                false
+            }
+        }
+    }
+
+    /// Forgets an object. Says whether it was there.
+    pub fn delete(&mut self, reference: &ObjectRef) -> bool {
+        match reference.kind {
+            Kind::Eip => self.pools.delete(&reference.name),
+            Kind::Service => self.services.delete(&reference.key()),
+            Kind::EndpointSlice => self.endpoints.delete(&reference.key()),
+            Kind::Node => self.nodes.delete(&reference.name),
+            Kind::Namespace => self.namespaces.delete(&reference.name),
+            Kind::BgpConf => self.peers.delete_conf(&reference.name),
+            Kind::BgpPeer => self.peers.delete_peer(&reference.name),
+            Kind::Secret => self.peers.delete_secret(&reference.key()),
+            Kind::BgpPolicy | Kind::Layer2Conf | Kind::VipGroup | Kind::ConfigMap => false,
+        }
+    }
+
+    /// A version of an object that could not even be read. What is known of the object stays in force; the problem
+    /// is shown on it.
+    pub fn apply_unreadable(&mut self, reference: &ObjectRef, problem: &Problem) {
+        match reference.kind {
+            Kind::Eip => self.pools.apply_unreadable(&reference.name, problem),
+            Kind::BgpPeer => self.peers.apply_unreadable_peer(&reference.name, problem),
+            _ => {}
+        }
+    }
+}
+
+/// Labels of Namespaces.
+#[derive(Clone, Debug, Default)]
+pub struct Namespaces {
+    labels: BTreeMap<String, Labels>,
+}
+
+impl Namespaces {
+    /// Takes in the labels of a Namespace.
+    pub fn apply(&mut self, name: &str, mut labels: Labels) -> bool {
+        labels.entry(crate::names::label::NAMESPACE_NAME.to_owned()).or_insert_with(|| name.to_owned());
+        self.labels.insert(name.to_owned(), labels.clone()).as_ref() != Some(&labels)
+    }
+
+    /// Forgets a Namespace.
+    pub fn delete(&mut self, name: &str) -> bool {
+        self.labels.remove(name).is_some()
+    }
+
+    /// The labels of a Namespace. One that is not known has the label that every Namespace has: its name.
+    #[must_use]
+    pub fn labels(&self, name: &str) -> Labels {
+        self.labels.get(name).cloned().unwrap_or_else(|| {
+            Labels::from([(crate::names::label::NAMESPACE_NAME.to_owned(), name.to_owned())])
+        })
+    }
+}
+
+/// A part of a spec that cannot be used; becomes a condition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SpecProblem {
+    /// The field: a path such as `spec.address`.
+    pub field: String,
+    /// What is wrong.
+    pub cause: String,
+    /// What to do about it.
+    pub remedy: String,
+}
+
+impl SpecProblem {
+    /// Of these parts.
+    pub fn new(field: impl Into<String>, cause: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { field: field.into(), cause: cause.into(), remedy: remedy.into() }
+    }
+
+    /// As a problem of an object.
+    #[must_use]
+    pub fn into_problem(self, object: ObjectRef) -> Problem {
+        Problem::error(self.cause, self.remedy).at(self.field).of(object)
+    }
+}
+
+impl std::fmt::Display for SpecProblem {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}: {}; {}", self.field, self.cause, self.remedy)
+    }
+}

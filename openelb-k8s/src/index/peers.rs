@@ -1,0 +1,873 @@
+//! BgpConfs and BgpPeers, parsed.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::Secret;
+
+use super::SpecProblem;
+use crate::announce::Password;
+use crate::crd::bgp_conf::{BgpConfStatus, GracefulRestart};
+use crate::crd::bgp_peer::{Advertisement, AfiSafi, BgpPeerSpec, BgpPeerStatus, PeerPolicies, PrefixLimit};
+use crate::crd::{BgpConf, BgpConfSpec, BgpPeer};
+use crate::duration;
+use crate::names::{DEFAULT_OBJECT, label};
+use crate::object::NamespacedName;
+use crate::problem::Problem;
+use crate::selector::{Labels, Selector};
+
+/// BgpConfs, BgpPeers and the Secrets that they may name.
+#[derive(Clone, Debug, Default)]
+pub struct Peers {
+    confs: BTreeMap<String, BgpConfView>,
+    peers: BTreeMap<String, PeerView>,
+    secrets: BTreeMap<NamespacedName, BTreeMap<String, Password>>,
+}
+
+impl Peers {
+    /// Takes in a new version of a BgpConf. One whose spec became bad keeps its last good one.
+    pub fn apply_conf(&mut self, conf: &BgpConf) -> bool {
+        let mut view = BgpConfView::parse(conf);
+        if view.spec.is_none()
+            && let Some(before) = self.confs.get(&view.name)
+        {
+            view.spec = before.spec.clone();
+            view.last_good = view.spec.is_some();
+        }
+        let changed = self.confs.get(&view.name) != Some(&view);
+        self.confs.insert(view.name.clone(), view);
+        changed
+    }
+
+    /// Takes in a new version of a BgpPeer. One whose spec became bad keeps its last good one.
+    pub fn apply_peer(&mut self, peer: &BgpPeer) -> bool {
+        let mut view = PeerView::parse(peer);
+        if view.spec.is_none()
+            && let Some(before) = self.peers.get(&view.name)
+        {
+            view.spec = before.spec.clone();
+            view.last_good = view.spec.is_some();
+        }
+        let changed = self.peers.get(&view.name) != Some(&view);
+        self.peers.insert(view.name.clone(), view);
+        changed
+    }
+
+    /// A version of a BgpPeer that could not be read: what is known stays, with the problem.
+    pub fn apply_unreadable_peer(&mut self, name: &str, problem: &Problem) {
+        if let Some(view) = self.peers.get_mut(name) {
+            view.problems = vec![SpecProblem::new(
+                problem.field.clone().unwrap_or_else(|| "spec".to_owned()),
+                problem.cause.clone(),
+                problem.remedy.clone(),
+            )];
+            view.last_good = view.spec.is_some();
+        }
+    }
+
+    /// Takes in a Secret.
+    pub fn apply_secret(&mut self, secret: &Secret) -> bool {
+        let key = NamespacedName::new(
+            secret.metadata.namespace.clone().unwrap_or_else(|| "default".to_owned()),
+            secret.metadata.name.clone().unwrap_or_default(),
+        );
+        let mut data: BTreeMap<String, Password> = BTreeMap::new();
+        for (name, bytes) in secret.data.iter().flatten() {
+            if let Ok(text) = std::str::from_utf8(&bytes.0) {
+                data.insert(name.clone(), Password::new(text.trim_end_matches(['\n', '\r'])));
+            }
+        }
+        for (name, text) in secret.string_data.iter().flatten() {
+            data.insert(name.clone(), Password::new(text.trim_end_matches(['\n', '\r'])));
+        }
+        self.secrets.insert(key, data.clone()).as_ref() != Some(&data)
+    }
+
+    /// Forgets a BgpConf.
+    pub fn delete_conf(&mut self, name: &str) -> bool {
+        self.confs.remove(name).is_some()
+    }
+
+    /// Forgets a BgpPeer.
+    pub fn delete_peer(&mut self, name: &str) -> bool {
+        self.peers.remove(name).is_some()
+    }
+
+    /// Forgets a Secret.
+    pub fn delete_secret(&mut self, key: &NamespacedName) -> bool {
+        self.secrets.remove(key).is_some()
+    }
+
+    /// The BgpConf that is honoured: `default`.
+    #[must_use]
+    pub fn conf(&self) -> Option<&BgpConfView> {
+        self.confs.get(DEFAULT_OBJECT)
+    }
+
+    /// Every BgpConf, in the order of names.
+    pub fn confs(&self) -> impl Iterator<Item = &BgpConfView> {
+        self.confs.values()
+    }
+
+    /// The BgpPeer of this name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&PeerView> {
+        self.peers.get(name)
+    }
+
+    /// Every BgpPeer, in the order of names.
+    pub fn iter(&self) -> impl Iterator<Item = &PeerView> {
+        self.peers.values()
+    }
+
+    /// A password in a Secret of `namespace`.
+    #[must_use]
+    pub fn secret(&self, namespace: &str, name: &str, key: &str) -> Option<&Password> {
+        self.secrets.get(&NamespacedName::new(namespace, name)).and_then(|data| data.get(key))
+    }
+}
+
+/// A BgpConf, parsed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BgpConfView {
+    /// Its name; only `default` is honoured.
+    pub name: String,
+    /// The version that this view is of.
+    pub resource_version: String,
+    /// Counts changes of the spec.
+    pub generation: i64,
+    /// A CNI speaks BGP (label `openelb.kubesphere.io/cni`).
+    pub cni_duty: bool,
+    /// The validated spec, or the last good one.
+    pub spec: Option<Arc<BgpConfParsed>>,
+    /// `spec` is of an earlier version, because the present one is bad.
+    pub last_good: bool,
+    /// What is wrong with the present spec.
+    pub problems: Vec<SpecProblem>,
+    /// The status as it is stored.
+    pub status: BgpConfStatus,
+    /// Its finalizers; those of the Go OpenELB are removed.
+    pub finalizers: Vec<String>,
+}
+
+/// A validated BgpConf.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BgpConfParsed {
+    /// Our AS number; 0 if only racks have one.
+    pub asn: u32,
+    /// AS numbers by rack.
+    pub as_per_rack: BTreeMap<String, u32>,
+    /// The BGP identifier that was asked for.
+    pub router_id: Option<Ipv4Addr>,
+    /// The TCP port.
+    pub listen_port: u16,
+    /// Addresses to listen on; empty: all.
+    pub listen_addresses: Vec<IpAddr>,
+    /// Whose addresses are next hops.
+    pub next_hop_mode: NextHopMode,
+    /// Graceful restart.
+    pub graceful_restart: GracefulRestart,
+    /// Name of the ConfigMap with the policy file.
+    pub policy: Option<String>,
+}
+
+/// `nextHopMode`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NextHopMode {
+    /// Decided by whoever plans: `Self` in standalone.
+    #[default]
+    Auto,
+    /// Each node announces itself.
+    SelfOnly,
+    /// Each speaker announces every eligible node.
+    AllNodes,
+}
+
+impl BgpConfView {
+    /// Parses a BgpConf. Never fails: what is wrong is in `problems`.
+    #[must_use]
+    pub fn parse(conf: &BgpConf) -> Self {
+        let (spec, problems) = match parse_conf(&conf.spec) {
+            Ok(spec) => (Some(Arc::new(spec)), Vec::new()),
+            Err(problems) => (None, problems),
+        };
+        let metadata = &conf.metadata;
+        Self {
+            name: metadata.name.clone().unwrap_or_default(),
+            resource_version: metadata.resource_version.clone().unwrap_or_default(),
+            generation: metadata.generation.unwrap_or_default(),
+            cni_duty: metadata.labels.as_ref().is_some_and(|l| l.contains_key(label::CNI)),
+            spec,
+            last_good: false,
+            problems,
+            status: conf.status.clone().unwrap_or_default(),
+            finalizers: metadata.finalizers.clone().unwrap_or_default(),
+        }
+    }
+}
+
+/// Validates a BgpConf.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn parse_conf(spec: &BgpConfSpec) -> Result<BgpConfParsed, Vec<SpecProblem>> {
+    let mut problems = Vec::new();
+    let asn = spec.asn.unwrap_or(0);
+    let as_per_rack = spec.as_per_rack.clone().unwrap_or_default();
+    if asn == 0 && as_per_rack.values().all(|asn| *asn == 0) {
+        problems.push(SpecProblem::new("spec.as", "there is no AS number", "for example as: 65001"));
+    }
+    reserved_asn("spec.as", asn, &mut problems);
+    for (rack, asn) in &as_per_rack {
+        reserved_asn(&format!("spec.asPerRack[{rack}]"), *asn, &mut problems);
+    }
+    let router_id = text(spec.router_id.as_deref()).and_then(|text| match text.parse::<Ipv4Addr>() {
+        Ok(id) if id.is_unspecified() => {
+            problems.push(SpecProblem::new(
+                "spec.routerId",
+                "0.0.0.0 is no BGP identifier",
+                "leave it out, or use an IPv4 address",
+            ));
+            None
+        }
+        Ok(id) => Some(id),
+        Err(_) => {
+            let cause = format!("{text:?} is not of the form of an IPv4 address");
+            problems.push(SpecProblem::new("spec.routerId", cause, "leave it out, or use an IPv4 address"));
+            None
+        }
+    });
+    let listen_port = match spec.listen_port.unwrap_or(0) {
+        0 => 179,
+        port => u16::try_from(port).unwrap_or_else(|_| {
+            problems.push(SpecProblem::new(
+                "spec.listenPort",
+                format!("{port} is not a port"),
+                "use 1 to 65535",
+            ));
+            0
+        }),
+    };
+    let listen_addresses = spec.listen_addresses.iter().flatten().filter_map(|address| {
+        address
+            .trim()
+            .parse()
+            .map_err(|_| {
+                let cause = format!("{address:?} is not an address");
+                problems.push(SpecProblem::new(
+                    "spec.listenAddresses",
+                    cause,
+                    "use addresses of the nodes, or leave it out",
+                ));
+            })
+            .ok()
+    });
+    let listen_addresses = listen_addresses.collect();
+    let next_hop_mode = parse_next_hop_mode(spec.next_hop_mode.as_deref(), &mut problems).unwrap_or_default();
+    graceful_restart(spec.graceful_restart.as_ref(), &mut problems);
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    Ok(BgpConfParsed {
+        asn,
+        as_per_rack,
+        router_id,
+        listen_port,
+        listen_addresses,
+        next_hop_mode,
+        graceful_restart: spec.graceful_restart.clone().unwrap_or_default(),
+        policy: text(spec.policy.as_deref()).map(str::to_owned),
+    })
+}
+
+fn text(value: Option<&str>) -> Option<&str> {
+    value.map(str::trim).filter(|value| !value.is_empty())
+}
+
+fn reserved_asn(field: &str, asn: u32, problems: &mut Vec<SpecProblem>) {
+    if matches!(asn, 23_456 | 65_535 | u32::MAX) {
+        let cause = format!("AS {asn} is reserved (RFC 6793, RFC 7300)");
+        problems.push(SpecProblem::new(field, cause, "use another, for example of 64512 to 65534"));
+    }
+}
+
+/// RFC 4724 §3: the restart time has 12 bits.
+fn graceful_restart(graceful_restart: Option<&GracefulRestart>, problems: &mut Vec<SpecProblem>) {
+    if let Some(time) = graceful_restart.and_then(|g| g.restart_time).filter(|time| *time > 4095) {
+        let cause = format!("{time} seconds do not fit into 12 bits");
+        problems.push(SpecProblem::new("spec.gracefulRestart.restartTime", cause, "use at most 4095"));
+    }
+}
+
+fn parse_next_hop_mode(value: Option<&str>, problems: &mut Vec<SpecProblem>) -> Option<NextHopMode> {
+    match text(value) {
+        None => None,
+        Some("Auto") => Some(NextHopMode::Auto),
+        Some("Self") => Some(NextHopMode::SelfOnly),
+        Some("AllNodes") => Some(NextHopMode::AllNodes),
+        Some(other) => {
+            problems.push(SpecProblem::new(
+                "spec.nextHopMode",
+                format!("{other:?} is not known"),
+                "use Auto, Self or AllNodes",
+            ));
+            None
+        }
+    }
+}
+
+/// A BgpPeer, parsed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PeerView {
+    /// Its name.
+    pub name: String,
+    /// The version that this view is of.
+    pub resource_version: String,
+    /// Counts changes of the spec.
+    pub generation: i64,
+    /// A CNI speaks BGP (label `openelb.kubesphere.io/cni`).
+    pub cni_duty: bool,
+    /// Is it being deleted?
+    pub deleting: bool,
+    /// The validated spec, or the last good one.
+    pub spec: Option<Arc<PeerSpec>>,
+    /// `spec` is of an earlier version, because the present one is bad.
+    pub last_good: bool,
+    /// What is wrong with the present spec.
+    pub problems: Vec<SpecProblem>,
+    /// The status as it is stored.
+    pub status: BgpPeerStatus,
+    /// Its finalizers; those of the Go OpenELB are removed.
+    pub finalizers: Vec<String>,
+}
+
+/// Who the neighbour is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Neighbor {
+    /// At this address.
+    Address(IpAddr),
+    /// Whoever connects from within this prefix.
+    Prefix(IpNet),
+}
+
+/// A validated BgpPeer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PeerSpec {
+    /// Who the neighbour is.
+    pub neighbor: Neighbor,
+    /// Free text.
+    pub description: Option<String>,
+    /// Its TCP port.
+    pub port: u16,
+    /// Its AS number; `None`: any external one.
+    pub asn: Option<u32>,
+    /// Our AS number towards it; `None`: the BgpConf's.
+    pub local_asn: Option<u32>,
+    /// Keep the session down.
+    pub admin_down: bool,
+    /// Wait for it to connect.
+    pub passive: bool,
+    /// IP TTL towards an external neighbour several hops away.
+    pub multihop_ttl: Option<u8>,
+    /// Hops of TTL security (RFC 5082).
+    pub ttl_security_hops: Option<u8>,
+    /// Offered hold time; zero: none.
+    pub hold_time: Duration,
+    /// KEEPALIVE interval.
+    pub keepalive: Duration,
+    /// Time between attempts to connect; `None`: the speaker's default.
+    pub connect_retry: Option<Duration>,
+    /// Our address of the session.
+    pub local_address: Option<IpAddr>,
+    /// The interface of the session.
+    pub bind_interface: Option<String>,
+    /// Maximum segment size.
+    pub tcp_mss: Option<u16>,
+    /// Graceful restart; `None`: on, with defaults.
+    pub graceful_restart: Option<GracefulRestart>,
+    /// Address families; empty: both, with additional paths.
+    pub families: Vec<PeerFamily>,
+    /// The nodes that talk to it.
+    pub node_selector: Selector,
+    /// Overrides the BgpConf's.
+    pub next_hop_mode: Option<NextHopMode>,
+    /// Keep received routes (`receivedRoutes: Keep`)?
+    pub keep_received_routes: bool,
+    /// How many prefixes it may announce.
+    pub prefix_limit: Option<PrefixLimit>,
+    /// `passwordSecretRef`: name and key.
+    pub password_secret: Option<(String, String)>,
+    /// `conf.authPassword`.
+    pub password: Option<Password>,
+    /// BFD.
+    pub bfd: Option<BfdSpec>,
+    /// What is announced; `None`: everything, plain.
+    pub advertisements: Option<Vec<AdvertisementSpec>>,
+    /// Policies.
+    pub policies: PeerPolicies,
+}
+
+/// A family of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerFamily {
+    /// IPv6? Else IPv4. Unicast.
+    pub v6: bool,
+    /// Send at most so many paths of a prefix; 0: one, without additional paths.
+    pub add_path_send: u8,
+    /// Accept additional paths.
+    pub add_path_receive: bool,
+    /// Graceful restart of this family.
+    pub graceful_restart: bool,
+}
+
+/// BFD, with defaults filled in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BfdSpec {
+    /// Missed packets until it counts as down.
+    pub detect_multiplier: u8,
+    /// Required minimum receive interval.
+    pub receive_interval: Duration,
+    /// Desired minimum transmit interval.
+    pub transmit_interval: Duration,
+    /// Do not send first.
+    pub passive: bool,
+    /// Lowest accepted TTL.
+    pub minimum_ttl: Option<u8>,
+}
+
+/// A rule of what is announced.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdvertisementSpec {
+    /// Which Services.
+    pub service_selector: Selector,
+    /// On which nodes.
+    pub node_selector: Selector,
+    /// The rule as it is written.
+    pub rule: Advertisement,
+}
+
+impl AdvertisementSpec {
+    /// Does the rule take an address of this pool and these Services?
+    #[must_use]
+    pub fn matches(&self, pool: &str, services: &[Labels]) -> bool {
+        let named = self
+            .rule
+            .pool_names
+            .as_deref()
+            .is_none_or(|pools| pools.is_empty() || pools.iter().any(|p| p == pool));
+        named && services.iter().any(|labels| self.service_selector.matches(labels))
+    }
+}
+
+impl PeerView {
+    /// Parses a BgpPeer. Never fails: what is wrong is in `problems`.
+    #[must_use]
+    pub fn parse(peer: &BgpPeer) -> Self {
+        let (spec, problems) = match parse_peer(&peer.spec) {
+            Ok(spec) => (Some(Arc::new(spec)), Vec::new()),
+            Err(problems) => (None, problems),
+        };
+        let metadata = &peer.metadata;
+        Self {
+            name: metadata.name.clone().unwrap_or_default(),
+            resource_version: metadata.resource_version.clone().unwrap_or_default(),
+            generation: metadata.generation.unwrap_or_default(),
+            cni_duty: metadata.labels.as_ref().is_some_and(|l| l.contains_key(label::CNI)),
+            deleting: metadata.deletion_timestamp.is_some(),
+            spec,
+            last_good: false,
+            problems,
+            status: peer.status.clone().unwrap_or_default(),
+            finalizers: metadata.finalizers.clone().unwrap_or_default(),
+        }
+    }
+}
+
+/// Validates a BgpPeer.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn parse_peer(spec: &BgpPeerSpec) -> Result<PeerSpec, Vec<SpecProblem>> {
+    let mut p = Problems::default();
+    let conf = spec.conf.clone().unwrap_or_default();
+    let transport = spec.transport.clone().unwrap_or_default();
+    let neighbor = p.neighbor(text(conf.neighbor_address.as_deref()));
+    for (field, asn) in [("spec.conf.peerAs", conf.peer_as), ("spec.conf.localAs", conf.local_as)] {
+        reserved_asn(field, asn.unwrap_or(0), &mut p.list);
+    }
+    let timers = spec.timers.clone().and_then(|t| t.config).unwrap_or_default();
+    let hold_time =
+        p.seconds("spec.timers.config.holdTime", timers.hold_time.as_deref(), 65_535).unwrap_or(30);
+    let keepalive =
+        p.seconds("spec.timers.config.keepaliveInterval", timers.keepalive_interval.as_deref(), 65_535);
+    let connect_retry = p.seconds("spec.timers.config.connectRetry", timers.connect_retry.as_deref(), 65_535);
+    if matches!(hold_time, 1 | 2) {
+        p.push(
+            "spec.timers.config.holdTime",
+            format!("{hold_time} seconds"),
+            "use 0, or at least 3 (RFC 4271 §4.2)",
+        );
+    }
+    let keepalive = keepalive.unwrap_or_else(|| (hold_time / 3).min(10));
+    if hold_time > 0 && keepalive >= hold_time {
+        let cause = format!("{keepalive} seconds are not less than the hold time, {hold_time}");
+        p.push("spec.timers.config.keepaliveInterval", cause, "use a third of the hold time");
+    }
+    let multihop = spec.ebgp_multihop.clone().unwrap_or_default();
+    let multihop_ttl = multihop.enabled.unwrap_or(false).then(|| match multihop.multihop_ttl.unwrap_or(0) {
+        0 => 255,
+        ttl => u8::try_from(ttl).unwrap_or_else(|_| {
+            p.push("spec.ebgpMultihop.multihopTtl", format!("{ttl} is no TTL"), "use 1 to 255");
+            255
+        }),
+    });
+    let ttl_security_hops =
+        transport.ttl_security.as_ref().map(|security| match security.hops.unwrap_or(1) {
+            hops @ 1..=255 => u8::try_from(hops).unwrap_or(1),
+            hops => {
+                p.push("spec.transport.ttlSecurity.hops", format!("{hops} is out of range"), "use 1 to 255");
+                1
+            }
+        });
+    if ttl_security_hops.is_some() && multihop_ttl.is_some() {
+        p.push("spec.transport.ttlSecurity", "it excludes ebgpMultihop", "leave one of them out");
+    }
+    let port = match transport.remote_port.unwrap_or(0) {
+        0 => 179,
+        port => u16::try_from(port).unwrap_or_else(|_| {
+            p.push("spec.transport.remotePort", format!("{port} is not a port"), "use 1 to 65535");
+            179
+        }),
+    };
+    let local_address =
+        text(transport.local_address.as_deref()).and_then(|address| match address.parse::<IpAddr>() {
+            Ok(address) => Some(address),
+            Err(_) => {
+                p.push(
+                    "spec.transport.localAddress",
+                    format!("{address:?} is not an address"),
+                    "use an address of the node",
+                );
+                None
+            }
+        });
+    let node_selector = p.selector("spec.nodeSelector", spec.node_selector.as_ref());
+    let next_hop_mode = parse_next_hop_mode(spec.next_hop_mode.as_deref(), &mut p.list);
+    let keep_received_routes = match text(spec.received_routes.as_deref()) {
+        None | Some("Count") => false,
+        Some("Keep") => true,
+        Some(other) => {
+            p.push("spec.receivedRoutes", format!("{other:?} is not known"), "use Count or Keep");
+            false
+        }
+    };
+    p.prefix_limit(spec.prefix_limit.as_ref());
+    graceful_restart(spec.graceful_restart.as_ref(), &mut p.list);
+    let password_secret = spec.password_secret_ref.as_ref().map(|reference| {
+        let name = text(reference.name.as_deref()).unwrap_or_default().to_owned();
+        if name.is_empty() {
+            p.push("spec.passwordSecretRef.name", "is missing", "name a Secret of OpenELB's namespace");
+        }
+        (name, text(reference.key.as_deref()).unwrap_or("password").to_owned())
+    });
+    let bfd = p.bfd(spec);
+    let families = p.families(spec.afi_safis.as_deref().unwrap_or_default());
+    let advertisements = spec.advertisements.as_ref().map(|rules| p.advertisements(rules));
+    let policies = spec.policies.clone().unwrap_or_default();
+    for (field, value) in
+        [("defaultImport", &policies.default_import), ("defaultExport", &policies.default_export)]
+    {
+        if let Some(other) = text(value.as_deref()).filter(|v| !["accept", "reject"].contains(v)) {
+            p.push(
+                &format!("spec.policies.{field}"),
+                format!("{other:?} is not known"),
+                "use accept or reject",
+            );
+        }
+    }
+    let tcp_mss = transport.tcp_mss.filter(|mss| *mss > 0).and_then(|mss| {
+        let small = u16::try_from(mss).ok();
+        if small.is_none() {
+            p.push("spec.transport.tcpMss", format!("{mss} is too big"), "use at most 65535");
+        }
+        small
+    });
+    match neighbor {
+        Some(neighbor) if p.list.is_empty() => Ok(PeerSpec {
+            neighbor,
+            description: text(conf.description.as_deref()).map(str::to_owned),
+            port,
+            asn: conf.peer_as.filter(|asn| *asn != 0),
+            local_asn: conf.local_as.filter(|asn| *asn != 0),
+            admin_down: conf.admin_down.unwrap_or(false),
+            passive: transport.passive_mode.unwrap_or(false) || matches!(neighbor, Neighbor::Prefix(_)),
+            multihop_ttl,
+            ttl_security_hops,
+            hold_time: Duration::from_secs(hold_time),
+            keepalive: Duration::from_secs(keepalive),
+            connect_retry: connect_retry.filter(|s| *s > 0).map(Duration::from_secs),
+            local_address,
+            bind_interface: text(transport.bind_interface.as_deref()).map(str::to_owned),
+            tcp_mss,
+            graceful_restart: spec.graceful_restart.clone(),
+            families,
+            node_selector,
+            next_hop_mode,
+            keep_received_routes,
+            prefix_limit: spec.prefix_limit.clone(),
+            password_secret,
+            password: conf.auth_password.filter(|password| !password.is_empty()).map(Password::new),
+            bfd,
+            advertisements,
+            policies,
+        }),
+        _ => Err(p.list),
+    }
+}
+
+/// What was found wrong so far.
+#[derive(Default)]
+struct Problems {
+    list: Vec<SpecProblem>,
+}
+
+impl Problems {
+    fn push(&mut self, field: &str, cause: impl Into<String>, remedy: &str) {
+        self.list.push(SpecProblem::new(field, cause, remedy));
+    }
+
+    fn neighbor(&mut self, address: Option<&str>) -> Option<Neighbor> {
+        const FIELD: &str = "spec.conf.neighborAddress";
+        const REMEDY: &str = "use the router's address, or a prefix for dynamic neighbours";
+        let Some(address) = address else {
+            self.push(FIELD, "is missing", REMEDY);
+            return None;
+        };
+        let parsed = if address.contains('/') {
+            address.parse::<IpNet>().ok().map(|net| Neighbor::Prefix(net.trunc()))
+        } else {
+            address.parse::<IpAddr>().ok().map(Neighbor::Address)
+        };
+        match parsed {
+            None => self.push(FIELD, format!("{address:?} is not an address"), REMEDY),
+            Some(Neighbor::Address(ip)) if ip.is_unspecified() || ip.is_multicast() => {
+                self.push(FIELD, format!("{ip} cannot be a neighbour"), REMEDY);
+                return None;
+            }
+            Some(_) => {}
+        }
+        parsed
+    }
+
+    fn seconds(&mut self, field: &str, value: Option<&str>, maximum: u64) -> Option<u64> {
+        let value = text(value)?;
+        match value.parse::<u64>() {
+            Ok(seconds) if seconds <= maximum => Some(seconds),
+            Ok(seconds) => {
+                self.push(
+                    field,
+                    format!("{seconds} seconds are too many"),
+                    &format!("use at most {maximum}"),
+                );
+                None
+            }
+            Err(_) => {
+                self.push(
+                    field,
+                    format!("{value:?} is not a number of seconds"),
+                    "write decimal seconds, for example \"30\"",
+                );
+                None
+            }
+        }
+    }
+
+    fn selector(
+        &mut self,
+        field: &str,
+        selector: Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector>,
+    ) -> Selector {
+        selector.map_or_else(Selector::default, |selector| {
+            Selector::parse(selector).unwrap_or_else(|error| {
+                self.push(field, error.to_string(), "correct the expression");
+                Selector::default()
+            })
+        })
+    }
+
+    fn prefix_limit(&mut self, limit: Option<&PrefixLimit>) {
+        let Some(limit) = limit else { return };
+        if limit.max_prefixes.unwrap_or(0) == 0 {
+            self.push(
+                "spec.prefixLimit.maxPrefixes",
+                "is missing or 0",
+                "say how many prefixes of a family are allowed",
+            );
+        }
+        if limit.warning_percent.is_some_and(|percent| !(1..=100).contains(&percent)) {
+            self.push("spec.prefixLimit.warningPercent", "is out of range", "use 1 to 100");
+        }
+        if let Some(other) = text(limit.action.as_deref()).filter(|v| !["Cease", "Warn"].contains(v)) {
+            self.push("spec.prefixLimit.action", format!("{other:?} is not known"), "use Cease or Warn");
+        }
+        if let Some(time) = text(limit.restart_time.as_deref()) {
+            self.duration("spec.prefixLimit.restartTime", time);
+        }
+    }
+
+    fn duration(&mut self, field: &str, value: &str) -> Option<Duration> {
+        duration::parse(value)
+            .map_err(|error| self.push(field, error.to_string(), "write for example 300ms, 10s or 5m"))
+            .ok()
+    }
+
+    fn bfd(&mut self, spec: &BgpPeerSpec) -> Option<BfdSpec> {
+        let bfd = spec.bfd.as_ref()?;
+        let detect_multiplier = u8::try_from(bfd.detect_multiplier.unwrap_or(3)).ok().filter(|m| *m > 0);
+        if detect_multiplier.is_none() {
+            self.push("spec.bfd.detectMultiplier", "is out of range", "use 1 to 255");
+        }
+        let mut interval = |field: &str, value: Option<&str>| {
+            let parsed = match text(value) {
+                None => return Duration::from_millis(300),
+                Some(value) => self.duration(field, value),
+            };
+            match parsed {
+                Some(d) if d < Duration::from_millis(10) || d > Duration::from_secs(60) => {
+                    self.push(field, format!("{d:?} is out of range"), "use 10ms to 60s");
+                    d
+                }
+                Some(d) => d,
+                None => Duration::from_millis(300),
+            }
+        };
+        let receive_interval = interval("spec.bfd.receiveInterval", bfd.receive_interval.as_deref());
+        let transmit_interval = interval("spec.bfd.transmitInterval", bfd.transmit_interval.as_deref());
+        let minimum_ttl = bfd.minimum_ttl.and_then(|ttl| u8::try_from(ttl).ok());
+        if bfd.minimum_ttl.is_some() && minimum_ttl.is_none_or(|ttl| ttl == 0) {
+            self.push("spec.bfd.minimumTtl", "is out of range", "use 1 to 255");
+        }
+        bfd.enabled.unwrap_or(false).then_some(BfdSpec {
+            detect_multiplier: detect_multiplier.unwrap_or(3),
+            receive_interval,
+            transmit_interval,
+            passive: bfd.passive.unwrap_or(false),
+            minimum_ttl,
+        })
+    }
+
+    fn families(&mut self, afi_safis: &[AfiSafi]) -> Vec<PeerFamily> {
+        let mut families: Vec<PeerFamily> = Vec::new();
+        for (index, afi_safi) in afi_safis.iter().enumerate() {
+            let Some(config) = afi_safi.config.as_ref() else { continue };
+            let family = config.family.clone().unwrap_or_default();
+            if config.enabled == Some(false) {
+                continue;
+            }
+            let field = format!("spec.afiSafis[{index}].config.family");
+            if !matches!(text(family.safi.as_deref()), None | Some("SAFI_UNICAST")) {
+                self.push(&field, "only SAFI_UNICAST is spoken", "use SAFI_UNICAST");
+                continue;
+            }
+            let v6 = match text(family.afi.as_deref()) {
+                None | Some("AFI_IP") => false,
+                Some("AFI_IP6") => true,
+                Some(other) => {
+                    self.push(&field, format!("{other:?} is not known"), "use AFI_IP or AFI_IP6");
+                    continue;
+                }
+            };
+            let paths = afi_safi.add_paths.clone().and_then(|a| a.config).unwrap_or_default();
+            let add_path_send = u8::try_from(paths.send_max.unwrap_or(0)).unwrap_or_else(|_| {
+                self.push(
+                    &format!("spec.afiSafis[{index}].addPaths.config.sendMax"),
+                    "is out of range",
+                    "use 0 to 255",
+                );
+                255
+            });
+            let graceful_restart =
+                afi_safi.mp_graceful_restart.as_ref().and_then(|g| g.config.as_ref()).and_then(|c| c.enabled);
+            let family = PeerFamily {
+                v6,
+                add_path_send,
+                add_path_receive: paths.receive.unwrap_or(false),
+                graceful_restart: graceful_restart.unwrap_or(true),
+            };
+            if !families.iter().any(|known| known.v6 == v6) {
+                families.push(family);
+            }
+        }
+        families
+    }
+
+    fn advertisements(&mut self, rules: &[Advertisement]) -> Vec<AdvertisementSpec> {
+        let mut parsed = Vec::with_capacity(rules.len());
+        for (index, rule) in rules.iter().enumerate() {
+            let field = |name: &str| format!("spec.advertisements[{index}].{name}");
+            for community in rule.communities.iter().flatten() {
+                if !is_community(community) {
+                    let cause = format!("{community:?} is no community");
+                    self.push(
+                        &field("communities"),
+                        cause,
+                        "write AS:VALUE (each 0 to 65535), or a well-known name",
+                    );
+                }
+            }
+            for community in rule.large_communities.iter().flatten() {
+                let parts: Vec<_> = community.split(':').map(str::parse::<u32>).collect();
+                if parts.len() != 3 || parts.iter().any(Result::is_err) {
+                    let cause = format!("{community:?} is no large community");
+                    self.push(
+                        &field("largeCommunities"),
+                        cause,
+                        "write AS:VALUE:VALUE (each 0 to 4294967295)",
+                    );
+                }
+            }
+            for community in rule.ext_communities.iter().flatten() {
+                let mut parts = community.splitn(2, ':');
+                let kind = parts.next().unwrap_or_default();
+                if !["rt", "soo"].contains(&kind) || parts.next().is_none_or(|rest| !rest.contains(':')) {
+                    let cause = format!("{community:?} is no extended community");
+                    self.push(&field("extCommunities"), cause, "write rt:AS:VALUE or soo:AS:VALUE");
+                }
+            }
+            for (name, length, maximum) in [
+                ("aggregationLength", rule.aggregation_length, 32),
+                ("aggregationLengthV6", rule.aggregation_length_v6, 128),
+            ] {
+                if length.is_some_and(|length| length == 0 || length > maximum) {
+                    self.push(&field(name), "is out of range", &format!("use 1 to {maximum}"));
+                }
+            }
+            let service_selector = self.selector(&field("serviceSelector"), rule.service_selector.as_ref());
+            let node_selector = self.selector(&field("nodeSelector"), rule.node_selector.as_ref());
+            parsed.push(AdvertisementSpec { service_selector, node_selector, rule: rule.clone() });
+        }
+        parsed
+    }
+}
+
+/// The well-known communities that may be written by name.
+pub const WELL_KNOWN_COMMUNITIES: &[&str] = &[
+    "no-export",
+    "no-advertise",
+    "no-export-subconfed",
+    "no-peer",
+    "graceful-shutdown",
+    "accept-own",
+    "blackhole",
+];
+
+fn is_community(text: &str) -> bool {
+    if WELL_KNOWN_COMMUNITIES.contains(&text) || text.parse::<u32>().is_ok() {
+        return true;
+    }
+    text.split_once(':')
+        .is_some_and(|(asn, value)| asn.parse::<u16>().is_ok() && value.parse::<u16>().is_ok())
+}

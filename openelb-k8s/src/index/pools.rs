@@ -1,0 +1,451 @@
+//! Eips, parsed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr as _;
+use std::sync::Arc;
+
+use crate::ranges::RangeList;
+use jiff::Timestamp;
+
+use super::SpecProblem;
+use crate::announce::Protocol;
+use crate::crd::{Eip, EipSpec, EipStatus};
+use crate::names::{annotation, label};
+use crate::object::NamespacedName;
+use crate::problem::Problem;
+use crate::selector::{Labels, Selector};
+
+/// Eips by name.
+#[derive(Clone, Debug, Default)]
+pub struct Pools {
+    pools: BTreeMap<String, EipView>,
+}
+
+impl Pools {
+    /// Takes in a new version of an Eip. One whose spec became bad keeps its last good one.
+    pub fn apply(&mut self, eip: &Eip) -> bool {
+        let mut view = EipView::parse(eip);
+        if view.spec.is_none()
+            && let Some(before) = self.pools.get(&view.name)
+            && before.uid == view.uid
+        {
+            view.spec = before.spec.clone();
+            view.last_good = view.spec.is_some();
+        }
+        let changed = self.pools.get(&view.name) != Some(&view);
+        self.pools.insert(view.name.clone(), view);
+        changed
+    }
+
+    /// A version of an Eip that could not be read: what is known stays, with the problem.
+    pub fn apply_unreadable(&mut self, name: &str, problem: &Problem) {
+        if let Some(view) = self.pools.get_mut(name) {
+            view.problems = vec![SpecProblem::new(
+                problem.field.clone().unwrap_or_else(|| "spec".to_owned()),
+                problem.cause.clone(),
+                problem.remedy.clone(),
+            )];
+            view.last_good = view.spec.is_some();
+        }
+    }
+
+    /// Forgets an Eip.
+    pub fn delete(&mut self, name: &str) -> bool {
+        self.pools.remove(name).is_some()
+    }
+
+    /// The Eip of this name.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&EipView> {
+        self.pools.get(name)
+    }
+
+    /// Every Eip, in the order of names.
+    pub fn iter(&self) -> impl Iterator<Item = &EipView> {
+        self.pools.values()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.pools.len()
+    }
+
+    /// Is there none?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.pools.is_empty()
+    }
+}
+
+/// An Eip, parsed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EipView {
+    /// Its name.
+    pub name: String,
+    /// Its unique identifier.
+    pub uid: String,
+    /// The version that this view is of.
+    pub resource_version: String,
+    /// Counts changes of the spec.
+    pub generation: i64,
+    /// When it was created; the older of two owns what both cover.
+    pub created: Option<Timestamp>,
+    /// Is it being deleted?
+    pub deleting: bool,
+    /// Its labels.
+    pub labels: Labels,
+    /// Its annotations.
+    pub annotations: Labels,
+    /// Its finalizers.
+    pub finalizers: Vec<String>,
+    /// Annotated as default (`true` in any case).
+    pub is_default: bool,
+    /// The generation of the annotation `openelb.kubesphere.io/force`.
+    pub force: Option<i64>,
+    /// The validated spec, or the last good one; `None` if there never was one.
+    pub spec: Option<Arc<PoolSpec>>,
+    /// `spec` is of an earlier version, because the present one is bad.
+    pub last_good: bool,
+    /// What is wrong with the present spec; empty if nothing is.
+    pub problems: Vec<SpecProblem>,
+    /// The status as it is stored.
+    pub status: EipStatus,
+    /// Who holds an address, from `status.used`.
+    pub used: BTreeMap<IpAddr, Vec<NamespacedName>>,
+    /// Entries of `status.used` that cannot be read.
+    pub garbled_used: Vec<String>,
+}
+
+/// A validated spec.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PoolSpec {
+    /// The addresses.
+    pub address: RangeList,
+    /// Addresses that are never given out.
+    pub exclude: RangeList,
+    /// Also exclude .0, .255 and the ends of CIDRs.
+    pub avoid_network_and_broadcast: bool,
+    /// How addresses are announced; empty: somebody else does it.
+    pub protocols: BTreeSet<Protocol>,
+    /// The interface of layer2 and vip.
+    pub interface: Option<InterfaceSelector>,
+    /// Give nothing new.
+    pub disable: bool,
+    /// Lower is preferred.
+    pub priority: i64,
+    /// Namespaces that the pool is bound to.
+    pub namespaces: Vec<String>,
+    /// Labels of namespaces that the pool is bound to; `None` if the field is absent or empty.
+    pub namespace_selector: Option<Labels>,
+    /// Services that the pool is bound to.
+    pub service_selector: Option<Selector>,
+    /// `Eip.spec.autoAssign`.
+    pub auto_assign: Option<bool>,
+    /// Selectors also hold for Services that name the pool.
+    pub enforce_selectors: bool,
+    /// Who may share an address.
+    pub sharing: Option<Sharing>,
+    /// Distinct addresses that Services of one namespace may hold.
+    pub max_per_namespace: Option<u32>,
+    /// Nodes that may announce.
+    pub node_selector: Option<Selector>,
+    /// Name of a VipGroup.
+    pub vip_group: Option<String>,
+}
+
+impl PoolSpec {
+    /// Is the pool bound to namespaces or Services?
+    #[must_use]
+    pub fn is_bound(&self) -> bool {
+        !self.namespaces.is_empty() || self.namespace_selector.is_some() || self.service_selector.is_some()
+    }
+
+    /// Does the binding match a Service (of labels `service`, in `namespace` of labels `namespace_labels`)? A pool
+    /// that is not bound matches every Service.
+    #[must_use]
+    pub fn matches(&self, namespace: &str, namespace_labels: &Labels, service: &Labels) -> bool {
+        let named = self.namespaces.iter().any(|n| n == namespace);
+        let selected = self
+            .namespace_selector
+            .as_ref()
+            .is_some_and(|wanted| wanted.iter().all(|(key, value)| namespace_labels.get(key) == Some(value)));
+        let neither = self.namespaces.is_empty() && self.namespace_selector.is_none();
+        (neither || named || selected) && self.service_selector.as_ref().is_none_or(|s| s.matches(service))
+    }
+}
+
+/// Who may share an address (`Eip.spec.sharing`; absent: by key, and by address within a namespace).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// By address across namespaces too.
+    Address,
+    /// By key only.
+    Key,
+    /// Nobody.
+    None,
+}
+
+/// `Eip.spec.interface`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InterfaceSelector {
+    /// The interface of this name.
+    Name(String),
+    /// The interface of the route to this address.
+    CanReach(IpAddr),
+    /// Interfaces whose name matches this regular expression.
+    Regex(String),
+    /// The interface whose subnet holds the address.
+    Subnet,
+    /// Every interface.
+    All,
+}
+
+impl InterfaceSelector {
+    /// Parses the field.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let text = text.trim();
+        match text.split_once(':') {
+            None if text.is_empty() => Err("is empty".to_owned()),
+            None if text == "subnet" => Ok(Self::Subnet),
+            None if text == "all" => Ok(Self::All),
+            None if text.len() > 15 || text.contains(['/', ' ', '\t']) => {
+                Err(format!("{text:?} cannot be the name of an interface"))
+            }
+            None => Ok(Self::Name(text.to_owned())),
+            Some(("can_reach", address)) => address
+                .trim()
+                .parse()
+                .map(Self::CanReach)
+                .map_err(|_| format!("{address:?} after can_reach: is not an address")),
+            Some(("regex", "")) => Err("the expression after regex: is empty".to_owned()),
+            Some(("regex", expression)) => Ok(Self::Regex(expression.to_owned())),
+            Some((prefix, _)) => Err(format!("{prefix:?} is none of can_reach:IP and regex:EXPR")),
+        }
+    }
+}
+
+impl fmt::Display for InterfaceSelector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => f.write_str(name),
+            Self::CanReach(address) => write!(f, "can_reach:{address}"),
+            Self::Regex(expression) => write!(f, "regex:{expression}"),
+            Self::Subnet => f.write_str("subnet"),
+            Self::All => f.write_str("all"),
+        }
+    }
+}
+
+impl EipView {
+    /// Parses an Eip. Never fails: what is wrong is in `problems`.
+    #[must_use]
+    pub fn parse(eip: &Eip) -> Self {
+        let metadata = &eip.metadata;
+        let annotations: Labels = metadata.annotations.clone().unwrap_or_default();
+        let status = eip.status.clone().unwrap_or_default();
+        let (used, garbled_used) = parse_used(status.used.as_ref());
+        let (spec, problems) = match parse_spec(&eip.spec) {
+            Ok(spec) => (Some(Arc::new(spec)), Vec::new()),
+            Err(problems) => (None, problems),
+        };
+        Self {
+            name: metadata.name.clone().unwrap_or_default(),
+            uid: metadata.uid.clone().unwrap_or_default(),
+            resource_version: metadata.resource_version.clone().unwrap_or_default(),
+            generation: metadata.generation.unwrap_or_default(),
+            created: metadata.creation_timestamp.as_ref().map(|t| t.0),
+            deleting: metadata.deletion_timestamp.is_some(),
+            labels: metadata.labels.clone().unwrap_or_default(),
+            finalizers: metadata.finalizers.clone().unwrap_or_default(),
+            is_default: annotations
+                .get(annotation::DEFAULT_EIP)
+                .is_some_and(|v| v.trim().eq_ignore_ascii_case("true")),
+            force: annotations.get(annotation::FORCE).and_then(|v| v.trim().parse().ok()),
+            annotations,
+            spec,
+            last_good: false,
+            problems,
+            status,
+            used,
+            garbled_used,
+        }
+    }
+
+    /// Can the pool give anything new? Not while it is deleted, disabled, or its present spec is bad after a restart.
+    #[must_use]
+    pub fn gives(&self) -> bool {
+        !self.deleting && self.spec.as_ref().is_some_and(|spec| !spec.disable)
+    }
+
+    /// Does a CNI announce this pool's addresses (label `openelb.kubesphere.io/cni`)?
+    #[must_use]
+    pub fn is_cni_duty(&self) -> bool {
+        self.labels.contains_key(label::CNI)
+    }
+
+    /// Is this address held by this Service in `status.used`?
+    #[must_use]
+    pub fn is_held_by(&self, address: IpAddr, service: &NamespacedName) -> bool {
+        self.used.get(&address).is_some_and(|holders| holders.contains(service))
+    }
+}
+
+/// Reads `status.used`; entries that cannot be read come second.
+fn parse_used(
+    used: Option<&BTreeMap<String, String>>,
+) -> (BTreeMap<IpAddr, Vec<NamespacedName>>, Vec<String>) {
+    let mut parsed: BTreeMap<IpAddr, Vec<NamespacedName>> = BTreeMap::new();
+    let mut garbled = Vec::new();
+    for (address, holders) in used.into_iter().flatten() {
+        let Ok(ip) = address.trim().parse::<IpAddr>() else {
+            garbled.push(format!("{address}: {holders}"));
+            continue;
+        };
+        for holder in holders.split(';').map(str::trim).filter(|h| !h.is_empty()) {
+            match holder.parse() {
+                Ok(key) => {
+                    let entry = parsed.entry(ip).or_default();
+                    if !entry.contains(&key) {
+                        entry.push(key);
+                    }
+                }
+                Err(_) => garbled.push(format!("{address}: {holder}")),
+            }
+        }
+    }
+    parsed.values_mut().for_each(|holders| holders.sort());
+    (parsed, garbled)
+}
+
+/// Validates a spec.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn parse_spec(spec: &EipSpec) -> Result<PoolSpec, Vec<SpecProblem>> {
+    let mut problems = Vec::new();
+    let address = match spec.address.as_deref().map(str::trim) {
+        None | Some("") => {
+            problems.push(SpecProblem::new("spec.address", "there are no addresses", GRAMMAR));
+            RangeList::default()
+        }
+        Some(text) => RangeList::from_str(text).unwrap_or_else(|error| {
+            problems.push(SpecProblem::new("spec.address", error.to_string(), GRAMMAR));
+            RangeList::default()
+        }),
+    };
+    let exclude = spec.exclude.clone().unwrap_or_default().join(",");
+    let exclude = if exclude.trim().is_empty() {
+        RangeList::default()
+    } else {
+        RangeList::from_str(&exclude).unwrap_or_else(|error| {
+            problems.push(SpecProblem::new("spec.exclude", error.to_string(), GRAMMAR));
+            RangeList::default()
+        })
+    };
+    let protocols = parse_protocols(spec, &mut problems);
+    let interface = match spec.interface.as_deref().map(str::trim).filter(|text| !text.is_empty()) {
+        None => {
+            if protocols.iter().any(|p| *p != Protocol::Bgp) {
+                problems.push(SpecProblem::new(
+                    "spec.interface",
+                    "protocol layer2 and vip need an interface",
+                    "name one, or say subnet for the one whose subnet holds the address",
+                ));
+            }
+            None
+        }
+        Some(text) => InterfaceSelector::parse(text)
+            .map_err(|cause| {
+                problems.push(SpecProblem::new(
+                    "spec.interface",
+                    cause,
+                    "use NAME, can_reach:IP, regex:EXPR, subnet or all",
+                ));
+            })
+            .ok(),
+    };
+    let sharing = match spec.sharing.as_deref() {
+        None | Some("") => None,
+        Some("Address") => Some(Sharing::Address),
+        Some("Key") => Some(Sharing::Key),
+        Some("None") => Some(Sharing::None),
+        Some(other) => {
+            problems.push(SpecProblem::new(
+                "spec.sharing",
+                format!("{other:?} is not known"),
+                "use Address, Key or None",
+            ));
+            None
+        }
+    };
+    let mut selector = |field: &str, selector: Option<&_>| {
+        selector.and_then(|selector| {
+            Selector::parse(selector)
+                .map_err(|error| {
+                    problems.push(SpecProblem::new(field, error.to_string(), "correct the expression"));
+                })
+                .ok()
+        })
+    };
+    let service_selector = selector("spec.serviceSelector", spec.service_selector.as_ref());
+    let node_selector = selector("spec.nodeSelector", spec.node_selector.as_ref());
+    if spec.max_per_namespace == Some(0) {
+        problems.push(SpecProblem::new(
+            "spec.maxPerNamespace",
+            "0 would give nothing to anybody",
+            "use at least 1, or disable",
+        ));
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
+    Ok(PoolSpec {
+        address,
+        exclude,
+        avoid_network_and_broadcast: spec.avoid_network_and_broadcast.unwrap_or(false),
+        protocols,
+        interface,
+        disable: spec.disable.unwrap_or(false),
+        priority: spec.priority.unwrap_or(0),
+        namespaces: spec.namespaces.clone().unwrap_or_default(),
+        namespace_selector: spec.namespace_selector.clone().filter(|labels| !labels.is_empty()),
+        service_selector,
+        auto_assign: spec.auto_assign,
+        enforce_selectors: spec.enforce_selectors.unwrap_or(false),
+        sharing,
+        max_per_namespace: spec.max_per_namespace,
+        node_selector,
+        vip_group: spec.vip_group.clone().filter(|name| !name.is_empty()),
+    })
+}
+
+const GRAMMAR: &str = "write addresses (192.0.2.1), CIDRs (192.0.2.0/24) and ranges (192.0.2.10-192.0.2.20), separated by commas";
+
+fn parse_protocols(spec: &EipSpec, problems: &mut Vec<SpecProblem>) -> BTreeSet<Protocol> {
+    let mut parse = |field: &str, text: &str| match text {
+        "" | "bgp" => Some(Protocol::Bgp),
+        "layer2" => Some(Protocol::Layer2),
+        "vip" => Some(Protocol::Vip),
+        "none" => None,
+        other => {
+            problems.push(SpecProblem::new(
+                field,
+                format!("{other:?} is not known"),
+                "use bgp, layer2, vip or none",
+            ));
+            None
+        }
+    };
+    match spec.protocols.as_deref() {
+        None | Some([]) => {
+            parse("spec.protocol", spec.protocol.as_deref().unwrap_or_default().trim()).into_iter().collect()
+        }
+        Some(list) => list.iter().filter_map(|text| parse("spec.protocols", text.trim())).collect(),
+    }
+}

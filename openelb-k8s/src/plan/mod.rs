@@ -1,0 +1,165 @@
+//! Plans: pure functions from the [`Indexes`](crate::index::Indexes) to values: writes, announcements, conditions.
+//!
+//! A plan returns only writes that are safe given what the indexes hold *now* (an address is published once the index
+//! shows that it is committed). Whoever executes them takes the results into the indexes and plans again, until
+//! nothing is left to write.
+
+pub mod announcement;
+pub mod status;
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+use crate::object::ObjectRef;
+
+/// A write that a plan wants: a JSON merge patch (RFC 7386) that holds only if the object still has this
+/// `resourceVersion`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Write {
+    /// The object.
+    pub target: ObjectRef,
+    /// The version that the decision was made on; another one means: decide again.
+    pub resource_version: String,
+    /// What changes: `metadata.labels`, `metadata.annotations`, `metadata.finalizers` and `status` only.
+    pub patch: Value,
+}
+
+impl Write {
+    /// A write that changes nothing yet.
+    #[must_use]
+    pub fn new(target: ObjectRef, resource_version: impl Into<String>) -> Self {
+        Self { target, resource_version: resource_version.into(), patch: Value::Object(Map::new()) }
+    }
+
+    /// Replaces a part of the object; `path` are the keys from the root. `null` removes.
+    #[must_use]
+    pub fn set(mut self, path: &[&str], value: Value) -> Self {
+        if let Some((last, parents)) = path.split_last() {
+            let mut place = &mut self.patch;
+            for key in parents {
+                if !place.is_object() {
+                    *place = Value::Object(Map::new());
+                }
+                let Value::Object(map) = place else { return self };
+                place = map.entry(*key).or_insert_with(|| Value::Object(Map::new()));
+            }
+            if !place.is_object() {
+                *place = Value::Object(Map::new());
+            }
+            if let Value::Object(map) = place {
+                map.insert((*last).to_owned(), value);
+            }
+        }
+        self
+    }
+
+    /// Sets or (with `None`) removes a label.
+    #[must_use]
+    pub fn label(self, key: &str, value: Option<&str>) -> Self {
+        self.set(&["metadata", "labels", key], value.map_or(Value::Null, |v| json!(v)))
+    }
+
+    /// Sets or (with `None`) removes an annotation.
+    #[must_use]
+    pub fn annotation(self, key: &str, value: Option<&str>) -> Self {
+        self.set(&["metadata", "annotations", key], value.map_or(Value::Null, |v| json!(v)))
+    }
+
+    /// Replaces the finalizers.
+    #[must_use]
+    pub fn finalizers(self, finalizers: &[String]) -> Self {
+        self.set(&["metadata", "finalizers"], json!(finalizers))
+    }
+
+    /// Does it change nothing?
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.patch.as_object().is_none_or(Map::is_empty)
+    }
+}
+
+/// An event about an object, best effort.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// The object.
+    pub regarding: ObjectRef,
+    /// `Warning`, or else `Normal`.
+    pub warning: bool,
+    /// One of [`crate::names::event`].
+    pub reason: &'static str,
+    /// What happened, in words.
+    pub message: String,
+}
+
+/// What every plan needs to know beside the indexes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The node that this process runs on.
+    pub node_name: String,
+    /// Cordoned nodes do not announce.
+    pub exclude_cordoned_nodes: bool,
+    /// The label `node.kubernetes.io/exclude-from-external-load-balancers` means nothing.
+    pub ignore_exclude_label: bool,
+    /// Policy `Cluster`: without a ready endpoint, withdraw.
+    pub withdraw_without_endpoints: bool,
+    /// The namespace of Secrets and ConfigMaps that our objects name.
+    pub namespace: String,
+    /// Is this node's data plane healthy? If not, it does not announce itself.
+    pub dataplane_healthy: bool,
+    /// There is no cluster: `nextHopMode: Auto` means `Self`.
+    pub standalone: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            node_name: String::new(),
+            exclude_cordoned_nodes: false,
+            ignore_exclude_label: false,
+            withdraw_without_endpoints: false,
+            namespace: "openelb-system".to_owned(),
+            dataplane_healthy: true,
+            standalone: true,
+        }
+    }
+}
+
+/// Applies a JSON merge patch (RFC 7386) to `target`.
+pub fn merge_patch(target: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        *target = patch.clone();
+        return;
+    };
+    if !target.is_object() {
+        *target = Value::Object(Map::new());
+    }
+    let Value::Object(map) = target else { return };
+    for (key, value) in patch {
+        if value.is_null() {
+            map.remove(key);
+        } else {
+            merge_patch(map.entry(key.clone()).or_insert(Value::Null), value);
+        }
+    }
+}
+
+/// The time that conditions are stamped with, as Kubernetes writes it: whole seconds.
+#[must_use]
+pub fn whole_seconds(now: Timestamp) -> Timestamp {
+    Timestamp::from_second(now.as_second()).unwrap_or(now)
+}
+
+/// Which keys a merge patch must have to turn the map `before` into `after`.
+#[must_use]
+pub fn map_patch(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) -> Map<String, Value> {
+    let mut patch = Map::new();
+    for key in before.keys().filter(|key| !after.contains_key(*key)) {
+        patch.insert(key.clone(), Value::Null);
+    }
+    for (key, value) in after.iter().filter(|(key, value)| before.get(*key) != Some(value)) {
+        patch.insert(key.clone(), json!(value));
+    }
+    patch
+}

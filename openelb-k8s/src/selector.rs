@@ -1,0 +1,113 @@
+//! Label selectors, parsed.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+
+/// Labels of an object.
+pub type Labels = BTreeMap<String, String>;
+
+/// A parsed `metav1.LabelSelector`. Without requirements it matches everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Selector {
+    requirements: Vec<Requirement>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Requirement {
+    key: String,
+    operator: Operator,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Operator {
+    In(Vec<String>),
+    NotIn(Vec<String>),
+    Exists,
+    DoesNotExist,
+}
+
+/// A selector that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SelectorError {
+    /// The operator is none of `In`, `NotIn`, `Exists`, `DoesNotExist`.
+    #[error("operator {operator:?} of key {key:?} is not one of In, NotIn, Exists, DoesNotExist")]
+    Operator {
+        /// The key.
+        key: String,
+        /// The operator.
+        operator: String,
+    },
+    /// `In` and `NotIn` need values.
+    #[error("{operator} of key {key:?} needs values")]
+    NoValues {
+        /// The key.
+        key: String,
+        /// The operator.
+        operator: String,
+    },
+    /// `Exists` and `DoesNotExist` take none.
+    #[error("{operator} of key {key:?} takes no values")]
+    Values {
+        /// The key.
+        key: String,
+        /// The operator.
+        operator: String,
+    },
+}
+
+impl Selector {
+    /// Parses a selector.
+    ///
+    /// # Errors
+    /// If an expression is none of Kubernetes'.
+    pub fn parse(selector: &LabelSelector) -> Result<Self, SelectorError> {
+        let mut requirements: Vec<Requirement> = Vec::new();
+        for (key, value) in selector.match_labels.iter().flatten() {
+            requirements.push(Requirement { key: key.clone(), operator: Operator::In(vec![value.clone()]) });
+        }
+        for expression in selector.match_expressions.iter().flatten() {
+            let values = expression.values.clone().unwrap_or_default();
+            let (key, operator) = (expression.key.clone(), expression.operator.as_str());
+            let operator = match operator {
+                "In" | "NotIn" if values.is_empty() => {
+                    return Err(SelectorError::NoValues { key, operator: operator.to_owned() });
+                }
+                "Exists" | "DoesNotExist" if !values.is_empty() => {
+                    return Err(SelectorError::Values { key, operator: operator.to_owned() });
+                }
+                "In" => Operator::In(values),
+                "NotIn" => Operator::NotIn(values),
+                "Exists" => Operator::Exists,
+                "DoesNotExist" => Operator::DoesNotExist,
+                _ => return Err(SelectorError::Operator { key, operator: operator.to_owned() }),
+            };
+            requirements.push(Requirement { key, operator });
+        }
+        Ok(Self { requirements })
+    }
+
+    /// A selector that wants all of these labels.
+    #[must_use]
+    pub fn from_labels(labels: &Labels) -> Self {
+        let requirement = |(key, value): (&String, &String)| Requirement {
+            key: key.clone(),
+            operator: Operator::In(vec![value.clone()]),
+        };
+        Self { requirements: labels.iter().map(requirement).collect() }
+    }
+
+    /// Does an object with these labels match?
+    #[must_use]
+    pub fn matches(&self, labels: &Labels) -> bool {
+        self.requirements.iter().all(|requirement| {
+            let value = labels.get(&requirement.key);
+            match &requirement.operator {
+                Operator::In(values) => value.is_some_and(|v| values.contains(v)),
+                Operator::NotIn(values) => value.is_none_or(|v| !values.contains(v)),
+                Operator::Exists => value.is_some(),
+                Operator::DoesNotExist => value.is_none(),
+            }
+        })
+    }
+}
