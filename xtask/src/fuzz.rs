@@ -53,6 +53,13 @@ pub(crate) struct Arguments {
     list: bool,
 }
 
+impl Arguments {
+    /// `--smoke` for everything.
+    pub(crate) fn smoke() -> Self {
+        Self { target: None, seconds: 1, smoke: true, input: None, list: false }
+    }
+}
+
 /// What a run of one target came to.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Statistics {

@@ -4,6 +4,7 @@
 //! do the same thing. Exit codes: 0 good, 1 failed, 2 not available (yet) or wrong arguments.
 
 mod bench;
+mod ci;
 mod fuzz;
 mod metadata;
 mod shell;
@@ -24,14 +25,18 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    Test(test::Arguments),
+    Ci(ci::Arguments),
     Bench(bench::Arguments),
     Fuzz(fuzz::Arguments),
-    Test(test::Arguments),
+    Generate(ci::generated::Arguments),
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().task {
         Task::Bench(arguments) => bench::run(&arguments),
+        Task::Ci(arguments) => ci::run(&arguments),
+        Task::Generate(arguments) => ci::generated::generate(&arguments),
         Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
     };

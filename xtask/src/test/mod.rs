@@ -26,7 +26,7 @@ pub(crate) struct Arguments {
     #[arg(long, short, value_name = "NAME")]
     package: Vec<String>,
     /// A test that runs longer has failed.
-    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "SECONDS", default_value_t = TIMEOUT_SECONDS, value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
     /// How many tests run side by side [default: the number of cores].
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
@@ -37,11 +37,24 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
+    /// Every test, with the defaults of the command line.
+    pub(crate) const fn all() -> Self {
+        Self {
+            filters: Vec::new(),
+            package: Vec::new(),
+            timeout: TIMEOUT_SECONDS,
+            jobs: None,
+            verbose: false,
+        }
+    }
+
     fn wants(&self, name: &str) -> bool {
         self.filters.is_empty() || self.filters.iter().any(|filter| name.contains(filter.as_str()))
     }
 }
 
+/// Generous: a test on a machine that is busy with a build may take long; a hang takes for ever.
+const TIMEOUT_SECONDS: u64 = 300;
 /// The package whose tests run programs in network namespaces.
 const LAB: &str = "openelb-lab";
 
