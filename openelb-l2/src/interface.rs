@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
 
-/// How the interface of a pool is found on each node: the text of `Eip.spec.interface`.
+/// How the interface of a pool is found on each node.
 ///
 /// | text | meaning |
 /// |---|---|

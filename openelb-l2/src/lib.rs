@@ -15,7 +15,7 @@
 //! // The virtual MAC address of a virtual router (RFC 9568 section 7.3).
 //! assert_eq!(VirtualRouterId::new(128)?.virtual_mac_v4().to_string(), "00:00:5e:00:01:80");
 //!
-//! // On which interface of a node a pool lives, as `Eip.spec.interface` writes it.
+//! // On which interface of a node a pool lives, as text.
 //! let on: InterfaceSelector = "can_reach:192.0.2.1".parse()?;
 //! assert_eq!(on, InterfaceSelector::CanReach("192.0.2.1".parse()?));
 //! # Ok::<(), Box<dyn std::error::Error>>(())

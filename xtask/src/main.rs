@@ -5,9 +5,11 @@
 
 mod bench;
 mod ci;
+mod dist;
 mod fuzz;
 mod metadata;
 mod shell;
+mod soak;
 mod system;
 mod test;
 
@@ -29,6 +31,8 @@ enum Task {
     Ci(ci::Arguments),
     Bench(bench::Arguments),
     Fuzz(fuzz::Arguments),
+    Soak(soak::Arguments),
+    Dist(dist::Arguments),
     Generate(ci::generated::Arguments),
 }
 
@@ -36,6 +40,8 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().task {
         Task::Bench(arguments) => bench::run(&arguments),
         Task::Ci(arguments) => ci::run(&arguments),
+        Task::Soak(arguments) => soak::run(&arguments),
+        Task::Dist(arguments) => dist::run(&arguments),
         Task::Generate(arguments) => ci::generated::generate(&arguments),
         Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),

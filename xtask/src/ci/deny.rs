@@ -41,7 +41,6 @@ fn command(program: &Path, manifest: &str) -> Command {
 /// Runs cargo-deny, shows what it says if it denies, and counts the crates it found in several versions.
 fn deny(program: &Path, manifest: &str, arguments: &[&str]) -> anyhow::Result<usize> {
     let mut command = command(program, manifest);
-    // `--config` belongs to the sub-command of older versions and of this one alike only when given before it.
     command.args(arguments);
     println!("$ {}", shell::shown(&command));
     let output = command.stdin(Stdio::null()).output().context("cannot start cargo-deny")?;

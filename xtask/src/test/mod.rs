@@ -56,7 +56,7 @@ impl Arguments {
 /// Generous: a test on a machine that is busy with a build may take long; a hang takes for ever.
 const TIMEOUT_SECONDS: u64 = 300;
 /// The package whose tests run programs in network namespaces.
-const LAB: &str = "openelb-lab";
+pub(crate) const LAB: &str = "openelb-lab";
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     let start = Instant::now();

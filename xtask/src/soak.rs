@@ -1,0 +1,136 @@
+//! `cargo xtask soak`: what takes longer than a change should wait.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, bail};
+use clap::Args;
+
+use crate::shell::{self, End, Line};
+use crate::{fuzz, system, test};
+use std::time::Duration;
+
+/// Fuzz every target for ten minutes, and run the lab's tests again and again.
+///
+/// Everything that is said is also appended to target/soak/TIME.log, and one line for each target and trial to
+/// target/soak/history.tsv, which is kept from run to run: time (Unix seconds), what, how long (s), result.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// How long each target is fuzzed.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
+    minutes: u64,
+    /// How often the lab's tests run.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    trials: u32,
+    /// Only these: a fuzz target, or `lab`.
+    only: Vec<String>,
+}
+
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
+    let mut targets = fuzz::targets()?;
+    let mut trials = arguments.trials;
+    if !arguments.only.is_empty() {
+        if let Some(unknown) = arguments.only.iter().find(|name| *name != "lab" && !targets.contains(name)) {
+            bail!("nothing to soak is called {unknown:?}; there are: {}, lab", targets.join(", "));
+        }
+        targets.retain(|target| arguments.only.contains(target));
+        trials = if arguments.only.iter().any(|name| name == "lab") { trials } else { 0 };
+    }
+    let mut log = Log::open()?;
+    log.say(&format!("log: {}", log.path.display()))?;
+    let mut failed = Vec::new();
+    if !targets.is_empty() {
+        system::require("cargo xtask soak", &[system::CXX])?;
+        let binaries = fuzz::build()?;
+        for target in &targets {
+            let seconds = arguments.minutes * 60;
+            let mut lines = Vec::new();
+            let result = fuzz::fuzz(&binaries, target, seconds, &mut |line| lines.push(line.to_owned()));
+            for line in lines {
+                log.say(&line)?;
+            }
+            let result = result.map(|statistics| fuzz::describe(target, &statistics));
+            log.end(&format!("fuzz {target}"), seconds, &result)?;
+            failed.extend(result.is_err().then(|| format!("fuzz {target}")));
+        }
+    }
+    for trial in 1..=trials {
+        let what = format!("lab trial {trial} of {trials}");
+        log.say(&format!("== {what}"))?;
+        let began = SystemTime::now();
+        let result = lab(&mut log);
+        let seconds = began.elapsed().map_or(0, |time| time.as_secs());
+        log.end(&what, seconds, &result)?;
+        failed.extend(result.is_err().then_some(what));
+    }
+    if failed.is_empty() {
+        log.say("soaked, nothing found")?;
+        return Ok(0);
+    }
+    log.say(&format!("failed: {}", failed.join(", ")))?;
+    Ok(1)
+}
+
+/// One run of the lab's tests, as a program of its own so that its output can be kept.
+fn lab(log: &mut Log) -> anyhow::Result<String> {
+    let mut command = shell::cargo();
+    command.args(["xtask", "test", "--verbose", "--package", test::LAB]);
+    let mut last = String::new();
+    let mut broken = None;
+    let end = shell::watch(&mut command, Duration::from_secs(3600), |line| {
+        broken = log.say(line).err();
+        last = line.to_owned();
+        Line::Progress
+    })?;
+    if let Some(error) = broken {
+        return Err(error);
+    }
+    match end {
+        End::Exited(status) if status.success() => Ok(last),
+        End::Exited(status) => bail!("{last} ({status})"),
+        End::Stalled => bail!("hung after: {last}"),
+    }
+}
+
+/// What is said goes to a file too.
+struct Log {
+    path: PathBuf,
+    file: File,
+    history: File,
+}
+
+impl Log {
+    fn open() -> anyhow::Result<Self> {
+        let directory = shell::target_directory().join("soak");
+        std::fs::create_dir_all(&directory)
+            .with_context(|| format!("cannot create {}", directory.display()))?;
+        let path = directory.join(format!("{}.log", now()));
+        let append = |path: &PathBuf| {
+            let file = File::options().create(true).append(true).open(path);
+            file.with_context(|| format!("cannot write {}", path.display()))
+        };
+        Ok(Self { file: append(&path)?, history: append(&directory.join("history.tsv"))?, path })
+    }
+
+    fn say(&mut self, line: &str) -> anyhow::Result<()> {
+        println!("{line}");
+        writeln!(self.file, "{line}").with_context(|| format!("cannot write {}", self.path.display()))
+    }
+
+    fn end(&mut self, what: &str, seconds: u64, result: &anyhow::Result<String>) -> anyhow::Result<()> {
+        let text = match result {
+            Ok(text) => text.clone(),
+            Err(error) => format!("FAILED: {error:#}"),
+        };
+        self.say(&format!("{what}: {text}"))?;
+        let line = text.replace(['\n', '\t'], " ");
+        writeln!(self.history, "{}\t{what}\t{seconds}\t{line}", now()).context("cannot write the history")
+    }
+}
+
+/// Unix seconds.
+fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs())
+}
