@@ -82,6 +82,19 @@ fn apt_get(arguments: &[&str]) -> anyhow::Result<()> {
     shell::run(command.args(arguments))
 }
 
+/// Fails unless this process may make network namespaces.
+///
+/// # Errors
+/// When it is not root, with the command to run instead.
+pub(crate) fn require_root(what: &str) -> anyhow::Result<()> {
+    if is_root()? {
+        return Ok(());
+    }
+    bail!(
+        "{what} makes network namespaces, which only root may; run it as root, for example: sudo --preserve-env=PATH,HOME {what}"
+    );
+}
+
 /// Whether this process runs as root.
 pub(crate) fn is_root() -> anyhow::Result<bool> {
     Ok(shell::capture(Command::new("id").arg("-u"))?.trim() == "0")

@@ -61,6 +61,7 @@ pub(crate) const LAB: &str = "openelb-lab";
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     let start = Instant::now();
     if arguments.package.is_empty() || arguments.package.iter().any(|package| package == LAB) {
+        system::require_root("cargo xtask test")?;
         system::require("cargo xtask test", system::LAB)?;
     }
     let binaries = cargo::build(&arguments.package)?;
