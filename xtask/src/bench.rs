@@ -1,12 +1,12 @@
 //! `cargo xtask bench`: builds the benches and runs them.
 
 use std::path::PathBuf;
+use std::process::Stdio;
 
 use anyhow::Context;
 use clap::Args;
 
-use crate::shell;
-use std::process::Stdio;
+use crate::{shell, system};
 
 /// Measure OpenELB beside its peers, on this machine, in this run.
 #[derive(Debug, Args)]
@@ -33,6 +33,9 @@ impl Arguments {
 
 /// The exit code is the runner's: 0 every judged target is met, 1 not, 2 nothing to measure yet.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
+    if arguments.suites.iter().any(|suite| suite == "bgp" || suite == "all") {
+        system::require("cargo xtask bench", &[system::BIRD])?;
+    }
     let mut command = shell::cargo();
     command.args(["run", "--package", "openelb-benches"]);
     if !arguments.smoke {

@@ -20,9 +20,15 @@ pub(crate) struct Requirement {
 pub(crate) const CXX: Requirement =
     Requirement { program: "c++", package: "g++", purpose: "compiles libFuzzer, which is C++" };
 
+pub(crate) const BIRD: Requirement = Requirement {
+    program: "bird",
+    package: "bird2",
+    purpose: "the BGP router of the lab, and a peer of the benches",
+};
+
 /// What the lab runs besides our own programs.
 pub(crate) const LAB: &[Requirement] = &[
-    Requirement { program: "bird", package: "bird2", purpose: "the BGP router of the lab" },
+    BIRD,
     Requirement { program: "ip", package: "iproute2", purpose: "makes the lab's links and namespaces" },
     Requirement {
         program: "nft",

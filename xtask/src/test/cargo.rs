@@ -23,6 +23,12 @@ pub(super) struct Binary {
 }
 
 impl Binary {
+    #[cfg(test)]
+    pub(super) fn new(package: &str, executable: &Path, directory: &Path) -> Self {
+        let (executable, directory) = (executable.to_owned(), directory.to_owned());
+        Self { package: package.to_owned(), target: String::new(), executable, directory }
+    }
+
     /// The binary's command, in the environment that cargo gives to tests.
     pub(super) fn command(&self) -> Command {
         let mut command = Command::new(&self.executable);

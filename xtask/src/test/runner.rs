@@ -225,3 +225,78 @@ fn heartbeat(state: &Mutex<State<'_>>) {
         println!("[{done}/{all}] {time}, {failed} failed; running: {}", running.join(", "));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// A program that takes libtest's arguments (`--exact NAME --test-threads=1`).
+    const PROGRAM: &str = r#"#!/bin/sh
+ok="test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 3 filtered out; finished in 0.00s"
+case "$2" in
+    good) echo "$ok" ;;
+    wrong) echo "left: 1, right: 2"
+        echo "test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 3 filtered out; finished in 0.00s"
+        exit 101 ;;
+    gone) echo "test result: ok. 0 passed; 0 failed; 0 ignored; 0 measured; 4 filtered out; finished in 0.00s" ;;
+    abort) echo "stack overflow" >&2; kill -ABRT $$ ;;
+    late) echo "$ok"; exit 1 ;;
+    hang) exec sleep 600 ;;
+esac
+"#;
+
+    fn run_as(name: &str, directory: &Path) -> Done {
+        let program = directory.join("program");
+        if !program.exists() {
+            // Another process writes it: a file that this one has open for writing could be inherited by a child of
+            // another test, and then not be started ("text file busy").
+            let mut write = std::process::Command::new("sh");
+            write.args(["-c", r#"printf %s "$1" > "$2" && chmod 755 "$2""#, "sh", PROGRAM]).arg(&program);
+            assert!(write.status().unwrap().success());
+        }
+        let binary = cargo::Binary::new("openelb-x", &program, directory);
+        let case = Case { binary, name: name.into(), shown: format!("openelb-x {name}"), ignored: false };
+        run_case(&case, Duration::from_millis(if name == "hang" { 300 } else { 60_000 }))
+    }
+
+    #[test]
+    fn each_way_to_end_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        for (name, passed, said) in [
+            ("good", 1, ""),
+            ("wrong", 0, "left: 1, right: 2"),
+            ("gone", 0, "ended without a result"),
+            ("abort", 0, "ended without a result (signal: 6 (SIGABRT)"),
+            ("late", 0, "ended without a result (exit status: 1)"),
+            ("hang", 0, "hung: it was killed after 0.3 s"),
+        ] {
+            let done = run_as(name, directory.path());
+            assert_eq!(done.totals, Totals { passed, failed: 1 - passed, skipped: 0 }, "{name}");
+            assert!(done.output.contains(said), "{name}: {}", done.output);
+        }
+    }
+
+    #[test]
+    fn all_cases_run_once_and_the_ignored_ones_are_skipped() {
+        let directory = tempfile::tempdir().unwrap();
+        run_as("good", directory.path());
+        let case = |package: &str, name: &str, ignored: bool| Case {
+            binary: cargo::Binary::new(package, &directory.path().join("program"), directory.path()),
+            name: name.into(),
+            shown: format!("{package} {name}"),
+            ignored,
+        };
+        let cases = [
+            case("openelb-x", "good", false),
+            case(LAB, "good", false),
+            case("openelb-x", "wrong", false),
+            case(LAB, "good", true),
+            case("openelb-x", "good", false),
+        ];
+        let options = Options { jobs: 2, timeout: Duration::from_secs(60), verbose: false };
+        let totals = run(&cases, &[], &options).unwrap();
+        assert_eq!(totals, Totals { passed: 3, failed: 1, skipped: 1 });
+    }
+}
