@@ -116,6 +116,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     system::require("cargo xtask fuzz", &[system::CXX])?;
     let binaries = build()?;
     if let (Some(input), [target]) = (&arguments.input, chosen.as_slice()) {
+        if !input.is_file() {
+            bail!("there is no file {}", input.display());
+        }
         shell::run(Command::new(binaries.join(target)).arg(input))
             .with_context(|| format!("{} is a finding in {target}", input.display()))?;
         println!("{} does no harm in {target}", input.display());
