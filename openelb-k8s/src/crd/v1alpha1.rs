@@ -4,7 +4,10 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use serde_json::{Value, json};
+
 use super::{fields, schema};
+use crate::object::Kind;
 
 fields! {
     /// A pool of addresses.
@@ -118,5 +121,41 @@ fields! {
         /// The neighbour's TCP port.
         #[schemars(range(min = 1, max = 65535))]
         remote_port: u32,
+    }
+}
+
+/// Renames the fields of a `v1alpha1` object to those of `v1alpha2`, as far as they have a counterpart.
+pub fn convert(kind: Kind, value: &mut Value) {
+    if let Value::Object(map) = value {
+        map.insert("apiVersion".to_owned(), json!(kind.api_version()));
+    }
+    let Some(Value::Object(spec)) = value.get_mut("spec") else { return };
+    let mut rename = |from: &str, to: &str| {
+        if let Some(value) = spec.remove(from) {
+            spec.entry(to).or_insert(value);
+        }
+    };
+    match kind {
+        Kind::BgpConf => {
+            rename("routerID", "routerId");
+            rename("port", "listenPort");
+        }
+        Kind::BgpPeer => {
+            rename("config", "conf");
+            spec.remove("usingPortForward");
+            if let Some(send_max) = spec.remove("addPaths").as_ref().and_then(|paths| paths.get("sendMax")) {
+                let v6 = spec
+                    .get("conf")
+                    .and_then(|conf| conf.get("neighborAddress"))
+                    .and_then(Value::as_str)
+                    .is_some_and(|address| address.contains(':'));
+                let family = json!({"afi": if v6 { "AFI_IP6" } else { "AFI_IP" }, "safi": "SAFI_UNICAST"});
+                spec.entry("afiSafis").or_insert(json!([{
+                    "config": {"family": family, "enabled": true},
+                    "addPaths": {"config": {"sendMax": send_max}},
+                }]));
+            }
+        }
+        _ => {}
     }
 }

@@ -1,11 +1,244 @@
-//! What this node should announce.
-use super::Settings;
-use crate::announce::Announcements;
-use crate::index::Indexes;
+//! What this node should announce: a pure function of the indexes.
+//!
+//! Only addresses that a Service of ours publishes and that the pool backs are announced: they lie in the Eip's
+//! ranges, or are kept (after a shrink) in its `status.used` for this very Service. What a Service's owner can edit is
+//! a hint at most.
 
-/// Computes what the node `settings.node_name` should announce: the whole set.
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use super::Settings;
+use crate::announce::{
+    Announcement, Announcements, BgpAnnouncements, NextHops, NodeHop, PeerAnnouncements, Protocol,
+};
+use crate::index::peers::{BgpConfParsed, NextHopMode, PeerSpec};
+use crate::index::pools::{EipView, PoolSpec};
+use crate::index::services::{ServiceView, TrafficPolicy};
+use crate::index::{Indexes, NodeView};
+use crate::object::NamespacedName;
+
+/// Computes what the node `settings.node_name` should announce: the whole set, the same for the same input.
 #[must_use]
 pub fn plan(indexes: &Indexes, settings: &Settings) -> Announcements {
-    let _ = indexes;
-    Announcements { node: settings.node_name.clone(), ..Announcements::default() }
+    Announcements {
+        node: settings.node_name.clone(),
+        addresses: addresses(indexes, settings),
+        bgp: bgp(indexes, settings),
+    }
+}
+
+/// Services that publish one address of one pool.
+struct Published<'a> {
+    pool: &'a EipView,
+    spec: &'a Arc<PoolSpec>,
+    services: Vec<&'a ServiceView>,
+}
+
+fn addresses(indexes: &Indexes, settings: &Settings) -> BTreeMap<IpAddr, Announcement> {
+    let mut published: BTreeMap<IpAddr, Published<'_>> = BTreeMap::new();
+    for service in indexes.services.ours() {
+        for address in service.published() {
+            if let Some(found) = published.get_mut(&address) {
+                let recorded = found.pool.used.contains_key(&address);
+                if !recorded || found.pool.is_held_by(address, &service.key) {
+                    found.services.push(service);
+                }
+            } else if let Some((pool, spec)) = pool_of(indexes, address, &service.key) {
+                published.insert(address, Published { pool, spec, services: vec![service] });
+            }
+        }
+    }
+    let announce = |(address, published)| Some((address, announcement(indexes, settings, published)?));
+    published.into_iter().filter_map(announce).collect()
+}
+
+/// The pool that backs an address of this Service: the one that records it for the Service, else, if none records it
+/// for others, the oldest that covers it.
+fn pool_of<'a>(
+    indexes: &'a Indexes,
+    address: IpAddr,
+    service: &NamespacedName,
+) -> Option<(&'a EipView, &'a Arc<PoolSpec>)> {
+    let usable = || indexes.pools.iter().filter_map(|pool| pool.spec.as_ref().map(|spec| (pool, spec)));
+    if let Some(found) = usable().find(|(pool, _)| pool.is_held_by(address, service)) {
+        return Some(found);
+    }
+    if indexes.pools.iter().any(|pool| pool.used.contains_key(&address)) {
+        return None;
+    }
+    usable()
+        .filter(|(_, spec)| spec.address.contains(address) && !spec.exclude.contains(address))
+        .min_by_key(|(pool, _)| (pool.created, &pool.name))
+}
+
+fn announcement(indexes: &Indexes, settings: &Settings, published: Published<'_>) -> Option<Announcement> {
+    let Published { pool, spec, services } = published;
+    if spec.protocols.is_empty() || pool.is_cni_duty() {
+        return None;
+    }
+    let services: Vec<&ServiceView> = services.into_iter().filter(|service| !service.node_proxy).collect();
+    let nodes: Vec<&NodeView> = indexes
+        .nodes
+        .iter()
+        .filter(|node| may_carry(node, spec, settings))
+        .filter(|node| services.iter().any(|service| forwards(indexes, settings, service, node)))
+        .collect();
+    // NotReady removes nodes that are announced by others, never this one by itself, and not all of them.
+    let ready: Vec<&NodeView> =
+        nodes.iter().copied().filter(|node| node.ready || node.name == settings.node_name).collect();
+    let others_ready = ready.iter().any(|node| node.ready);
+    let nodes =
+        if others_ready || nodes.iter().all(|node| node.name == settings.node_name) { ready } else { nodes };
+    let self_eligible =
+        nodes.iter().any(|node| node.name == settings.node_name) && settings.dataplane_healthy;
+    let nodes: Vec<NodeHop> = nodes
+        .into_iter()
+        .filter(|node| settings.dataplane_healthy || node.name != settings.node_name)
+        .map(hop)
+        .collect();
+    if nodes.is_empty() {
+        return None;
+    }
+    Some(Announcement {
+        protocols: spec.protocols.clone(),
+        pool: pool.name.clone(),
+        services: services.iter().map(|service| service.key.clone()).collect(),
+        service_labels: services.iter().map(|service| service.labels.clone()).collect(),
+        self_eligible,
+        nodes,
+        interface: spec.interface.clone(),
+        vip_group: spec.vip_group.clone().filter(|_| spec.protocols.contains(&Protocol::Vip)),
+    })
+}
+
+fn hop(node: &NodeView) -> NodeHop {
+    NodeHop {
+        node: node.name.clone(),
+        addresses: node.internal_ips.clone(),
+        rack: node.rack().map(str::to_owned),
+    }
+}
+
+/// May the node carry addresses of this pool at all?
+fn may_carry(node: &NodeView, spec: &PoolSpec, settings: &Settings) -> bool {
+    let excluded = node.is_excluded() && !settings.ignore_exclude_label;
+    let cordoned = node.cordoned && settings.exclude_cordoned_nodes;
+    !(node.deleting || excluded || cordoned)
+        && spec.node_selector.as_ref().is_none_or(|selector| selector.matches(&node.labels))
+}
+
+/// Would the node forward the Service's traffic?
+fn forwards(indexes: &Indexes, settings: &Settings, service: &ServiceView, node: &NodeView) -> bool {
+    match service.traffic_policy {
+        TrafficPolicy::Local => indexes.endpoints.nodes(&service.key).contains(node.name.as_str()),
+        TrafficPolicy::Cluster => !settings.withdraw_without_endpoints || indexes.endpoints.any(&service.key),
+    }
+}
+
+fn bgp(indexes: &Indexes, settings: &Settings) -> Option<BgpAnnouncements> {
+    let conf = indexes.peers.conf().filter(|conf| !conf.cni_duty)?;
+    let spec = conf.spec.as_ref()?;
+    let unknown = NodeView::default();
+    let node = indexes.nodes.get(&settings.node_name).unwrap_or(&unknown);
+    let (router_id, router_id_derived) = router_id(spec, node, indexes.nodes.len(), &settings.node_name);
+    let asn = asn(spec, node.rack());
+    if asn == 0 {
+        return None;
+    }
+    let peers = indexes.peers.iter().filter(|peer| !peer.cni_duty && !peer.deleting).filter_map(|peer| {
+        let spec = peer.spec.as_ref().filter(|spec| spec.node_selector.matches(&node.labels))?;
+        Some((peer.name.clone(), neighbor(indexes, settings, conf.spec.as_deref(), spec, node)))
+    });
+    Some(BgpAnnouncements {
+        asn,
+        router_id,
+        router_id_derived,
+        rack: node.rack().map(str::to_owned),
+        listen_port: spec.listen_port,
+        listen_addresses: spec.listen_addresses.clone(),
+        graceful_restart: spec.graceful_restart.clone(),
+        policy: spec.policy.clone(),
+        peers: peers.collect(),
+    })
+}
+
+/// The rack's AS number where there is one, else the cluster's.
+fn asn(spec: &BgpConfParsed, rack: Option<&str>) -> u32 {
+    rack.and_then(|rack| spec.as_per_rack.get(rack)).copied().filter(|asn| *asn != 0).unwrap_or(spec.asn)
+}
+
+/// The configured identifier on the node that owns it (or on the only node); else the node's first IPv4 InternalIP;
+/// else a hash of its name.
+fn router_id(spec: &BgpConfParsed, node: &NodeView, nodes: usize, name: &str) -> (Ipv4Addr, bool) {
+    if let Some(id) = spec.router_id
+        && (nodes <= 1 || node.internal_ips.contains(&IpAddr::V4(id)))
+    {
+        return (id, false);
+    }
+    node.first_ipv4().map_or_else(|| (derived_router_id(name), true), |id| (id, false))
+}
+
+/// FNV-1a, 32 bits, never zero: stable for a node's name.
+fn derived_router_id(name: &str) -> Ipv4Addr {
+    let hash =
+        name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    Ipv4Addr::from(hash.max(1))
+}
+
+fn neighbor(
+    indexes: &Indexes,
+    settings: &Settings,
+    conf: Option<&BgpConfParsed>,
+    spec: &Arc<PeerSpec>,
+    node: &NodeView,
+) -> PeerAnnouncements {
+    let mode = spec.next_hop_mode.or_else(|| conf.map(|conf| conf.next_hop_mode)).unwrap_or_default();
+    let next_hops = match mode {
+        NextHopMode::AllNodes => NextHops::AllNodes,
+        NextHopMode::SelfOnly | NextHopMode::Auto => NextHops::SelfOnly,
+    };
+    let from_secret = spec
+        .password_secret
+        .as_ref()
+        .and_then(|(name, key)| indexes.peers.secret(&settings.namespace, name, key))
+        .cloned();
+    let rules = spec.advertisements.iter().flatten().enumerate();
+    PeerAnnouncements {
+        next_hops,
+        advertisements: rules
+            .filter(|(_, rule)| rule.node_selector.matches(&node.labels))
+            .map(|(i, _)| i)
+            .collect(),
+        password: from_secret.or_else(|| spec.password.clone()),
+        spec: Arc::clone(spec),
+    }
+}
+
+impl Announcement {
+    /// The nodes whose addresses a speaker of this rack announces in mode `AllNodes`: of the same rack, if it has one.
+    pub fn hops_of_rack<'a>(&'a self, rack: Option<&'a str>) -> impl Iterator<Item = &'a NodeHop> {
+        self.nodes.iter().filter(move |hop| rack.is_none_or(|rack| hop.rack.as_deref() == Some(rack)))
+    }
+}
+
+impl PeerAnnouncements {
+    /// The rules that take this address, by index; `None`: there are no rules, and it goes out plain. An empty list:
+    /// it does not go out to this neighbour.
+    #[must_use]
+    pub fn rules_for(&self, announcement: &Announcement) -> Option<Vec<usize>> {
+        let rules = self.spec.advertisements.as_ref()?;
+        let takes = |index: &usize| {
+            rules
+                .get(*index)
+                .is_some_and(|rule| rule.matches(&announcement.pool, &announcement.service_labels))
+        };
+        Some(self.advertisements.iter().copied().filter(takes).collect())
+    }
+}
+
+/// The names of the pools that are announced, for logs.
+#[must_use]
+pub fn pools(announcements: &Announcements) -> BTreeSet<&str> {
+    announcements.addresses.values().map(|announcement| announcement.pool.as_str()).collect()
 }

@@ -1,9 +1,19 @@
-//! Statuses and conditions.
-use super::{Settings, Write};
-use crate::announce::AnnouncerStatus;
-use crate::index::Indexes;
+//! Conditions, and the status of BgpConfs and BgpPeers in the shapes of the Go OpenELB.
+
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use serde_json::{Value, json};
+
+use super::{Settings, Write, announcement, whole_seconds};
+use crate::announce::{AnnouncerStatus, MessageCounts, PeerStatus, SessionState};
+use crate::crd::bgp_conf::NodeConfStatus;
+use crate::crd::bgp_peer::{MessageCounters, Messages, NodePeerStatus, PeerState, Queues, TimersState};
+use crate::index::peers::{BgpConfView, PeerView};
+use crate::index::{Indexes, SpecProblem};
+use crate::names::{DEFAULT_OBJECT, condition, finalizer, label, reason};
+use crate::object::{Kind, ObjectRef};
 
 /// A condition that should hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,14 +22,31 @@ pub struct Wanted {
     pub condition: &'static str,
     /// True or false.
     pub status: bool,
-    /// The reason, CamelCase.
+    /// The reason, in CamelCase.
     pub reason: &'static str,
     /// In words.
     pub message: String,
 }
 
-/// The conditions of `before` with `wanted` in place of ours: a condition whose status did not change keeps its
-/// transition time. `ours` are the types that we own: those that are not wanted any more are removed; others stay.
+impl Wanted {
+    /// Of these parts.
+    pub fn new(
+        condition: &'static str,
+        status: bool,
+        reason: &'static str,
+        message: impl Into<String>,
+    ) -> Self {
+        Self { condition, status, reason, message: message.into() }
+    }
+}
+
+/// Longer messages are refused by API servers.
+const MAX_MESSAGE: usize = 32_768;
+
+/// The conditions of `before` with `wanted` in place of ours, in the order of types.
+///
+/// A condition whose status did not change keeps its transition time. `ours` are the types that we own: those that are
+/// not wanted any more are removed; others stay.
 #[must_use]
 pub fn merge_conditions(
     before: &[Condition],
@@ -28,22 +55,21 @@ pub fn merge_conditions(
     generation: Option<i64>,
     now: Timestamp,
 ) -> Vec<Condition> {
-    let mut merged: Vec<Condition> = before
-        .iter()
-        .filter(|c| !ours.contains(&c.type_.as_str()) && !wanted.iter().any(|w| w.condition == c.type_))
-        .cloned()
-        .collect();
+    let foreign = |c: &&Condition| {
+        !ours.contains(&c.type_.as_str()) && !wanted.iter().any(|wanted| wanted.condition == c.type_)
+    };
+    let mut merged: Vec<Condition> = before.iter().filter(foreign).cloned().collect();
     for wanted in wanted {
         let status = if wanted.status { "True" } else { "False" };
         let since = before
             .iter()
             .find(|c| c.type_ == wanted.condition && c.status == status)
-            .map_or_else(|| Time(super::whole_seconds(now)), |c| c.last_transition_time.clone());
+            .map_or_else(|| Time(whole_seconds(now)), |c| c.last_transition_time.clone());
         merged.push(Condition {
             type_: wanted.condition.to_owned(),
             status: status.to_owned(),
             reason: wanted.reason.to_owned(),
-            message: wanted.message.clone(),
+            message: cut(&wanted.message),
             last_transition_time: since,
             observed_generation: generation,
         });
@@ -52,7 +78,25 @@ pub fn merge_conditions(
     merged
 }
 
-/// Writes of `BgpPeer.status` and `BgpConf.status` for this node (and, in standalone, their conditions).
+fn cut(message: &str) -> String {
+    if message.len() <= MAX_MESSAGE {
+        return message.to_owned();
+    }
+    let mut end = MAX_MESSAGE - 4;
+    while !message.is_char_boundary(end) {
+        end -= 1;
+    }
+    format!("{}…", message.get(..end).unwrap_or_default())
+}
+
+/// Problems of a spec as the message of a condition.
+#[must_use]
+pub fn explain(problems: &[SpecProblem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join(". ")
+}
+
+/// Writes of the status of BgpConfs and BgpPeers as far as this node knows it: its own entry of `nodesConfStatus` and
+/// `nodesPeerStatus`, without entries of nodes that are gone, and the conditions. Empty if everything is written.
 #[must_use]
 pub fn bgp_writes(
     indexes: &Indexes,
@@ -60,6 +104,275 @@ pub fn bgp_writes(
     status: &AnnouncerStatus,
     now: Timestamp,
 ) -> Vec<Write> {
-    let _ = (indexes, settings, status, now);
-    Vec::new()
+    let plan = announcement::plan(indexes, settings).bgp;
+    let mut writes = Vec::new();
+    for conf in indexes.peers.confs() {
+        let mut nodes = conf.status.nodes_conf_status.clone().unwrap_or_default();
+        nodes.retain(|node, _| is_known(indexes, settings, node));
+        match plan.as_ref().filter(|_| conf.name == DEFAULT_OBJECT) {
+            Some(plan) => {
+                let own = NodeConfStatus { router_id: Some(plan.router_id.to_string()), asn: Some(plan.asn) };
+                nodes.insert(settings.node_name.clone(), own);
+            }
+            None => {
+                nodes.remove(&settings.node_name);
+            }
+        }
+        let derived = plan.as_ref().is_some_and(|plan| plan.router_id_derived);
+        let wanted = conf_conditions(conf, derived, status);
+        let before = conf.status.conditions.as_deref().unwrap_or_default();
+        let merged = merge_conditions(
+            before,
+            &[condition::READY, condition::ROUTER_ID_DERIVED],
+            &wanted,
+            Some(conf.generation),
+            now,
+        );
+        let known = conf.status.nodes_conf_status.clone().unwrap_or_default();
+        let write = Write::new(ObjectRef::cluster(Kind::BgpConf, &conf.name), &conf.resource_version);
+        let write = entries(write, "nodesConfStatus", &known, &nodes);
+        let write = with_conditions(write, before, &merged, conf.status.observed_generation, conf.generation);
+        writes.push(without_legacy(write, &conf.finalizers));
+    }
+    for peer in indexes.peers.iter() {
+        let mut nodes = peer.status.nodes_peer_status.clone().unwrap_or_default();
+        nodes.retain(|node, _| is_known(indexes, settings, node));
+        let session = status.peers.get(&peer.name);
+        let selected = plan.as_ref().is_some_and(|plan| plan.peers.contains_key(&peer.name));
+        if selected {
+            let own = node_status(peer, session);
+            let before = nodes.get(&settings.node_name);
+            if counters || before.is_none_or(|before| without_counters(before) != without_counters(&own)) {
+                nodes.insert(settings.node_name.clone(), own);
+            }
+        } else {
+            nodes.remove(&settings.node_name);
+        }
+        let wanted = peer_conditions(indexes, settings, peer, plan.is_some(), &nodes);
+        let before = peer.status.conditions.as_deref().unwrap_or_default();
+        let merged = merge_conditions(
+            before,
+            &[condition::READY, condition::ESTABLISHED],
+            &wanted,
+            Some(peer.generation),
+            now,
+        );
+        let known = peer.status.nodes_peer_status.clone().unwrap_or_default();
+        let write = Write::new(ObjectRef::cluster(Kind::BgpPeer, &peer.name), &peer.resource_version);
+        let write = entries(write, "nodesPeerStatus", &known, &nodes);
+        let write = with_conditions(write, before, &merged, peer.status.observed_generation, peer.generation);
+        writes.push(without_legacy(write, &peer.finalizers));
+    }
+    writes.retain(|write| !write.is_empty());
+    writes
+}
+
+/// This node counts as known even without a Node object.
+fn is_known(indexes: &Indexes, settings: &Settings, node: &str) -> bool {
+    node == settings.node_name || indexes.nodes.is_empty() || indexes.nodes.get(node).is_some()
+}
+
+/// What is left when the numbers that always change are taken away.
+fn without_counters(node: &NodePeerStatus) -> NodePeerStatus {
+    let mut node = node.clone();
+    if let Some(state) = &mut node.peer_state {
+        (state.messages, state.queues, state.out_q) = (None, None, None);
+    }
+    node
+}
+
+/// The difference of two maps of entries by node.
+fn entries<T: serde::Serialize + PartialEq>(
+    mut write: Write,
+    field: &str,
+    before: &BTreeMap<String, T>,
+    after: &BTreeMap<String, T>,
+) -> Write {
+    for node in before.keys().filter(|node| !after.contains_key(*node)) {
+        write = write.set(&["status", field, node], Value::Null);
+    }
+    for (node, entry) in after.iter().filter(|(node, entry)| before.get(*node) != Some(entry)) {
+        write = write.set(&["status", field, node], json!(entry));
+    }
+    write
+}
+
+fn with_conditions(
+    mut write: Write,
+    before: &[Condition],
+    after: &[Condition],
+    observed: Option<i64>,
+    generation: i64,
+) -> Write {
+    if before != after {
+        write = write.set(&["status", "conditions"], json!(after));
+    }
+    if observed != Some(generation) {
+        write = write.set(&["status", "observedGeneration"], json!(generation));
+    }
+    write
+}
+
+fn without_legacy(write: Write, finalizers: &[String]) -> Write {
+    if !finalizers.iter().any(|f| f == finalizer::LEGACY_LB) {
+        return write;
+    }
+    let rest: Vec<String> = finalizers.iter().filter(|f| *f != finalizer::LEGACY_LB).cloned().collect();
+    write.finalizers(&rest)
+}
+
+fn conf_conditions(conf: &BgpConfView, derived: bool, status: &AnnouncerStatus) -> Vec<Wanted> {
+    let ready = |status, reason, message: String| Wanted::new(condition::READY, status, reason, message);
+    if conf.name != DEFAULT_OBJECT {
+        return vec![ready(
+            false,
+            reason::NOT_HONOURED,
+            "only the BgpConf named default is honoured".to_owned(),
+        )];
+    }
+    if conf.cni_duty {
+        return vec![ready(false, reason::CNI_DUTY, format!("a CNI speaks BGP (label {})", label::CNI))];
+    }
+    let mut wanted = Vec::new();
+    wanted.push(if !conf.problems.is_empty() {
+        let (reason, ending) = if conf.last_good {
+            (reason::LAST_GOOD_SPEC, ". The last good version stays in force")
+        } else {
+            (reason::INVALID_SPEC, "")
+        };
+        ready(false, reason, format!("{}{ending}", explain(&conf.problems)))
+    } else if let Some(problem) = status.problems.first() {
+        ready(true, reason::READY, problem.message.clone())
+    } else {
+        ready(true, reason::READY, "in force".to_owned())
+    });
+    if derived && conf.spec.is_some() {
+        let message = "the node has no IPv4 InternalIP: its BGP identifier is a hash of its name; set spec.routerId, \
+                       or give the node an IPv4 address";
+        wanted.push(Wanted::new(condition::ROUTER_ID_DERIVED, true, condition::ROUTER_ID_DERIVED, message));
+    }
+    wanted
+}
+
+fn peer_conditions(
+    indexes: &Indexes,
+    settings: &Settings,
+    peer: &PeerView,
+    has_conf: bool,
+    nodes: &BTreeMap<String, NodePeerStatus>,
+) -> Vec<Wanted> {
+    let ready = |status, reason, message: String| Wanted::new(condition::READY, status, reason, message);
+    if peer.cni_duty {
+        return vec![ready(false, reason::CNI_DUTY, format!("a CNI speaks BGP (label {})", label::CNI))];
+    }
+    let Some(spec) = &peer.spec else {
+        return vec![ready(false, reason::INVALID_SPEC, explain(&peer.problems))];
+    };
+    let missing_secret = spec
+        .password_secret
+        .as_ref()
+        .filter(|(name, key)| indexes.peers.secret(&settings.namespace, name, key).is_none());
+    let first = if !peer.problems.is_empty() {
+        let message = format!("{}. The last good version stays in force", explain(&peer.problems));
+        ready(false, reason::LAST_GOOD_SPEC, message)
+    } else if !has_conf {
+        ready(false, reason::NO_BGP_CONF, "there is no usable BgpConf named default; create one".to_owned())
+    } else if let Some((name, key)) = missing_secret {
+        let message = format!(
+            "spec.passwordSecretRef: there is no Secret {}/{name} with the key {key}; create it",
+            settings.namespace
+        );
+        ready(false, reason::SECRET_NOT_FOUND, message)
+    } else {
+        ready(true, reason::READY, "in force".to_owned())
+    };
+    let established = nodes.values().filter(|node| is_established(node)).count();
+    let down: Vec<&str> =
+        nodes.iter().filter(|(_, node)| !is_established(node)).map(|(name, _)| name.as_str()).collect();
+    let session =
+        |status, reason, message: String| Wanted::new(condition::ESTABLISHED, status, reason, message);
+    let second = match (established, nodes.len()) {
+        (_, 0) => session(false, reason::NO_NODE_SELECTED, "no node talks to this neighbour".to_owned()),
+        (0, _) => {
+            session(false, reason::ALL_DOWN, format!("no session is established; down: {}", down.join(", ")))
+        }
+        (up, all) if up == all => session(true, reason::ALL_ESTABLISHED, format!("{up} of {all} sessions")),
+        (up, all) => {
+            session(true, reason::SOME_DOWN, format!("{up} of {all} sessions; down: {}", down.join(", ")))
+        }
+    };
+    vec![first, second]
+}
+
+fn is_established(node: &NodePeerStatus) -> bool {
+    node.peer_state.as_ref().and_then(|state| state.session_state.as_deref())
+        == Some(SessionState::Established.as_str())
+}
+
+/// One node's entry of `nodesPeerStatus`. The password is never in it.
+fn node_status(peer: &PeerView, session: Option<&PeerStatus>) -> NodePeerStatus {
+    let spec = peer.spec.as_deref();
+    let unknown = PeerStatus::default();
+    let session = session.unwrap_or(&unknown);
+    let text = |value: u64| Some(value.to_string());
+    let time = |time: Option<Timestamp>| time.map(|time| whole_seconds(time).to_string());
+    let address = session.address.map(|address| address.to_string()).or_else(|| {
+        spec.map(|spec| match spec.neighbor {
+            crate::index::peers::Neighbor::Address(address) => address.to_string(),
+            crate::index::peers::Neighbor::Prefix(prefix) => prefix.to_string(),
+        })
+    });
+    let (local, remote) = (session.local_asn, session.peer_asn);
+    NodePeerStatus {
+        peer_state: Some(PeerState {
+            auth_password: None,
+            description: spec.and_then(|spec| spec.description.clone()),
+            local_as: Some(local),
+            neighbor_address: address,
+            peer_as: Some(remote),
+            peer_group: None,
+            peer_type: Some(u32::from(local != remote)),
+            messages: Some(Messages {
+                received: Some(counters(session.received)),
+                sent: Some(counters(session.sent)),
+            }),
+            remove_private_as: None,
+            route_flap_damping: None,
+            send_community: None,
+            session_state: Some(session.state.as_str().to_owned()),
+            queues: Some(Queues { input: None, output: Some(session.out_queue) }),
+            out_q: Some(session.out_queue),
+            flops: Some(session.flaps),
+            router_id: session.router_id.map(|id| id.to_string()),
+            admin_state: Some(if session.admin_down { "DOWN" } else { "UP" }.to_owned()),
+        }),
+        timers_state: Some(TimersState {
+            connect_retry: text(session.connect_retry),
+            hold_time: text(session.hold_time),
+            keepalive_interval: text(session.keepalive),
+            minimum_advertisement_interval: None,
+            negotiated_hold_time: session.negotiated_hold_time.and_then(text),
+            uptime: time(session.up_since),
+            downtime: time(session.down_since),
+        }),
+    }
+}
+
+fn counters(counts: MessageCounts) -> MessageCounters {
+    let text = |value: u64| Some(value.to_string());
+    let total =
+        [counts.open, counts.update, counts.keepalive, counts.notification, counts.refresh, counts.discarded]
+            .into_iter()
+            .fold(0_u64, u64::saturating_add);
+    MessageCounters {
+        notification: text(counts.notification),
+        update: text(counts.update),
+        open: text(counts.open),
+        keepalive: text(counts.keepalive),
+        refresh: text(counts.refresh),
+        discarded: text(counts.discarded),
+        total: text(total),
+        withdraw_update: text(counts.withdraw_update),
+        withdraw_prefix: text(counts.withdraw_prefix),
+    }
 }
