@@ -97,12 +97,35 @@ pub fn explain(problems: &[SpecProblem]) -> String {
 
 /// Writes of the status of BgpConfs and BgpPeers as far as this node knows it: its own entry of `nodesConfStatus` and
 /// `nodesPeerStatus`, without entries of nodes that are gone, and the conditions. Empty if everything is written.
+///
+/// Counters alone are no reason to write: see [`bgp_counter_writes`].
 #[must_use]
 pub fn bgp_writes(
     indexes: &Indexes,
     settings: &Settings,
     status: &AnnouncerStatus,
     now: Timestamp,
+) -> Vec<Write> {
+    writes(indexes, settings, status, now, false)
+}
+
+/// The same, also where only counters of messages changed. For every 30 s, as the Go OpenELB did.
+#[must_use]
+pub fn bgp_counter_writes(
+    indexes: &Indexes,
+    settings: &Settings,
+    status: &AnnouncerStatus,
+    now: Timestamp,
+) -> Vec<Write> {
+    writes(indexes, settings, status, now, true)
+}
+
+fn writes(
+    indexes: &Indexes,
+    settings: &Settings,
+    status: &AnnouncerStatus,
+    now: Timestamp,
+    also_counters: bool,
 ) -> Vec<Write> {
     let plan = announcement::plan(indexes, settings).bgp;
     let mut writes = Vec::new();
@@ -142,7 +165,8 @@ pub fn bgp_writes(
         if selected {
             let own = node_status(peer, session);
             let before = nodes.get(&settings.node_name);
-            if counters || before.is_none_or(|before| without_counters(before) != without_counters(&own)) {
+            if also_counters || before.is_none_or(|before| without_counters(before) != without_counters(&own))
+            {
                 nodes.insert(settings.node_name.clone(), own);
             }
         } else {
