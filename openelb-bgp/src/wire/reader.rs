@@ -1,0 +1,1 @@
+//! A cursor over bytes that never reads past their end.
