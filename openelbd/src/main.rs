@@ -1,3 +1,7 @@
-//! To be written.
+//! OpenELB's daemon.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    openelbd::cli::main()
+}

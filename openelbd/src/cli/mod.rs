@@ -1,0 +1,142 @@
+//! The command line: sub-commands, flags, exit codes.
+//!
+//! Exit codes: 0 done, 1 the input is bad or the check failed, 2 usage.
+
+mod completion;
+mod crds;
+pub mod output;
+mod plan;
+mod standalone;
+mod validate;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::logging::{self, LogFormat};
+
+/// The input is bad, or the check failed.
+const FAILED: u8 = 1;
+/// The command line is wrong.
+const USAGE: u8 = 2;
+
+const AFTER_HELP: &str = "\
+Exit codes: 0 done, 1 the input is bad or the check failed, 2 wrong usage.
+
+Logs go to standard error: text on a terminal, JSON otherwise. RUST_LOG, where set, rules over --log-level
+(for example RUST_LOG=openelb_bgp=debug,info).";
+
+/// OpenELB: a load-balancer implementation for Kubernetes on bare metal, at the edge and in private clouds.
+#[derive(Debug, Parser)]
+#[command(name = "openelbd", version, about, after_help = AFTER_HELP, max_term_width = 120, subcommand_required = true)]
+pub struct Cli {
+    /// What log lines look like.
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT", help_heading = "Logging")]
+    log_format: LogFormat,
+    /// What is logged: a level (error, warn, info, debug, trace) or a filter such as openelb_bgp=debug,info
+    /// [default: info for standalone, warn for the other commands].
+    #[arg(long, global = true, value_name = "FILTER", help_heading = "Logging")]
+    log_level: Option<String>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Standalone(standalone::Arguments),
+    Plan(plan::Arguments),
+    Validate(validate::Arguments),
+    Crds(crds::Arguments),
+    Completion(completion::Arguments),
+}
+
+/// Parses the process's arguments and runs the command.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version go to standard output with 0, usage errors to standard error with 2.
+            let code = if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+            let _ = error.print();
+            return code;
+        }
+    };
+    let quiet = if matches!(cli.command, Command::Standalone(_)) { None } else { Some("warn") };
+    if let Err(error) = logging::init(cli.log_format, cli.log_level.as_deref().or(quiet)) {
+        eprintln!("error: {error}");
+        return ExitCode::from(USAGE);
+    }
+    let outcome = match cli.command {
+        Command::Standalone(arguments) => standalone::run(arguments),
+        Command::Plan(arguments) => plan::run(&arguments),
+        Command::Validate(arguments) => validate::run(&arguments),
+        Command::Crds(arguments) => crds::run(&arguments),
+        Command::Completion(arguments) => completion::run(&arguments),
+    };
+    match outcome {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Failed) => ExitCode::from(FAILED),
+        Err(Failure::Usage(error)) => {
+            eprintln!("error: {error}\n\nFor more information, try '--help'.");
+            ExitCode::from(USAGE)
+        }
+        Err(Failure::Other(error)) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// How a command that ran to its end came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Done,
+    /// It said what is wrong with the input.
+    Failed,
+}
+
+impl Outcome {
+    fn from_ok(ok: bool) -> Self {
+        if ok { Self::Done } else { Self::Failed }
+    }
+}
+
+/// Why a command did not run to its end.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    /// The arguments are wrong.
+    #[error("{0}")]
+    Usage(String),
+    /// Something else.
+    #[error(transparent)]
+    Other(#[from] anyhow::Error),
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::Other(error.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::Cli;
+
+    #[test]
+    fn the_definition_of_the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_and_every_option_has_help() {
+        for command in Cli::command().get_subcommands() {
+            assert!(command.get_about().is_some(), "{} has no help", command.get_name());
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{} {} has no help", command.get_name(), argument.get_id());
+            }
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! What the BGP speaker says of itself and its neighbours.
+
+use std::{fmt, time::Instant};
+
+use openelb_bgp::{
+    fsm::State,
+    speaker::{ListenerState, MessageCounters, PeerStatus, PeersSnapshot},
+    wire::Family,
+};
+use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
+
+use super::{BgpSource, Labels, count, counters, gauges};
+
+pub(super) struct BgpCollector {
+    source: BgpSource,
+}
+
+impl BgpCollector {
+    pub(super) fn new(source: BgpSource) -> Self {
+        Self { source }
+    }
+}
+
+impl fmt::Debug for BgpCollector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BgpCollector").finish_non_exhaustive()
+    }
+}
+
+/// RFC 4271 section 8.2.2's states, in the order of the numbers that the BGP MIB (RFC 4273) gives them.
+fn state_number(state: State) -> u8 {
+    match state {
+        State::Idle => 1,
+        State::Connect => 2,
+        State::Active => 3,
+        State::OpenSent => 4,
+        State::OpenConfirm => 5,
+        State::Established => 6,
+    }
+}
+
+pub(super) fn family_name(family: Family) -> &'static str {
+    if family == Family::IPV4_UNICAST {
+        "ipv4-unicast"
+    } else if family == Family::IPV6_UNICAST {
+        "ipv6-unicast"
+    } else {
+        "other"
+    }
+}
+
+type MessageKind = (&'static str, fn(&MessageCounters) -> u64);
+
+const MESSAGES: [MessageKind; 5] = [
+    ("open", |counters| counters.open),
+    ("update", |counters| counters.update),
+    ("notification", |counters| counters.notification),
+    ("keepalive", |counters| counters.keepalive),
+    ("route-refresh", |counters| counters.route_refresh),
+];
+
+/// What a neighbour is called in labels.
+struct Named<'a> {
+    name: &'a str,
+    address: String,
+    status: &'a PeerStatus,
+}
+
+impl Named<'_> {
+    fn labels(&self) -> Labels<'_> {
+        vec![("peer", self.name), ("neighbor", self.address.as_str())]
+    }
+
+    fn with(&self, more: impl IntoIterator<Item = (&'static str, &'static str)>) -> Labels<'_> {
+        let mut labels = self.labels();
+        labels.extend(more);
+        labels
+    }
+}
+
+impl Collector for BgpCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let snapshot = (self.source)();
+        encode(&mut encoder, &snapshot, Instant::now())
+    }
+}
+
+fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &PeersSnapshot, now: Instant) -> fmt::Result {
+    let peers: Vec<Named<'_>> = snapshot
+        .peers
+        .iter()
+        .map(|(name, status)| Named { name: name.as_str(), address: status.address.to_string(), status })
+        .collect();
+    sessions(encoder, &peers, now)?;
+    messages(encoder, &peers)?;
+    routes(encoder, &peers)?;
+    let listeners: Vec<(String, bool)> = snapshot
+        .listeners
+        .iter()
+        .map(|listener| (listener.address.to_string(), listener.state == ListenerState::Listening))
+        .collect();
+    gauges(
+        encoder,
+        "bgp_listener_up",
+        "Whether BGP connections are accepted on this address",
+        listeners.iter().map(|(address, up)| (vec![("address", address.as_str())], f64::from(u8::from(*up)))),
+    )?;
+    counters(
+        encoder,
+        "bgp_refused_connections",
+        "BGP connections from addresses that no peer has",
+        [(vec![], snapshot.refused_connections)],
+    )
+}
+
+fn sessions(encoder: &mut DescriptorEncoder<'_>, peers: &[Named<'_>], now: Instant) -> fmt::Result {
+    let established = |peer: &Named<'_>| peer.status.state == State::Established;
+    gauges(
+        encoder,
+        "bgp_session_up",
+        "Whether the session is Established",
+        peers.iter().map(|peer| (peer.labels(), f64::from(u8::from(established(peer))))),
+    )?;
+    gauges(
+        encoder,
+        "bgp_session_state",
+        "The session's state: 1 Idle, 2 Connect, 3 Active, 4 OpenSent, 5 OpenConfirm, 6 Established",
+        peers.iter().map(|peer| (peer.labels(), f64::from(state_number(peer.status.state)))),
+    )?;
+    gauges(
+        encoder,
+        "bgp_session_uptime_seconds",
+        "For how long the session is Established",
+        peers.iter().filter_map(|peer| {
+            let session = peer.status.session.as_ref()?;
+            Some((peer.labels(), now.saturating_duration_since(session.since).as_secs_f64()))
+        }),
+    )?;
+    gauges(
+        encoder,
+        "bgp_session_hold_time_seconds",
+        "The negotiated hold time; 0: none",
+        peers.iter().filter_map(|peer| {
+            Some((peer.labels(), peer.status.session.as_ref()?.hold_time.as_secs_f64()))
+        }),
+    )?;
+    counters(
+        encoder,
+        "bgp_sessions_established",
+        "Times that the session reached Established",
+        peers.iter().map(|peer| (peer.labels(), peer.status.counters.established)),
+    )?;
+    counters(
+        encoder,
+        "bgp_sessions_dropped",
+        "Times that an established session ended",
+        peers.iter().map(|peer| (peer.labels(), peer.status.counters.dropped)),
+    )
+}
+
+fn messages(encoder: &mut DescriptorEncoder<'_>, peers: &[Named<'_>]) -> fmt::Result {
+    let directions = |peer: &PeerStatus| [("sent", peer.counters.sent), ("received", peer.counters.received)];
+    counters(
+        encoder,
+        "bgp_messages",
+        "BGP messages, by direction and type",
+        peers.iter().flat_map(|peer| {
+            directions(peer.status).into_iter().flat_map(move |(direction, of)| {
+                MESSAGES
+                    .iter()
+                    .map(move |(kind, value)| (peer.with([("direction", direction), ("type", kind)]), value(&of)))
+            })
+        }),
+    )?;
+    counters(
+        encoder,
+        "bgp_message_bytes",
+        "Octets of BGP messages, by direction",
+        peers.iter().flat_map(|peer| {
+            directions(peer.status)
+                .into_iter()
+                .map(move |(direction, of)| (peer.with([("direction", direction)]), of.bytes))
+        }),
+    )?;
+    counters(
+        encoder,
+        "bgp_malformed_updates",
+        "Received UPDATEs with an attribute error that did not end the session (RFC 7606)",
+        peers.iter().map(|peer| (peer.labels(), peer.status.counters.malformed_updates)),
+    )
+}
+
+fn routes(encoder: &mut DescriptorEncoder<'_>, peers: &[Named<'_>]) -> fmt::Result {
+    type Value = fn(&openelb_bgp::speaker::FamilyStatus) -> u64;
+    let metrics: [(&str, &str, Value); 3] = [
+        ("bgp_routes_advertised", "Routes that the neighbour has been sent and not withdrawn", |f| f.advertised),
+        ("bgp_routes_pending", "Changes of routes that wait to be sent to the neighbour", |f| f.pending),
+        ("bgp_routes_received", "Routes that the neighbour has announced and not withdrawn", |f| f.received),
+    ];
+    for (name, help, value) in metrics {
+        gauges(
+            encoder,
+            name,
+            help,
+            peers.iter().flat_map(|peer| {
+                let families = peer.status.session.iter().flat_map(|session| &session.families);
+                families.map(move |family| {
+                    (peer.with([("family", family_name(family.family))]), count(value(family)))
+                })
+            }),
+        )?;
+    }
+    Ok(())
+}
