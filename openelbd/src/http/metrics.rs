@@ -120,9 +120,8 @@ impl Metrics {
         );
         registry.register_collector(Box::new(InventoryCollector(Arc::clone(&inventory))));
         registry.register_collector(Box::new(bgp::BgpCollector::new(bgp)));
-        let mut this = Self { registry: Registry::default(), inventory, writes, events, decisions, decision_seconds };
-        this.registry = registry;
-        this
+        process::started();
+        Self { registry, inventory, writes, events, decisions, decision_seconds }
     }
 
     /// The text of all metrics.
@@ -161,6 +160,9 @@ impl Metrics {
     }
 }
 
+/// Our counters carry no exemplars.
+type NoExemplar = [(&'static str, &'static str); 0];
+
 /// Labels of one sample.
 type Labels<'a> = Vec<(&'static str, &'a str)>;
 
@@ -195,7 +197,7 @@ fn counters<'a>(
     }
     let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
     for (labels, value) in samples {
-        metric.encode_family(&labels.as_slice())?.encode_counter::<(), _, u64>(&value, None)?;
+        metric.encode_family(&labels.as_slice())?.encode_counter::<NoExemplar, _, u64>(&value, None)?;
     }
     Ok(())
 }

@@ -59,7 +59,7 @@ const MESSAGES: [MessageKind; 5] = [
     ("route-refresh", |counters| counters.route_refresh),
 ];
 
-/// What a neighbour is called in labels.
+/// A neighbour and what it is called in labels.
 struct Named<'a> {
     name: &'a str,
     address: String,
@@ -68,13 +68,11 @@ struct Named<'a> {
 
 impl Named<'_> {
     fn labels(&self) -> Labels<'_> {
-        vec![("peer", self.name), ("neighbor", self.address.as_str())]
+        self.with([])
     }
 
-    fn with(&self, more: impl IntoIterator<Item = (&'static str, &'static str)>) -> Labels<'_> {
-        let mut labels = self.labels();
-        labels.extend(more);
-        labels
+    fn with<const N: usize>(&self, more: [(&'static str, &'static str); N]) -> Labels<'_> {
+        [("peer", self.name), ("neighbor", self.address.as_str())].into_iter().chain(more).collect()
     }
 }
 

@@ -1,0 +1,299 @@
+//! The task that keeps a BGP speaker as the announcements want it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use openelb_bgp::{
+    net::{self, Shutdown, SpeakerHandle},
+    speaker::{Advertisement, PeersSnapshot, Route, RouteAttributes, RouteStatus, RoutesSnapshot},
+};
+use openelb_k8s::announce::{Announcements, Announcer, AnnouncerProblem, AnnouncerStatus};
+use tokio::{
+    sync::{oneshot, watch},
+    task::JoinHandle,
+    time::{sleep, timeout, timeout_at},
+};
+
+use super::{
+    Note,
+    config::{self, Host},
+    routes,
+    status::{self, Calendar},
+};
+use crate::http::metrics::BgpSource;
+
+/// GRACEFUL_SHUTDOWN (RFC 8326): the neighbours prefer other paths before this one goes.
+const GRACEFUL_SHUTDOWN: u32 = 0xffff_0000;
+/// How long a speaker that is not wanted any more may take to close its sessions.
+const CLOSE_WITHIN: Duration = Duration::from_secs(4);
+/// Between GRACEFUL_SHUTDOWN and the withdrawal lies one part in this many of the time that is left.
+const DRAIN_SHARE: u32 = 10;
+/// How often a route that is in flight is asked after when no snapshot says anything.
+const ASK_AGAIN: Duration = Duration::from_millis(20);
+
+/// How announcing ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnStop {
+    /// The neighbours are asked to prefer others (RFC 8326), routes are withdrawn, sessions closed.
+    Withdraw,
+    /// Connections are closed without a word: what restarts at once is still there.
+    Restart,
+}
+
+/// Announces addresses over BGP. Dropping it closes all sessions.
+pub struct BgpAnnouncer {
+    desired: watch::Sender<Option<Announcements>>,
+    status: watch::Receiver<Arc<AnnouncerStatus>>,
+    stop: Mutex<Option<oneshot::Sender<(OnStop, Instant)>>>,
+    task: Mutex<Option<JoinHandle<()>>>,
+    peers: Arc<Mutex<Option<watch::Receiver<Arc<PeersSnapshot>>>>>,
+}
+
+impl fmt::Debug for BgpAnnouncer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BgpAnnouncer").finish_non_exhaustive()
+    }
+}
+
+impl BgpAnnouncer {
+    /// Starts the task on the current tokio runtime. `seed` is that of the speaker's timer jitter.
+    #[must_use]
+    pub fn spawn(seed: u64) -> Self {
+        let (desired, wanted) = watch::channel(None);
+        let (published, status) = watch::channel(Arc::default());
+        let (stop, stopping) = oneshot::channel();
+        let peers = Arc::new(Mutex::new(None));
+        let task = Task {
+            wanted,
+            desired: Announcements::default(),
+            speaker: None,
+            published,
+            sources: BTreeSet::new(),
+            refused: BTreeMap::new(),
+            failure: None,
+            calendar: Calendar::new(Instant::now(), Timestamp::now()),
+            has_ipv6: std::path::Path::new("/proc/net/if_inet6").exists(),
+            seed,
+            peers: Arc::clone(&peers),
+        };
+        let task = tokio::spawn(task.run(stopping));
+        Self { desired, status, stop: Mutex::new(Some(stop)), task: Mutex::new(Some(task)), peers }
+    }
+
+    /// Where metrics take the state of the sessions from.
+    #[must_use]
+    pub fn source(&self) -> BgpSource {
+        let peers = Arc::clone(&self.peers);
+        Arc::new(move || {
+            let peers = peers.lock().unwrap_or_else(PoisonError::into_inner);
+            peers.as_ref().map(|receiver| Arc::clone(&receiver.borrow())).unwrap_or_default()
+        })
+    }
+
+    /// Ends announcing, within `within`.
+    pub async fn stop(&self, how: OnStop, within: Duration) {
+        let until = Instant::now() + within;
+        let stop = self.stop.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let (Some(stop), Some(mut task)) = (stop, task)
+            && stop.send((how, until)).is_ok()
+            && timeout_at((until + CLOSE_WITHIN).into(), &mut task).await.is_err()
+        {
+            task.abort();
+        }
+    }
+}
+
+impl Announcer for BgpAnnouncer {
+    fn set_desired(&self, desired: Announcements) {
+        self.desired.send_replace(Some(desired));
+    }
+
+    fn status(&self) -> watch::Receiver<Arc<AnnouncerStatus>> {
+        self.status.clone()
+    }
+}
+
+struct Running {
+    handle: SpeakerHandle,
+    task: JoinHandle<()>,
+    peers: watch::Receiver<Arc<PeersSnapshot>>,
+    routes: watch::Receiver<Arc<RoutesSnapshot>>,
+}
+
+struct Task {
+    wanted: watch::Receiver<Option<Announcements>>,
+    desired: Announcements,
+    speaker: Option<Running>,
+    published: watch::Sender<Arc<AnnouncerStatus>>,
+    /// Every route source that ever had routes: one that is not wanted any more is emptied.
+    sources: BTreeSet<String>,
+    /// Neighbours that the speaker cannot have.
+    refused: BTreeMap<String, Note>,
+    /// Why there is no speaker although one is wanted.
+    failure: Option<String>,
+    calendar: Calendar,
+    has_ipv6: bool,
+    seed: u64,
+    peers: Arc<Mutex<Option<watch::Receiver<Arc<PeersSnapshot>>>>>,
+}
+
+impl Task {
+    async fn run(mut self, mut stopping: oneshot::Receiver<(OnStop, Instant)>) {
+        loop {
+            let changed = async {
+                match &mut self.speaker {
+                    // A sender that is gone means that the speaker stopped; it is started again below.
+                    Some(running) => tokio::select! {
+                        result = running.peers.changed() => result.is_ok(),
+                        result = running.routes.changed() => result.is_ok(),
+                    },
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                stop = &mut stopping => {
+                    // Without a word from the owner: it is gone, and so is the program.
+                    let (how, until) = stop.unwrap_or((OnStop::Withdraw, Instant::now()));
+                    return self.stop(how, until).await;
+                }
+                wanted = self.wanted.changed() => {
+                    if wanted.is_err() {
+                        return self.stop(OnStop::Withdraw, Instant::now()).await;
+                    }
+                    if let Some(desired) = self.wanted.borrow_and_update().clone() {
+                        self.desired = desired;
+                    }
+                    self.take_over().await;
+                }
+                alive = changed => {
+                    if !alive {
+                        tracing::error!("the BGP speaker stopped; it is started again");
+                        self.speaker = None;
+                        self.take_over().await;
+                    }
+                }
+            }
+            self.publish();
+        }
+    }
+
+    /// Makes the speaker what is desired.
+    async fn take_over(&mut self) {
+        let Some(bgp) = self.desired.bgp.clone() else {
+            self.failure = None;
+            self.refused.clear();
+            self.close(Shutdown::Notify).await;
+            return;
+        };
+        let by_source = routes::routes(&self.desired, &Arc::default());
+        let (ipv4, ipv6) = routes::own_addresses(&self.desired);
+        let host = Host { has_ipv6: self.has_ipv6, ipv4, ipv6, seed: self.seed };
+        let names = by_source.keys().cloned();
+        let speaker_config = config::speaker(&bgp, host, names);
+        let (peer_configs, refused) = config::peers(&bgp);
+        self.refused = refused;
+        let outcome = match &self.speaker {
+            Some(running) => running.handle.set_config(speaker_config),
+            None => net::spawn(speaker_config).map(|(handle, task)| {
+                let (peers, routes) = (handle.watch_peers(), handle.watch_routes());
+                *self.peers.lock().unwrap_or_else(PoisonError::into_inner) = Some(peers.clone());
+                self.speaker = Some(Running { handle, task, peers, routes });
+            }),
+        };
+        let outcome = outcome.and_then(|()| match &self.speaker {
+            Some(running) => running.handle.set_peers(peer_configs),
+            None => Ok(()),
+        });
+        self.failure = outcome.err().map(|error| error.to_string());
+        self.set_routes(by_source);
+    }
+
+    fn set_routes(&mut self, by_source: BTreeMap<String, Vec<Route>>) {
+        let Some(running) = &self.speaker else { return };
+        for gone in self.sources.iter().filter(|source| !by_source.contains_key(*source)) {
+            running.handle.set_routes(gone, []);
+        }
+        self.sources = by_source.keys().cloned().collect();
+        for (source, routes) in by_source {
+            running.handle.set_routes(&source, routes);
+        }
+    }
+
+    fn publish(&self) {
+        let (peers, routes) = match &self.speaker {
+            Some(running) => (Arc::clone(&running.peers.borrow()), Arc::clone(&running.routes.borrow())),
+            None => (Arc::default(), Arc::default()),
+        };
+        let before = Arc::clone(&self.published.borrow());
+        let now = Instant::now();
+        let mut status = status::status(&self.desired, &peers, &routes, &before, self.calendar, now);
+        status.problems.extend(self.failure.iter().map(|failure| AnnouncerProblem {
+            reason: "ConfigurationRefused".to_owned(),
+            message: format!("the BGP speaker does not take this configuration: {failure}"),
+        }));
+        for (name, note) in &self.refused {
+            let peer = status.peers.entry(name.clone()).or_default();
+            peer.last_error = Some(note.to_string());
+        }
+        self.published.send_if_modified(|current| {
+            let changed = **current != status;
+            if changed {
+                *current = Arc::new(status);
+            }
+            changed
+        });
+    }
+
+    async fn close(&mut self, mode: Shutdown) {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.sources.clear();
+        let Some(running) = self.speaker.take() else { return };
+        running.handle.shutdown(mode);
+        // Its listener must be gone before another one opens.
+        let mut task = running.task;
+        if timeout(CLOSE_WITHIN, &mut task).await.is_err() {
+            task.abort();
+        }
+    }
+
+    async fn stop(mut self, how: OnStop, until: Instant) {
+        if how == OnStop::Withdraw {
+            let shutdown = RouteAttributes { communities: vec![GRACEFUL_SHUTDOWN], ..RouteAttributes::default() };
+            self.set_routes(routes::routes(&self.desired, &Arc::new(shutdown)));
+            self.wait_until_sent(until).await;
+            // The neighbours move traffic to other paths while this one still works.
+            sleep(until.saturating_duration_since(Instant::now()) / DRAIN_SHARE).await;
+            self.set_routes(BTreeMap::new());
+            self.wait_until_sent(until).await;
+            self.close(Shutdown::Notify).await;
+        } else {
+            self.close(Shutdown::Quiet).await;
+        }
+    }
+
+    /// Waits until every established neighbour has been sent what it is to know.
+    async fn wait_until_sent(&mut self, until: Instant) {
+        let Some(running) = &mut self.speaker else { return };
+        let addresses = self.desired.addresses.keys().copied();
+        let settle = async {
+            for address in addresses {
+                while running.handle.route_status(address.into()).await.iter().any(in_flight) {
+                    // Snapshots come several times a second while something changes.
+                    let _ = timeout(ASK_AGAIN, running.routes.changed()).await;
+                }
+            }
+        };
+        let _ = timeout_at(until.into(), settle).await;
+    }
+}
+
+/// Whether some neighbour has not been sent the latest word on a route.
+fn in_flight(route: &RouteStatus) -> bool {
+    route.peers.iter().any(|(_, state)| matches!(state, Advertisement::Pending | Advertisement::Withdrawing))
+}

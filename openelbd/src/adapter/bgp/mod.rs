@@ -1,0 +1,47 @@
+//! The BGP announcer: joins the plan of announcements to `openelb-bgp`.
+//!
+//! | module | translates |
+//! |---|---|
+//! | [`config`] | `BgpConf`, `BgpPeer` → speaker and neighbours |
+//! | [`attributes`] | `spec.advertisements` → who hears of an address, and how |
+| [`routes`] | addresses → routes, with next hops `Self` and `AllNodes` |
+//! | [`status`] | the speaker's snapshots → status of addresses and sessions |
+//! | [`unsupported`] | settings without effect → notes that become conditions |
+
+mod announcer;
+pub mod attributes;
+pub mod config;
+pub mod routes;
+pub mod status;
+pub mod unsupported;
+
+use std::fmt;
+
+pub use announcer::{BgpAnnouncer, OnStop};
+
+/// What is to be told about a setting: where, what, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// The field's path.
+    pub field: String,
+    /// What is the case.
+    pub cause: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+impl Note {
+    /// A note on a field.
+    pub fn new(field: impl Into<String>, cause: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { field: field.into(), cause: cause.into(), remedy: remedy.into() }
+    }
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}; {}", self.field, self.cause, self.remedy)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,160 @@
+//! Addresses to announce → routes of the BGP speaker.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+};
+
+use ipnet::IpNet;
+use openelb_bgp::speaker::{NextHop, PeerName, PeerScope, Route, RouteAttributes};
+use openelb_k8s::announce::{Announcement, Announcements, NextHops, NodeHop, Protocol};
+
+use super::attributes;
+
+/// The source of routes whose next hop is this node.
+pub const SELF: &str = "self";
+/// The source of routes whose next hops are all nodes.
+pub const ALL_NODES: &str = "all-nodes";
+
+/// FNV-1a with 32 bits, as the Go OpenELB made path identifiers of the next hop's text.
+///
+/// ```
+/// use openelbd::adapter::bgp::routes::path_identifier;
+///
+/// assert_eq!(path_identifier("a"), 0xe40c_292c);
+/// ```
+#[must_use]
+pub fn path_identifier(text: &str) -> u32 {
+    text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+}
+
+/// The source of routes for one neighbour with `advertisements` of its own.
+fn source_of(peer: &str) -> String {
+    format!("peer/{peer}")
+}
+
+/// Every source with its whole set of routes, with `base` as their attributes. A source that has nothing to say is
+/// there with an empty set, so that End-of-RIB can follow.
+///
+/// Neighbours that hear the same share a source; one with `advertisements` has its own.
+#[must_use]
+pub fn routes(desired: &Announcements, base: &Arc<RouteAttributes>) -> BTreeMap<String, Vec<Route>> {
+    let mut by_source = BTreeMap::from([(SELF.to_owned(), Vec::new()), (ALL_NODES.to_owned(), Vec::new())]);
+    let Some(bgp) = &desired.bgp else { return by_source };
+    for (source, mode) in [(SELF, NextHops::SelfOnly), (ALL_NODES, NextHops::AllNodes)] {
+        let peers: BTreeSet<PeerName> = bgp
+            .peers
+            .iter()
+            .filter(|(_, peer)| peer.next_hops == mode && peer.spec.advertisements.is_none())
+            .map(|(name, _)| PeerName::from(name.as_str()))
+            .collect();
+        if peers.is_empty() {
+            continue;
+        }
+        let scope = if peers.len() == bgp.peers.len() { PeerScope::All } else { PeerScope::Only(Arc::new(peers)) };
+        by_source.insert(source.to_owned(), source_routes(desired, mode, &scope, |_| Some(Arc::clone(base))));
+    }
+    for (name, peer) in &bgp.peers {
+        if peer.spec.advertisements.is_some() {
+            let scope = PeerScope::Only(Arc::new(BTreeSet::from([PeerName::from(name.as_str())])));
+            let attributes = |announcement: &Announcement| attributes::attributes(peer, announcement, base);
+            by_source.insert(source_of(name), source_routes(desired, peer.next_hops, &scope, attributes));
+        }
+    }
+    by_source
+}
+
+fn source_routes(
+    desired: &Announcements,
+    mode: NextHops,
+    scope: &PeerScope,
+    attributes: impl Fn(&Announcement) -> Option<Arc<RouteAttributes>>,
+) -> Vec<Route> {
+    let rack = desired.bgp.as_ref().and_then(|bgp| bgp.rack.as_deref());
+    let mut routes = Vec::new();
+    for (address, announcement) in &desired.addresses {
+        if !announcement.protocols.contains(&Protocol::Bgp) {
+            continue;
+        }
+        let Some(attributes) = attributes(announcement) else { continue };
+        let hops = match mode {
+            NextHops::SelfOnly => this_node(desired, *address, announcement),
+            NextHops::AllNodes => all_nodes(desired, rack, *address, announcement),
+        };
+        routes.extend(hops.into_iter().map(|(next_hop, path_id)| Route {
+            prefix: IpNet::from(*address),
+            path_id,
+            next_hop,
+            attributes: Arc::clone(&attributes),
+            scope: scope.clone(),
+        }));
+    }
+    routes
+}
+
+/// The node's own InternalIPs, for sessions whose local address is of the other family.
+#[must_use]
+pub fn own_addresses(desired: &Announcements) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
+    let own = desired.addresses.values().flat_map(|a| &a.nodes).find(|hop| hop.node == desired.node);
+    let addresses = own.map(|hop| hop.addresses.as_slice()).unwrap_or_default();
+    let v4 = addresses.iter().find_map(|address| match address {
+        IpAddr::V4(address) => Some(*address),
+        IpAddr::V6(_) => None,
+    });
+    let v6 = addresses.iter().find_map(|address| match address {
+        IpAddr::V6(address) => Some(*address),
+        IpAddr::V4(_) => None,
+    });
+    (v4, v6)
+}
+
+fn this_node(desired: &Announcements, address: IpAddr, announcement: &Announcement) -> Vec<(NextHop, u32)> {
+    if !announcement.self_eligible {
+        return Vec::new();
+    }
+    let own = announcement.nodes.iter().find(|hop| hop.node == desired.node);
+    let text = own
+        .and_then(|hop| of_family(hop, address))
+        .map_or_else(|| desired.node.clone(), |own| own.to_string());
+    vec![(NextHop::SelfAddress, path_identifier(&text))]
+}
+
+fn all_nodes(
+    desired: &Announcements,
+    rack: Option<&str>,
+    address: IpAddr,
+    announcement: &Announcement,
+) -> Vec<(NextHop, u32)> {
+    let mut hops = BTreeMap::new();
+    for hop in &announcement.nodes {
+        // A speaker in a rack announces its rack's nodes only, as the Go OpenELB did.
+        if rack.is_some() && hop.rack.as_deref() != rack {
+            continue;
+        }
+        let own = hop.node == desired.node;
+        if own && !announcement.self_eligible {
+            continue;
+        }
+        match of_family(hop, address) {
+            Some(next_hop) => {
+                let value = if own { NextHop::SelfAddress } else { NextHop::Address(next_hop) };
+                // Two nodes that claim one address are one next hop; this node's own claim comes first.
+                let id = path_identifier(&next_hop.to_string());
+                if own || !hops.contains_key(&id) {
+                    hops.insert(id, value);
+                }
+            }
+            None if own => {
+                hops.insert(path_identifier(&desired.node), NextHop::SelfAddress);
+            }
+            None => {}
+        }
+    }
+    hops.into_iter().map(|(id, next_hop)| (next_hop, id)).collect()
+}
+
+/// The first InternalIP of the address's family.
+fn of_family(hop: &NodeHop, address: IpAddr) -> Option<IpAddr> {
+    hop.addresses.iter().copied().find(|candidate| candidate.is_ipv4() == address.is_ipv4())
+}

@@ -1,0 +1,240 @@
+//! State of the BGP speaker → status in the words of the seam.
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use jiff::{SignedDuration, Timestamp};
+use openelb_bgp::{
+    fsm::State,
+    speaker::{Advertisement, ListenerState, MessageCounters, PeerStatus, PeersSnapshot, RoutesSnapshot},
+};
+use openelb_k8s::announce::{
+    self, AddressStatus, Announcements, AnnouncerProblem, AnnouncerStatus, MessageCounts, Protocol, SessionState,
+};
+
+/// Ties the monotonic clock to the calendar, once: the same instant always gives the same time of day.
+#[derive(Clone, Copy, Debug)]
+pub struct Calendar {
+    instant: Instant,
+    timestamp: Timestamp,
+}
+
+impl Calendar {
+    /// `instant` was at `timestamp`.
+    #[must_use]
+    pub fn new(instant: Instant, timestamp: Timestamp) -> Self {
+        Self { instant, timestamp }
+    }
+
+    /// The time of day of an instant, in whole seconds.
+    #[must_use]
+    pub fn at(&self, instant: Instant) -> Timestamp {
+        let later = instant.saturating_duration_since(self.instant);
+        let earlier = self.instant.saturating_duration_since(instant);
+        let offset = SignedDuration::try_from(later).unwrap_or(SignedDuration::ZERO)
+            - SignedDuration::try_from(earlier).unwrap_or(SignedDuration::ZERO);
+        let exact = self.timestamp.checked_add(offset).unwrap_or(self.timestamp);
+        Timestamp::from_second(exact.as_second()).unwrap_or(exact)
+    }
+}
+
+/// What the speaker does for these announcements. `before` is the last status: `since` of what did not change stays.
+#[must_use]
+pub fn status(
+    desired: &Announcements,
+    peers: &PeersSnapshot,
+    routes: &RoutesSnapshot,
+    before: &AnnouncerStatus,
+    calendar: Calendar,
+    now: Instant,
+) -> AnnouncerStatus {
+    let wanted = desired.addresses.iter().filter(|(_, a)| a.protocols.contains(&Protocol::Bgp));
+    let addresses = wanted
+        .map(|(address, announcement)| {
+            let mut status = address_status(*address, desired, announcement, peers, routes);
+            let last = before.addresses.get(address).filter(|last| last.announced == status.announced);
+            status.since = last.and_then(|last| last.since).or_else(|| Some(calendar.at(now)));
+            (*address, status)
+        })
+        .collect();
+    let sessions = peers
+        .peers
+        .iter()
+        .map(|(name, peer)| {
+            let configured = desired.bgp.as_ref().and_then(|bgp| bgp.peers.get(name.as_str()));
+            (name.as_str().to_owned(), peer_status(peer, configured, calendar))
+        })
+        .collect();
+    AnnouncerStatus { addresses, peers: sessions, problems: listener_problems(peers) }
+}
+
+/// Ports that cannot be listened on.
+fn listener_problems(peers: &PeersSnapshot) -> Vec<AnnouncerProblem> {
+    peers
+        .listeners
+        .iter()
+        .filter_map(|listener| match &listener.state {
+            ListenerState::Listening => None,
+            ListenerState::Failed { error } => Some(AnnouncerProblem {
+                reason: "ListenFailed".to_owned(),
+                message: format!(
+                    "BGP cannot listen on {}: {error}; sessions are opened from this side only, and listening is \
+                     tried again",
+                    listener.address
+                ),
+            }),
+        })
+        .collect()
+}
+
+fn address_status(
+    address: IpAddr,
+    desired: &Announcements,
+    announcement: &announce::Announcement,
+    peers: &PeersSnapshot,
+    routes: &RoutesSnapshot,
+) -> AddressStatus {
+    let mut advertised: BTreeMap<String, bool> =
+        peers.peers.keys().map(|name| (name.as_str().to_owned(), false)).collect();
+    let mut why: BTreeMap<String, Advertisement> = BTreeMap::new();
+    for route in routes.get(address.into()) {
+        for (peer, state) in &route.peers {
+            if *state == Advertisement::Advertised {
+                advertised.insert(peer.as_str().to_owned(), true);
+            } else if *state != Advertisement::OutOfScope {
+                // The first reason that is not about another route of the prefix.
+                let entry = why.entry(peer.as_str().to_owned()).or_insert(*state);
+                if *entry == Advertisement::NotBest {
+                    *entry = *state;
+                }
+            }
+        }
+    }
+    let announced = advertised.values().any(|yes| *yes);
+    let detail = if announced {
+        let to: Vec<&str> = advertised.iter().filter(|(_, yes)| **yes).map(|(name, _)| name.as_str()).collect();
+        format!("advertised to {}", to.join(", "))
+    } else if desired.bgp.is_none() {
+        "there is no usable BgpConf named default".to_owned()
+    } else if peers.peers.is_empty() {
+        "there is no BgpPeer for this node".to_owned()
+    } else if !announcement.self_eligible && announcement.nodes.is_empty() {
+        "no node is eligible".to_owned()
+    } else if why.is_empty() {
+        "this node is not eligible".to_owned()
+    } else {
+        let reasons = why.iter().map(|(peer, state)| format!("{peer}: {}", in_words(*state)));
+        reasons.collect::<Vec<_>>().join("; ")
+    };
+    AddressStatus {
+        protocol: Protocol::Bgp,
+        announced,
+        detail,
+        peers: advertised,
+        interface: None,
+        mac: None,
+        vrid: None,
+        since: None,
+    }
+}
+
+fn in_words(state: Advertisement) -> &'static str {
+    match state {
+        Advertisement::Advertised => "advertised",
+        Advertisement::Pending => "waits to be sent",
+        Advertisement::Withdrawing => "is being withdrawn",
+        Advertisement::NotEstablished => "the session is not established",
+        Advertisement::FamilyNotNegotiated => "the session has not negotiated this address family",
+        Advertisement::OutOfScope => "not for this neighbour",
+        Advertisement::NoNextHop => "this node has no address of this family to be the next hop",
+        Advertisement::NotBest => "another route of the address is sent",
+        _ => "not advertised",
+    }
+}
+
+/// The state's name on the other side of the seam.
+#[must_use]
+pub fn session_state(state: State) -> SessionState {
+    match state {
+        State::Idle => SessionState::Idle,
+        State::Connect => SessionState::Connect,
+        State::Active => SessionState::Active,
+        State::OpenSent => SessionState::OpenSent,
+        State::OpenConfirm => SessionState::OpenConfirm,
+        State::Established => SessionState::Established,
+    }
+}
+
+fn counts(of: &MessageCounters) -> MessageCounts {
+    MessageCounts {
+        open: of.open,
+        update: of.update,
+        keepalive: of.keepalive,
+        notification: of.notification,
+        refresh: of.route_refresh,
+        ..MessageCounts::default()
+    }
+}
+
+fn peer_status(
+    peer: &PeerStatus,
+    configured: Option<&announce::PeerAnnouncements>,
+    calendar: Calendar,
+) -> announce::PeerStatus {
+    let session = peer.session.as_ref();
+    let families = || session.into_iter().flat_map(|session| &session.families);
+    let timers = configured.map(|configured| super::config::Timers::of(&configured.spec)).unwrap_or_default();
+    let pending: u64 = families().map(|family| family.pending).sum();
+    let up = peer.state == State::Established;
+    announce::PeerStatus {
+        address: Some(peer.address),
+        local_asn: peer.local_asn,
+        peer_asn: session.map_or(peer.asn, |session| session.remote_asn),
+        router_id: session.map(|session| session.remote_router_id),
+        state: session_state(peer.state),
+        admin_down: peer.admin_down,
+        received: MessageCounts {
+            withdraw_update: peer.counters.malformed_updates,
+            ..counts(&peer.counters.received)
+        },
+        sent: counts(&peer.counters.sent),
+        out_queue: u32::try_from(pending).unwrap_or(u32::MAX),
+        flaps: u32::try_from(peer.counters.dropped).unwrap_or(u32::MAX),
+        connect_retry: timers.connect_retry.as_secs(),
+        hold_time: timers.hold_time.as_secs(),
+        keepalive: timers.keepalive.as_secs(),
+        negotiated_hold_time: session.map(|session| session.hold_time.as_secs()),
+        up_since: session.map(|session| calendar.at(session.since)),
+        down_since: (!up).then(|| calendar.at(down_since(peer))),
+        advertised: families().map(|family| family.advertised).sum(),
+        received_prefixes: families().map(|family| family.received).sum(),
+        last_error: peer.last_error.as_ref().map(|error| error.reason.clone()),
+    }
+}
+
+/// While it goes round Connect, Active and OpenSent the session is down all the time; the last error is when that
+/// was last certain.
+fn down_since(peer: &PeerStatus) -> Instant {
+    peer.last_error.as_ref().map_or(peer.state_since, |error| error.at)
+}
+
+/// Nothing changed but counters?
+#[must_use]
+pub fn is_same_but_for_counters(a: &AnnouncerStatus, b: &AnnouncerStatus) -> bool {
+    let strip = |peer: &announce::PeerStatus| announce::PeerStatus {
+        received: MessageCounts::default(),
+        sent: MessageCounts::default(),
+        out_queue: 0,
+        ..peer.clone()
+    };
+    a.addresses == b.addresses
+        && a.problems == b.problems
+        && a.peers.len() == b.peers.len()
+        && a.peers.iter().zip(&b.peers).all(|((an, a), (bn, b))| an == bn && strip(a) == strip(b))
+}
+
+/// Counters are not worth a write more often than this.
+pub const COUNTERS_EVERY: Duration = Duration::from_secs(30);

@@ -1,0 +1,5 @@
+//! The announcers: each translates [`Announcements`](openelb_k8s::announce::Announcements) into what a protocol
+//! library takes, and that library's state back. The indexes and plans know no protocol; the libraries know no
+//! Kubernetes.
+
+pub mod bgp;
