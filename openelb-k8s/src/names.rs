@@ -99,6 +99,8 @@ pub mod condition {
     pub const ROUTER_ID_DERIVED: &str = "RouterIdDerived";
     /// BgpPeer: some advertisement rules give different single values.
     pub const ADVERTISEMENT_CONFLICT: &str = "AdvertisementConflict";
+    /// Any object of ours: some of its settings have no effect in this version; the message names them.
+    pub const SETTINGS_APPLIED: &str = "SettingsApplied";
     /// BgpPeer: at least one selected node has an established session.
     pub const ESTABLISHED: &str = "Established";
 }
@@ -159,6 +161,8 @@ pub mod reason {
     pub const ALL_DOWN: &str = "AllDown";
     /// A Secret that the object names is not there.
     pub const SECRET_NOT_FOUND: &str = "SecretNotFound";
+    /// Settings that this version does not act on.
+    pub const NOT_SUPPORTED: &str = "NotSupported";
     /// There is no usable BgpConf.
     pub const NO_BGP_CONF: &str = "NoBgpConf";
 }

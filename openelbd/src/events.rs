@@ -27,20 +27,25 @@ impl EventType {
 #[derive(Debug, Default)]
 pub(crate) struct EventLog {
     last: BTreeMap<(ObjectRef, String), (String, String)>,
-    counts: BTreeMap<(EventType, String), u64>,
 }
 
 impl EventLog {
     /// Tells that `reason` holds for the `topic` (a condition type, for example) of an object. Nothing happens if
     /// that was the last word on this topic already.
-    pub(crate) fn tell(&mut self, kind: EventType, object: &ObjectRef, topic: &str, reason: &str, message: &str) -> bool {
+    pub(crate) fn tell(
+        &mut self,
+        kind: EventType,
+        object: &ObjectRef,
+        topic: &str,
+        reason: &str,
+        message: &str,
+    ) -> bool {
         let said = (reason.to_owned(), message.to_owned());
         let key = (object.clone(), topic.to_owned());
         if self.last.get(&key) == Some(&said) {
             return false;
         }
         self.last.insert(key, said);
-        *self.counts.entry((kind, reason.to_owned())).or_default() += 1;
         match kind {
             EventType::Normal => tracing::info!(%object, reason, "{message}"),
             EventType::Warning => tracing::warn!(%object, reason, "{message}"),
@@ -56,11 +61,6 @@ impl EventLog {
     /// Forgets an object that is gone.
     pub(crate) fn forget(&mut self, object: &ObjectRef) {
         self.last.retain(|(other, _), _| other != object);
-    }
-
-    /// How many were told, by type and reason.
-    pub(crate) fn counts(&self) -> &BTreeMap<(EventType, String), u64> {
-        &self.counts
     }
 }
 
@@ -82,6 +82,5 @@ mod tests {
         assert!(events.tell(Warning, &a, "Ready", "InvalidSpec", "y"), "it came back");
         events.forget(&a);
         assert!(events.tell(Warning, &a, "Ready", "InvalidSpec", "y"), "a new object");
-        assert_eq!(events.counts().get(&(Warning, "InvalidSpec".to_owned())), Some(&5));
     }
 }

@@ -1,15 +1,17 @@
 //! OpenELB's daemon: the only crate that sees everything. It joins the libraries: manifests and the state directory
 //! (`openelb-k8s`) on one side, BGP (`openelb-bgp`) on the other, and the command line, health and metrics around it.
 //!
-//! The program is `openelbd`; this library exists so that its parts can be tested and documented. What a peer's
-//! manifest means to the BGP speaker, for example, is a pure translation:
+//! The program is `openelbd`; this library exists so that its parts can be tested and documented. What of a
+//! peer's manifest has no effect, for example, is a pure function:
 //!
 //! ```
-//! use openelbd::adapter::bgp::timers::seconds;
+//! use openelb_k8s::crd::BgpPeerSpec;
+//! use openelbd::adapter::bgp::unsupported;
 //!
-//! // The timers of a `BgpPeer` are decimal seconds in text, as in the Go OpenELB.
-//! assert_eq!(seconds("90").map(|hold| hold.as_secs()), Ok(90));
-//! assert!(seconds("1m").is_err());
+//! // A setting without effect in this version is named, never silently ignored.
+//! let spec: BgpPeerSpec = serde_json::from_value(serde_json::json!({"bfd": {"enabled": true}}))?;
+//! assert_eq!(unsupported::of_peer(&spec)[0].field, "spec.bfd");
+//! # Ok::<(), serde_json::Error>(())
 //! ```
 //!
 //! | module | what it does |
@@ -21,7 +23,10 @@
 
 pub mod adapter;
 pub mod cli;
+mod decide;
 mod events;
 pub mod http;
 mod logging;
+mod offline;
 pub mod standalone;
+mod unsupported;

@@ -7,7 +7,7 @@ use tracing_subscriber::{EnvFilter, Layer as _, layer::SubscriberExt as _, util:
 
 /// What log lines look like.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// Text if standard error is a terminal, else JSON.
     #[default]
     Auto,
@@ -29,8 +29,9 @@ pub(crate) fn init(format: LogFormat, level: Option<&str>) -> Result<(), String>
         Ok(text) if !text.trim().is_empty() => ("RUST_LOG", text),
         _ => ("--log-level", level.unwrap_or(DEFAULT_FILTER).to_owned()),
     };
-    let filter = EnvFilter::try_new(&text)
-        .map_err(|error| format!("{origin}={text}: {error}; use for example info or openelb_bgp=debug,info"))?;
+    let filter = EnvFilter::try_new(&text).map_err(|error| {
+        format!("{origin}={text}: {error}; use for example info or openelb_bgp=debug,info")
+    })?;
     let terminal = std::io::stderr().is_terminal();
     let json = match format {
         LogFormat::Auto => !terminal,

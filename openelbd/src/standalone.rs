@@ -1,0 +1,150 @@
+//! Assigns and announces addresses without a cluster.
+//!
+//! One task owns everything that is decided: manifests → indexes → allocation → store → announcements → announcers,
+//! and back from the announcers' status into the store. It is level-triggered: whatever happens, it looks at the
+//! whole state again and writes what is missing; whoever was interrupted starts from what the store holds.
+
+mod notes;
+mod owner;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use jiff::Timestamp;
+use openelb_k8s::{
+    announce::Announcer as _,
+    index::services::ClassRules,
+    plan::Settings,
+    source::{Pass, manifests},
+    store::StateDirectory,
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
+    time::{Instant, sleep_until},
+};
+
+use crate::{
+    adapter::bgp::{BgpAnnouncer, OnStop},
+    http::{self, Health, ListenAddress, Readiness, ServerState, metrics::Metrics},
+};
+use owner::Owner;
+
+/// File systems without events are looked at this often.
+const POLL: Duration = Duration::from_millis(700);
+
+/// What the command line says.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Directory of manifests.
+    pub manifests: PathBuf,
+    /// State directory.
+    pub state: PathBuf,
+    /// Where to serve metrics and health.
+    pub metrics_addr: ListenAddress,
+    /// Which Services are ours.
+    pub rules: ClassRules,
+    /// What plans need to know.
+    pub settings: Settings,
+    /// How announcing ends.
+    pub on_stop: OnStop,
+    /// How long that may take.
+    pub drain_timeout: Duration,
+}
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// If it cannot start: a directory that cannot be read or written.
+pub async fn run(options: Options) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    let mut hang_up = signal(SignalKind::hangup()).context("cannot wait for SIGHUP")?;
+    let (store, problems) = StateDirectory::open(&options.state)
+        .with_context(|| format!("the state directory {} cannot be used", options.state.display()))?;
+    let mut passes = watch_manifests(&options)?;
+    let mut changes = store.watch(POLL).context("the state directory cannot be watched")?;
+
+    let announcer = Arc::new(BgpAnnouncer::spawn(seed()));
+    let metrics = Arc::new(Metrics::new(announcer.source()));
+    let (readiness, ready) = watch::channel(Readiness::default());
+    let (ask, mut questions) = mpsc::channel(16);
+    let (server_state, mut server) = watch::channel(ServerState::default());
+    let http = tokio::spawn(http::serve(
+        options.metrics_addr,
+        Health::new(ready, ask),
+        Arc::clone(&metrics),
+        server_state,
+    ));
+    let mut announced = announcer.status();
+    let mut owner = Owner::new(&options, store, Arc::clone(&announcer), metrics, readiness);
+    for problem in problems {
+        owner.tell_problem(&problem);
+    }
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        node = options.settings.node_name,
+        manifests = %options.manifests.display(),
+        state = %options.state.display(),
+        "standalone starts"
+    );
+    loop {
+        let due = owner.due();
+        let wake = async {
+            match due {
+                Some(at) => sleep_until(Instant::from_std(at)).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hang_up.recv() => {
+                tracing::info!("SIGHUP: all files are read again");
+                match watch_manifests(&options) {
+                    Ok(again) => {
+                        passes = again;
+                        owner.restart_source();
+                    }
+                    Err(error) => tracing::error!("{error:#}"),
+                }
+            }
+            Some(question) = questions.recv() => drop(question.send(())),
+            pass = passes.recv() => match pass {
+                Some(pass) => owner.take_in(pass).await,
+                None => {
+                    // Its thread ended, which it does not of itself.
+                    tracing::error!("the manifests are not watched any more; they are watched again");
+                    passes = watch_manifests(&options)?;
+                    owner.restart_source();
+                }
+            },
+            Some(change) = changes.recv() => owner.apply_changes(change),
+            _ = announced.changed() => {
+                let status = Arc::clone(&announced.borrow_and_update());
+                owner.set_announced(status);
+            }
+            _ = server.changed() => {
+                let state = server.borrow_and_update().clone();
+                owner.set_server(&state);
+            }
+            () = wake => owner.work().await,
+        }
+    }
+    tracing::info!(how = ?options.on_stop, within = ?options.drain_timeout, "standalone stops");
+    announcer.stop(options.on_stop, options.drain_timeout).await;
+    http.abort();
+    Ok(())
+}
+
+fn watch_manifests(options: &Options) -> anyhow::Result<mpsc::Receiver<Pass>> {
+    manifests::watch(&options.manifests, POLL)
+        .with_context(|| format!("the manifests in {} cannot be read", options.manifests.display()))
+}
+
+/// Timer jitter differs between processes; nothing else depends on it.
+fn seed() -> u64 {
+    let now = Timestamp::now().as_nanosecond();
+    u64::from(std::process::id()) ^ u64::try_from(now & i128::from(u64::MAX)).unwrap_or(0)
+}

@@ -42,7 +42,8 @@ impl Table {
 
     /// Adds a row. An empty cell is shown as `-`.
     pub fn row<S: Into<String>>(&mut self, cells: impl IntoIterator<Item = S>) {
-        let cell = |cell: S| Some(cell.into()).filter(|cell| !cell.is_empty()).unwrap_or_else(|| "-".to_owned());
+        let cell =
+            |cell: S| Some(cell.into()).filter(|cell| !cell.is_empty()).unwrap_or_else(|| "-".to_owned());
         self.rows.push(cells.into_iter().map(cell).collect());
     }
 

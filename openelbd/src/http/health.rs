@@ -118,7 +118,10 @@ mod tests {
         assert!(readiness.is_ready());
         readiness.set(Check::Listeners, Err("0.0.0.0:179: address in use".to_owned()));
         assert!(!readiness.is_ready());
-        assert!(readiness.to_string().contains("[-] listeners: 0.0.0.0:179: address in use\n"), "{readiness}");
+        assert!(
+            readiness.to_string().contains("[-] listeners: 0.0.0.0:179: address in use\n"),
+            "{readiness}"
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -107,7 +107,11 @@ impl Metrics {
         let mut registry = Registry::with_prefix("openelb");
         let inventory = Arc::new(Mutex::new(Arc::default()));
         let writes = Family::<WriteLabels, Counter>::default();
-        registry.register("store_writes", "Writes to the store, by kind of object and result", writes.clone());
+        registry.register(
+            "store_writes",
+            "Writes to the store, by kind of object and result",
+            writes.clone(),
+        );
         let events = Family::<EventLabels, Counter>::default();
         registry.register("events", "Events of objects, by type and reason", events.clone());
         let decisions = Counter::default();
@@ -221,11 +225,21 @@ impl Collector for InventoryCollector {
         let inventory = Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner));
         let version = vec![("version", env!("CARGO_PKG_VERSION"))];
         gauges(&mut encoder, "build_info", "The program's version; always 1", [(version, 1.0)])?;
-        gauges(&mut encoder, "ready", "Whether /readyz says yes", [(vec![], f64::from(u8::from(inventory.ready)))])?;
+        gauges(
+            &mut encoder,
+            "ready",
+            "Whether /readyz says yes",
+            [(vec![], f64::from(u8::from(inventory.ready)))],
+        )?;
         let pools = |value: fn(&PoolInventory) -> f64| {
             inventory.pools.iter().map(move |(name, pool)| (vec![("pool", name.as_str())], value(pool)))
         };
-        gauges(&mut encoder, "pool_addresses", "Usable addresses of the pool", pools(|pool| float(pool.size)))?;
+        gauges(
+            &mut encoder,
+            "pool_addresses",
+            "Usable addresses of the pool",
+            pools(|pool| float(pool.size)),
+        )?;
         gauges(
             &mut encoder,
             "pool_addresses_in_use",

@@ -264,7 +264,8 @@ impl Task {
 
     async fn stop(mut self, how: OnStop, until: Instant) {
         if how == OnStop::Withdraw {
-            let shutdown = RouteAttributes { communities: vec![GRACEFUL_SHUTDOWN], ..RouteAttributes::default() };
+            let shutdown =
+                RouteAttributes { communities: vec![GRACEFUL_SHUTDOWN], ..RouteAttributes::default() };
             self.set_routes(routes::routes(&self.desired, &Arc::new(shutdown)));
             self.wait_until_sent(until).await;
             // The neighbours move traffic to other paths while this one still works.

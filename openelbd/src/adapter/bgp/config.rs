@@ -37,7 +37,11 @@ pub struct Host {
 
 /// The speaker's own configuration. `sources` are the route sources that End-of-RIB waits for.
 #[must_use]
-pub fn speaker(bgp: &BgpAnnouncements, host: Host, sources: impl IntoIterator<Item = String>) -> SpeakerConfig {
+pub fn speaker(
+    bgp: &BgpAnnouncements,
+    host: Host,
+    sources: impl IntoIterator<Item = String>,
+) -> SpeakerConfig {
     let mut config = SpeakerConfig::new(bgp.asn, bgp.router_id);
     let unspecified: &[IpAddr] = if host.has_ipv6 {
         &[IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)]

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`config`] | `BgpConf`, `BgpPeer` → speaker and neighbours |
 //! | [`attributes`] | `spec.advertisements` → who hears of an address, and how |
-| [`routes`] | addresses → routes, with next hops `Self` and `AllNodes` |
+//! | [`routes`] | addresses → routes, with next hops `Self` and `AllNodes` |
 //! | [`status`] | the speaker's snapshots → status of addresses and sessions |
 //! | [`unsupported`] | settings without effect → notes that become conditions |
 

@@ -52,7 +52,8 @@ pub fn routes(desired: &Announcements, base: &Arc<RouteAttributes>) -> BTreeMap<
         if peers.is_empty() {
             continue;
         }
-        let scope = if peers.len() == bgp.peers.len() { PeerScope::All } else { PeerScope::Only(Arc::new(peers)) };
+        let scope =
+            if peers.len() == bgp.peers.len() { PeerScope::All } else { PeerScope::Only(Arc::new(peers)) };
         by_source.insert(source.to_owned(), source_routes(desired, mode, &scope, |_| Some(Arc::clone(base))));
     }
     for (name, peer) in &bgp.peers {

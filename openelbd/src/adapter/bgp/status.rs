@@ -12,7 +12,8 @@ use openelb_bgp::{
     speaker::{Advertisement, ListenerState, MessageCounters, PeerStatus, PeersSnapshot, RoutesSnapshot},
 };
 use openelb_k8s::announce::{
-    self, AddressStatus, Announcements, AnnouncerProblem, AnnouncerStatus, MessageCounts, Protocol, SessionState,
+    self, AddressStatus, Announcements, AnnouncerProblem, AnnouncerStatus, MessageCounts, Protocol,
+    SessionState,
 };
 
 /// Ties the monotonic clock to the calendar, once: the same instant always gives the same time of day.
@@ -115,7 +116,8 @@ fn address_status(
     }
     let announced = advertised.values().any(|yes| *yes);
     let detail = if announced {
-        let to: Vec<&str> = advertised.iter().filter(|(_, yes)| **yes).map(|(name, _)| name.as_str()).collect();
+        let to: Vec<&str> =
+            advertised.iter().filter(|(_, yes)| **yes).map(|(name, _)| name.as_str()).collect();
         format!("advertised to {}", to.join(", "))
     } else if desired.bgp.is_none() {
         "there is no usable BgpConf named default".to_owned()

@@ -126,16 +126,31 @@ impl Notes {
             self.password("spec.conf.authPassword");
         }
         let group = "peer groups do not exist here";
-        self.text("spec.conf.peerGroup", conf.peer_group.as_deref(), group, "write the settings into the BgpPeer");
+        self.text(
+            "spec.conf.peerGroup",
+            conf.peer_group.as_deref(),
+            group,
+            "write the settings into the BgpPeer",
+        );
         let private = "AS_PATH holds our own AS number only; there is nothing to remove";
         self.text("spec.conf.removePrivateAs", conf.remove_private_as.as_deref(), private, "leave it out");
         if conf.route_flap_damping == Some(true) {
             self.push("spec.conf.routeFlapDamping", "received routes are not used", "leave it out");
         }
         let interface = "unnumbered neighbours are not supported yet";
-        self.text("spec.conf.neighborInterface", conf.neighbor_interface.as_deref(), interface, "use an address");
+        self.text(
+            "spec.conf.neighborInterface",
+            conf.neighbor_interface.as_deref(),
+            interface,
+            "use an address",
+        );
         let vrf = "VRFs are not supported";
-        self.text("spec.conf.vrf", conf.vrf.as_deref(), vrf, "use transport.bindInterface with the VRF's device");
+        self.text(
+            "spec.conf.vrf",
+            conf.vrf.as_deref(),
+            vrf,
+            "use transport.bindInterface with the VRF's device",
+        );
         if conf.send_community.is_some_and(|value| value != 0) {
             self.push("spec.conf.sendCommunity", "communities that are set are always sent", "leave it out");
         }
@@ -149,13 +164,22 @@ impl Notes {
 
     fn transport(&mut self, transport: &Transport) {
         let remote = "conf.neighborAddress is the address that is connected to";
-        self.text("spec.transport.remoteAddress", transport.remote_address.as_deref(), remote, "leave it out");
+        self.text(
+            "spec.transport.remoteAddress",
+            transport.remote_address.as_deref(),
+            remote,
+            "leave it out",
+        );
         if transport.mtu_discovery == Some(false) {
             let cause = "path MTU discovery is the kernel's";
             self.push("spec.transport.mtuDiscovery", cause, "use the sysctl net.ipv4.ip_no_pmtu_disc");
         }
         if transport.tcp_mss.is_some_and(|mss| mss != 0) {
-            self.push("spec.transport.tcpMss", "the kernel chooses the segment size", "set advmss on the route");
+            self.push(
+                "spec.transport.tcpMss",
+                "the kernel chooses the segment size",
+                "set advmss on the route",
+            );
         }
         if transport.ttl_security.is_some() {
             self.push(
@@ -184,7 +208,11 @@ impl Notes {
         let named = |names: &Option<Vec<String>>| names.as_ref().is_some_and(|names| !names.is_empty());
         let rejects = |value: &Option<String>| value.as_deref() == Some("reject");
         if named(&policies.import) || rejects(&policies.default_import) {
-            self.push("spec.policies.import", "policies are not applied yet; received routes are not used", LATER);
+            self.push(
+                "spec.policies.import",
+                "policies are not applied yet; received routes are not used",
+                LATER,
+            );
         }
         if named(&policies.export) || rejects(&policies.default_export) {
             self.push(

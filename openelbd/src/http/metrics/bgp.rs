@@ -138,9 +138,9 @@ fn sessions(encoder: &mut DescriptorEncoder<'_>, peers: &[Named<'_>], now: Insta
         encoder,
         "bgp_session_hold_time_seconds",
         "The negotiated hold time; 0: none",
-        peers.iter().filter_map(|peer| {
-            Some((peer.labels(), peer.status.session.as_ref()?.hold_time.as_secs_f64()))
-        }),
+        peers
+            .iter()
+            .filter_map(|peer| Some((peer.labels(), peer.status.session.as_ref()?.hold_time.as_secs_f64()))),
     )?;
     counters(
         encoder,
@@ -164,9 +164,9 @@ fn messages(encoder: &mut DescriptorEncoder<'_>, peers: &[Named<'_>]) -> fmt::Re
         "BGP messages, by direction and type",
         peers.iter().flat_map(|peer| {
             directions(peer.status).into_iter().flat_map(move |(direction, of)| {
-                MESSAGES
-                    .iter()
-                    .map(move |(kind, value)| (peer.with([("direction", direction), ("type", kind)]), value(&of)))
+                MESSAGES.iter().map(move |(kind, value)| {
+                    (peer.with([("direction", direction), ("type", kind)]), value(&of))
+                })
             })
         }),
     )?;
@@ -191,7 +191,9 @@ fn messages(encoder: &mut DescriptorEncoder<'_>, peers: &[Named<'_>]) -> fmt::Re
 fn routes(encoder: &mut DescriptorEncoder<'_>, peers: &[Named<'_>]) -> fmt::Result {
     type Value = fn(&openelb_bgp::speaker::FamilyStatus) -> u64;
     let metrics: [(&str, &str, Value); 3] = [
-        ("bgp_routes_advertised", "Routes that the neighbour has been sent and not withdrawn", |f| f.advertised),
+        ("bgp_routes_advertised", "Routes that the neighbour has been sent and not withdrawn", |f| {
+            f.advertised
+        }),
         ("bgp_routes_pending", "Changes of routes that wait to be sent to the neighbour", |f| f.pending),
         ("bgp_routes_received", "Routes that the neighbour has announced and not withdrawn", |f| f.received),
     ];

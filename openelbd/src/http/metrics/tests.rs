@@ -75,7 +75,10 @@ fn every_value_is_under_its_name_and_labels() {
     metrics.count_event("Warning", "PoolExhausted");
     metrics.count_decision(Duration::from_millis(3));
     metrics.set_inventory(Inventory {
-        pools: BTreeMap::from([("web".to_owned(), PoolInventory { size: 256, used: 2, services: 3, ready: true })]),
+        pools: BTreeMap::from([(
+            "web".to_owned(),
+            PoolInventory { size: 256, used: 2, services: 3, ready: true },
+        )]),
         services: BTreeMap::from([("Assigned".to_owned(), 3)]),
         announced: BTreeMap::from([("bgp", 2)]),
         desired: BTreeMap::from([("bgp", 2)]),

@@ -1,0 +1,20 @@
+//! One decision: what of the indexes has to be written.
+
+use jiff::Timestamp;
+use openelb_k8s::{
+    index::Indexes,
+    plan::{Event, Write},
+};
+
+/// Writes that are safe now, and what is to be told when they are done.
+#[derive(Debug, Default)]
+pub(crate) struct Decision {
+    pub(crate) writes: Vec<Write>,
+    pub(crate) events: Vec<Event>,
+}
+
+/// Decides about addresses.
+pub(crate) fn decide(indexes: &Indexes, now: Timestamp) -> Decision {
+    let _ = (indexes, now);
+    Decision::default()
+}

@@ -1,0 +1,478 @@
+//! The one owner of all state: takes changes in, decides, writes, announces.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use openelb_k8s::{
+    announce::{Announcements, Announcer as _, AnnouncerStatus},
+    index::Indexes,
+    names::{condition, reason},
+    object::{Kind, Object, ObjectRef},
+    plan::{self, Event, Settings, Write},
+    problem::{Problem, Severity},
+    source::Pass,
+    store::{StateDirectory, Store as _, StoreChange, StoreError},
+};
+use tokio::sync::watch;
+
+use super::{Options, notes::Notes};
+use crate::{
+    adapter::bgp::{BgpAnnouncer, status},
+    decide,
+    events::{EventLog, EventType},
+    http::{
+        Check, Readiness, ServerState,
+        metrics::{Inventory, Metrics, PoolInventory, WriteResult},
+    },
+};
+
+/// After so long of writing the loop looks at signals and questions again.
+const SLICE: Duration = Duration::from_millis(100);
+/// The first pause after the store refused to work; it doubles up to [`RETRY_MAX`].
+const RETRY_MIN: Duration = Duration::from_millis(500);
+/// The longest one.
+const RETRY_MAX: Duration = Duration::from_secs(10);
+
+/// All state and what is still to be done.
+pub(super) struct Owner {
+    settings: Settings,
+    store: StateDirectory,
+    announcer: Arc<BgpAnnouncer>,
+    metrics: Arc<Metrics>,
+    readiness: watch::Sender<Readiness>,
+    indexes: Indexes,
+    notes: Notes,
+    events: EventLog,
+    /// Every object that the indexes know.
+    known: BTreeSet<ObjectRef>,
+    problems: BTreeSet<Problem>,
+
+    /// Looks at the manifests that the store has not taken in yet; `true`: the first after a start of the source.
+    passes: VecDeque<(Pass, bool)>,
+    next_pass_is_first: bool,
+    /// The first complete lists were seen.
+    listed: bool,
+    /// The indexes may be behind the store: somebody else wrote.
+    stale: bool,
+    /// Addresses are to be decided.
+    undecided: bool,
+    /// Announcements are to be computed.
+    unannounced: bool,
+    /// Status is to be written, whatever the counters say.
+    unreported: bool,
+    writes: VecDeque<Write>,
+    tell: Vec<Event>,
+    decision_began: Option<Instant>,
+
+    desired: Option<Announcements>,
+    announced: Arc<AnnouncerStatus>,
+    reported: Arc<AnnouncerStatus>,
+    reported_at: Instant,
+    server: ServerState,
+
+    failure: Option<String>,
+    retry_after: Duration,
+    retry_at: Option<Instant>,
+}
+
+impl Owner {
+    pub(super) fn new(
+        options: &Options,
+        store: StateDirectory,
+        announcer: Arc<BgpAnnouncer>,
+        metrics: Arc<Metrics>,
+        readiness: watch::Sender<Readiness>,
+    ) -> Self {
+        readiness.send_modify(|readiness| readiness.set(Check::Configuration, Ok(())));
+        Self {
+            settings: options.settings.clone(),
+            store,
+            announcer,
+            metrics,
+            readiness,
+            indexes: Indexes::new(options.rules.clone()),
+            notes: Notes::default(),
+            events: EventLog::default(),
+            known: BTreeSet::new(),
+            problems: BTreeSet::new(),
+            passes: VecDeque::new(),
+            next_pass_is_first: true,
+            listed: false,
+            stale: false,
+            undecided: false,
+            unannounced: false,
+            unreported: false,
+            writes: VecDeque::new(),
+            tell: Vec::new(),
+            decision_began: None,
+            desired: None,
+            announced: Arc::default(),
+            reported: Arc::default(),
+            reported_at: Instant::now(),
+            server: ServerState::default(),
+            failure: None,
+            retry_after: RETRY_MIN,
+            retry_at: None,
+        }
+    }
+
+    /// When [`work`](Self::work) is to be called; `None`: not before something happens.
+    pub(super) fn due(&self) -> Option<Instant> {
+        if self.retry_at.is_some() {
+            return self.retry_at;
+        }
+        if !self.passes.is_empty() {
+            return Some(Instant::now());
+        }
+        if !self.listed {
+            return None;
+        }
+        if self.stale || self.undecided || self.unannounced || self.unreported || !self.writes.is_empty() {
+            return Some(Instant::now());
+        }
+        (self.announced != self.reported).then(|| self.report_at())
+    }
+
+    /// The manifests are watched anew: the next pass holds all of them.
+    pub(super) fn restart_source(&mut self) {
+        self.next_pass_is_first = true;
+    }
+
+    /// Takes a look at the manifests in.
+    pub(super) async fn take_in(&mut self, pass: Pass) {
+        let first = std::mem::take(&mut self.next_pass_is_first);
+        self.set_problems(&pass.problems);
+        self.passes.push_back((pass, first));
+        if self.retry_at.is_none() {
+            self.work().await;
+        }
+    }
+
+    /// Takes changes of the store in.
+    pub(super) fn apply_changes(&mut self, changes: Vec<StoreChange>) {
+        // Before the first pass the store is not what the manifests say.
+        if self.listed {
+            for change in changes {
+                self.apply_change(change);
+            }
+        }
+    }
+
+    /// Takes the announcer's status in.
+    pub(super) fn set_announced(&mut self, status: Arc<AnnouncerStatus>) {
+        if !status::is_same_but_for_counters(&status, &self.announced) {
+            self.unreported = true;
+        }
+        for problem in &status.problems {
+            let conf = ObjectRef::cluster(Kind::BgpConf, openelb_k8s::names::DEFAULT_OBJECT);
+            self.event(EventType::Warning, &conf, &problem.reason, &problem.reason, &problem.message);
+        }
+        self.announced = status;
+        self.check_listeners();
+        self.publish_inventory();
+    }
+
+    /// Takes the HTTP server's state in.
+    pub(super) fn set_server(&mut self, state: &ServerState) {
+        self.server = state.clone();
+        self.check_listeners();
+    }
+
+    /// Tells about a problem once.
+    pub(super) fn tell_problem(&self, problem: &Problem) {
+        match problem.severity {
+            Severity::Error => tracing::error!("{problem}"),
+            Severity::Warning => tracing::warn!("{problem}"),
+        }
+    }
+
+    /// Does what is due, for a bounded time.
+    pub(super) async fn work(&mut self) {
+        self.retry_at = None;
+        if let Err(error) = self.try_work().await {
+            let text = error.to_string();
+            if self.failure.as_ref() != Some(&text) {
+                tracing::error!(retry = ?self.retry_after, "{text}; it is tried again");
+            }
+            self.failure = Some(text);
+            self.retry_at = Some(Instant::now() + self.retry_after);
+            self.retry_after = (self.retry_after * 2).min(RETRY_MAX);
+            // What was decided may be out of date by then.
+            self.writes.clear();
+            (self.stale, self.undecided, self.unreported) = (self.listed, true, true);
+        } else {
+            if self.failure.take().is_some() {
+                tracing::info!("the state directory works again");
+            }
+            self.retry_after = RETRY_MIN;
+        }
+    }
+
+    async fn try_work(&mut self) -> Result<(), StoreError> {
+        while let Some((pass, first)) = self.passes.front().cloned() {
+            let changes = self.store.take_in(&pass, first, Timestamp::now())?;
+            self.passes.pop_front();
+            for change in changes {
+                self.apply_change(change);
+            }
+            for (reference, problem) in &pass.unreadable {
+                self.indexes.apply_unreadable(reference, problem);
+                self.undecided = true;
+            }
+            if !self.listed {
+                self.listed = true;
+                self.stale = true;
+            }
+        }
+        if !self.listed {
+            return Ok(());
+        }
+        if std::mem::take(&mut self.stale) {
+            self.read_again().await.inspect_err(|_| self.stale = true)?;
+            self.readiness.send_if_modified(|readiness| set(readiness, Check::Lists, Ok(())));
+        }
+        self.announce();
+        let now = Instant::now();
+        if self.writes.is_empty() && std::mem::take(&mut self.undecided) {
+            self.decision_began.get_or_insert(now);
+            let decision = decide::decide(&self.indexes, Timestamp::now());
+            self.writes = decision.writes.into();
+            self.tell = decision.events;
+        }
+        if self.writes.is_empty() && (self.unreported || now >= self.report_at()) {
+            self.report();
+        }
+        self.execute(now + SLICE).await?;
+        self.announce();
+        if self.writes.is_empty() && !self.undecided && !self.stale {
+            self.settled();
+        }
+        Ok(())
+    }
+
+    /// Writes until all is written or time is up.
+    async fn execute(&mut self, until: Instant) -> Result<(), StoreError> {
+        while let Some(write) = self.writes.pop_front() {
+            let kind = write.target.kind.as_str();
+            match self.store.write(&write).await {
+                Ok(object) => {
+                    self.metrics.count_write(kind, WriteResult::Ok);
+                    self.apply_change(match object {
+                        Some(object) => StoreChange::Apply(object),
+                        None => StoreChange::Delete(write.target),
+                    });
+                }
+                Err(error @ (StoreError::Conflict { .. } | StoreError::NotFound(_))) => {
+                    // Somebody else was first: read, and decide again.
+                    tracing::debug!(%error, "decided again");
+                    self.metrics.count_write(kind, WriteResult::Conflict);
+                    (self.stale, self.undecided, self.unreported) = (true, true, true);
+                }
+                Err(error) => {
+                    self.metrics.count_write(kind, WriteResult::Error);
+                    return Err(error);
+                }
+            }
+            if Instant::now() >= until {
+                break;
+            }
+        }
+        if self.writes.is_empty() && !self.stale {
+            for event in std::mem::take(&mut self.tell) {
+                let kind = if event.warning { EventType::Warning } else { EventType::Normal };
+                self.event(kind, &event.regarding, "address", event.reason, &event.message);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the whole store.
+    async fn read_again(&mut self) -> Result<(), StoreError> {
+        let objects = self.store.list().await?;
+        let present: BTreeSet<ObjectRef> = objects.iter().map(Object::reference).collect();
+        let gone: Vec<ObjectRef> = self.known.difference(&present).cloned().collect();
+        for reference in gone {
+            self.apply_change(StoreChange::Delete(reference));
+        }
+        for object in objects {
+            self.apply_change(StoreChange::Apply(object));
+        }
+        Ok(())
+    }
+
+    fn apply_change(&mut self, change: StoreChange) {
+        match change {
+            StoreChange::Apply(object) => {
+                let reference = object.reference();
+                if self.indexes.apply(&object) {
+                    (self.undecided, self.unannounced) = (true, true);
+                }
+                self.notes.apply(&object);
+                self.unreported |= reference.kind.is_ours();
+                self.known.insert(reference);
+            }
+            StoreChange::Delete(reference) => {
+                if self.indexes.delete(&reference) {
+                    (self.undecided, self.unannounced) = (true, true);
+                }
+                self.notes.delete(&reference);
+                self.events.forget(&reference);
+                self.known.remove(&reference);
+            }
+            StoreChange::Problem(problem) => self.tell_problem(&problem),
+        }
+    }
+
+    /// Hands the whole set of announcements over, if it changed.
+    fn announce(&mut self) {
+        if !std::mem::take(&mut self.unannounced) && self.desired.is_some() {
+            return;
+        }
+        let node = ObjectRef::cluster(Kind::Node, self.settings.node_name.clone());
+        if self.indexes.nodes.get(&self.settings.node_name).is_none() {
+            let message =
+                "no manifest holds the Node that --node-name names; this host announces nothing without it";
+            self.event(EventType::Warning, &node, "present", "NodeNotFound", message);
+        } else {
+            self.events.clear(&node, "present");
+        }
+        let desired = plan::announcement::plan(&self.indexes, &self.settings);
+        if self.desired.as_ref() != Some(&desired) {
+            tracing::debug!(addresses = desired.addresses.len(), "announcements change");
+            self.announcer.set_desired(desired.clone());
+            self.desired = Some(desired);
+        }
+    }
+
+    /// When counters are due to be written.
+    fn report_at(&self) -> Instant {
+        self.reported_at + status::COUNTERS_EVERY
+    }
+
+    /// Queues writes of status: sessions, and settings without effect.
+    fn report(&mut self) {
+        let now = Timestamp::now();
+        self.unreported = false;
+        // Counters alone wait for their turn, also when another instance wrote its part of the same object.
+        if !status::is_same_but_for_counters(&self.announced, &self.reported)
+            || Instant::now() >= self.report_at()
+        {
+            self.reported = Arc::clone(&self.announced);
+            self.reported_at = Instant::now();
+        }
+        let told: Vec<(ObjectRef, Option<String>)> = self
+            .notes
+            .messages()
+            .map(|(object, message)| (object.clone(), message.map(str::to_owned)))
+            .collect();
+        for (object, message) in told {
+            match message {
+                Some(message) => {
+                    let topic = condition::SETTINGS_APPLIED;
+                    self.event(EventType::Warning, &object, topic, reason::NOT_SUPPORTED, &message);
+                }
+                None => {
+                    self.events.clear(&object, condition::SETTINGS_APPLIED);
+                }
+            }
+        }
+        let mut writes = plan::status::bgp_writes(&self.indexes, &self.settings, &self.reported, now);
+        // One write of an object at a time: the second would be a conflict with the first.
+        let targets: BTreeSet<ObjectRef> = writes.iter().map(|write| write.target.clone()).collect();
+        for write in self.notes.writes(now) {
+            if targets.contains(&write.target) {
+                self.unreported = true;
+            } else {
+                writes.push(write);
+            }
+        }
+        self.writes = writes.into();
+    }
+
+    /// Nothing is left to do.
+    fn settled(&mut self) {
+        if let Some(began) = self.decision_began.take() {
+            self.metrics.count_decision(began.elapsed());
+        }
+        self.readiness.send_if_modified(|readiness| set(readiness, Check::Decisions, Ok(())));
+        self.publish_inventory();
+    }
+
+    fn check_listeners(&mut self) {
+        let http = match &self.server {
+            ServerState::Starting => Err("not open yet".to_owned()),
+            ServerState::Off | ServerState::Listening(_) => Ok(()),
+            ServerState::Failed(error) => Err(error.clone()),
+        };
+        let problems = self.announced.problems.iter().map(|problem| Err(problem.message.clone()));
+        let result = std::iter::once(http).chain(problems).find(Result::is_err).unwrap_or(Ok(()));
+        self.readiness.send_if_modified(|readiness| set(readiness, Check::Listeners, result));
+        self.publish_inventory();
+    }
+
+    fn publish_inventory(&self) {
+        let mut services: BTreeMap<String, u64> = BTreeMap::new();
+        for service in self.indexes.services.ours() {
+            let assigned = service.conditions.iter().find(|c| c.type_ == condition::ADDRESS_ASSIGNED);
+            let reason = assigned.map_or("Undecided", |condition| condition.reason.as_str());
+            *services.entry(reason.to_owned()).or_default() += 1;
+        }
+        let pools = self.indexes.pools.iter().map(|pool| {
+            let holders = pool.used.values().map(Vec::len).sum::<usize>();
+            let inventory = PoolInventory {
+                size: pool.status.pool_size.unwrap_or_default(),
+                used: i64::try_from(pool.used.len()).unwrap_or(i64::MAX),
+                services: i64::try_from(holders).unwrap_or(i64::MAX),
+                ready: pool.spec.is_some(),
+            };
+            (pool.name.clone(), inventory)
+        });
+        let mut desired = BTreeMap::new();
+        for announcement in self.desired.iter().flat_map(|desired| desired.addresses.values()) {
+            for protocol in &announcement.protocols {
+                *desired.entry(protocol.as_str()).or_default() += 1;
+            }
+        }
+        let mut announced = BTreeMap::new();
+        for address in self.announced.addresses.values().filter(|address| address.announced) {
+            *announced.entry(address.protocol.as_str()).or_default() += 1;
+        }
+        self.metrics.set_inventory(Inventory {
+            pools: pools.collect(),
+            services,
+            announced,
+            desired,
+            manifest_problems: u64::try_from(self.problems.len()).unwrap_or(u64::MAX),
+            ready: self.readiness.borrow().is_ready(),
+        });
+    }
+
+    /// Tells what is new among everything that is wrong in the manifests.
+    fn set_problems(&mut self, problems: &[Problem]) {
+        let problems: BTreeSet<Problem> = problems.iter().cloned().collect();
+        for problem in problems.difference(&self.problems) {
+            self.tell_problem(problem);
+        }
+        for problem in self.problems.difference(&problems) {
+            tracing::info!("mended: {problem}");
+        }
+        self.problems = problems;
+    }
+
+    fn event(&mut self, kind: EventType, object: &ObjectRef, topic: &str, reason: &str, message: &str) {
+        if self.events.tell(kind, object, topic, reason, message) {
+            self.metrics.count_event(kind.as_str(), reason);
+        }
+    }
+}
+
+/// Says a check's result; whether that changed anything.
+fn set(readiness: &mut Readiness, check: Check, result: Result<(), String>) -> bool {
+    let before = readiness.clone();
+    readiness.set(check, result);
+    *readiness != before
+}
