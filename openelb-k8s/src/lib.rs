@@ -28,7 +28,6 @@ pub mod names;
 pub mod object;
 pub mod plan;
 pub mod problem;
-mod ranges;
 pub mod selector;
 pub mod source;
 pub mod store;

@@ -262,16 +262,21 @@ impl Object {
         if group(api_version) != group(kind.api_version()) {
             return Ok(None);
         }
-        let name =
-            map.get("metadata").and_then(|m| m.get("name")).and_then(Value::as_str).unwrap_or_default();
-        if name.is_empty() {
-            return Err(Problem::error("metadata.name is missing", "name the object")
-                .at("metadata.name")
-                .into());
-        }
+        let metadata = |key: &str| map.get("metadata").and_then(|metadata| metadata.get(key));
+        let Some(name) = metadata("name").and_then(Value::as_str).filter(|name| !name.is_empty()) else {
+            let problem = match metadata("name") {
+                None | Some(Value::Null | Value::String(_)) => {
+                    Problem::error("metadata.name is missing", "name the object")
+                }
+                // `name: 1` and `name: no` are a number and a boolean in YAML.
+                Some(other) => {
+                    Problem::error(format!("metadata.name is {other}, not text"), "put it in quotes")
+                }
+            };
+            return Err(problem.at("metadata.name").into());
+        };
         let namespace = kind.is_namespaced().then(|| {
-            map.get("metadata")
-                .and_then(|m| m.get("namespace"))
+            metadata("namespace")
                 .and_then(Value::as_str)
                 .filter(|n| !n.is_empty())
                 .unwrap_or("default")

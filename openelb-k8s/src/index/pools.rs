@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use std::str::FromStr as _;
 use std::sync::Arc;
 
-use crate::ranges::RangeList;
 use jiff::Timestamp;
+use openelb_ipam::RangeList;
 
 use super::SpecProblem;
 use crate::announce::Protocol;
@@ -157,6 +157,19 @@ pub struct PoolSpec {
 }
 
 impl PoolSpec {
+    /// Does the address lie in the ranges, excluded or not?
+    #[must_use]
+    pub fn covers(&self, address: IpAddr) -> bool {
+        self.address.entries().iter().any(|entry| entry.range.contains(address))
+    }
+
+    /// Is the address taken out by `exclude`, or one that is never given?
+    #[must_use]
+    pub fn excludes(&self, address: IpAddr) -> bool {
+        self.exclude.entries().iter().any(|entry| entry.range.contains(address))
+            || openelb_ipam::never_given().contains(address)
+    }
+
     /// Is the pool bound to namespaces or Services?
     #[must_use]
     pub fn is_bound(&self) -> bool {

@@ -68,7 +68,7 @@ fn pool_of<'a>(
         return None;
     }
     usable()
-        .filter(|(_, spec)| spec.address.contains(address) && !spec.exclude.contains(address))
+        .filter(|(_, spec)| spec.covers(address) && !spec.excludes(address))
         .min_by_key(|(pool, _)| (pool.created, &pool.name))
 }
 
