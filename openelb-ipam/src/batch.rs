@@ -106,11 +106,11 @@ pub struct Decision {
 /// use std::sync::Arc;
 /// use openelb_ipam::{Ask, Family, Holder, Outcome, PoolSpec, Pools, Request, Want, decide};
 ///
-/// let mut pools = Pools::new([PoolSpec::new("eip", "192.0.2.1-192.0.2.2")?]);
-/// let eip = pools.find("eip").unwrap();
+/// let mut pools = Pools::new([PoolSpec::new("edge", "192.0.2.1-192.0.2.2")?]);
+/// let edge = pools.find("edge").unwrap();
 /// let ask = |name, created| Request {
 ///     holder: Arc::new(Holder::new("default", name, created)),
-///     wants: vec![Want { family: Family::V4, ask: Ask::Any(vec![eip]), held: None, leave: false }],
+///     wants: vec![Want { family: Family::V4, ask: Ask::Any(vec![edge]), held: None, leave: false }],
 ///     all_or_none: false,
 /// };
 /// let decision = decide(&mut pools, &[ask("young", 2), ask("old", 1), ask("last", 3)]);

@@ -54,7 +54,7 @@ impl PoolSpec {
 /// use std::sync::Arc;
 /// use openelb_ipam::{Family, Holder, Pool, PoolSpec};
 ///
-/// let mut pool = Pool::new(PoolSpec::new("eip", "192.0.2.10-192.0.2.20")?);
+/// let mut pool = Pool::new(PoolSpec::new("edge", "192.0.2.10-192.0.2.20")?);
 /// let web = Arc::new(Holder::new("default", "web", 1));
 /// let address = pool.choose(Family::V4, &web, None)?;
 /// pool.assign(address, Arc::clone(&web));
