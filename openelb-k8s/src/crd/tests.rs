@@ -22,7 +22,7 @@ fn schema(name: &str, version: &str) -> Value {
 fn paths(value: &Value, path: &str, into: &mut Vec<String>) {
     match value {
         Value::Object(map) => {
-            map.iter().for_each(|(key, value)| paths(value, &format!("{path}|{key}"), into))
+            map.iter().for_each(|(key, value)| paths(value, &format!("{path}|{key}"), into));
         }
         Value::Array(list) => list.iter().for_each(|value| paths(value, &format!("{path}[]"), into)),
         _ => into.push(path.to_owned()),
