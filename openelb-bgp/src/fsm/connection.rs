@@ -1,0 +1,63 @@
+//! One TCP connection of a neighbour: its place in the handshake, and the bytes that are not yet a message.
+
+use bytes::{Buf, BytesMut};
+
+use super::{ConnectionInfo, Negotiated};
+use crate::wire::{DecodeError, HeaderError, MAX_MESSAGE_LEN, Message, SessionContext, frame};
+
+/// How far the handshake is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Our OPEN is sent, the neighbour's is awaited.
+    OpenSent,
+    /// Both OPENs are exchanged, the neighbour's KEEPALIVE is awaited.
+    OpenConfirm(Box<Negotiated>),
+    /// The session runs here.
+    Established {
+        /// For decoding.
+        context: SessionContext,
+    },
+}
+
+/// One TCP connection.
+#[derive(Clone, Debug)]
+pub(super) struct Connection {
+    pub(super) info: ConnectionInfo,
+    pub(super) stage: Stage,
+    /// Less than one message, but while [`Connection::next`] is being called.
+    buffer: BytesMut,
+}
+
+impl Connection {
+    pub(super) fn new(info: ConnectionInfo) -> Self {
+        Self { info, stage: Stage::OpenSent, buffer: BytesMut::new() }
+    }
+
+    pub(super) fn receive(&mut self, bytes: &[u8]) {
+        self.buffer.extend_from_slice(bytes);
+    }
+
+    /// The next whole message.
+    pub(super) fn next(&mut self) -> Option<Result<Message, DecodeError>> {
+        let plain;
+        let (context, max_len) = match &self.stage {
+            Stage::Established { context } => (context, context.max_message_len()),
+            Stage::OpenConfirm(negotiated) => (&negotiated.context, negotiated.context.max_message_len()),
+            Stage::OpenSent => {
+                plain = SessionContext::default();
+                (&plain, MAX_MESSAGE_LEN)
+            }
+        };
+        let length = match frame(&self.buffer, max_len) {
+            Ok(length) => length?,
+            Err(error) => return Some(Err(error.into())),
+        };
+        // `frame` never tells more than there is; if it did, the stream could not be read any further.
+        let Some(message) = self.buffer.get(..length) else {
+            return Some(Err(HeaderError::NotSynchronized.into()));
+        };
+        let message = Message::decode(message, context);
+        self.buffer.advance(length);
+        Some(message)
+    }
+}
