@@ -70,8 +70,9 @@ pub(super) struct Owner {
 
     desired: Option<Announcements>,
     announced: Arc<AnnouncerStatus>,
-    reported: Arc<AnnouncerStatus>,
-    reported_at: Instant,
+    /// The counters that were written last, and when.
+    counted: Arc<AnnouncerStatus>,
+    counted_at: Instant,
     server: ServerState,
 
     failure: Option<String>,
@@ -111,8 +112,8 @@ impl Owner {
             decision_began: None,
             desired: None,
             announced: Arc::default(),
-            reported: Arc::default(),
-            reported_at: Instant::now(),
+            counted: Arc::default(),
+            counted_at: Instant::now(),
             server: ServerState::default(),
             failure: None,
             retry_after: RETRY_MIN,
@@ -134,7 +135,7 @@ impl Owner {
         if self.stale || self.undecided || self.unannounced || self.unreported || !self.writes.is_empty() {
             return Some(Instant::now());
         }
-        (self.announced != self.reported).then(|| self.report_at())
+        (self.announced != self.counted).then(|| self.report_at())
     }
 
     /// The manifests are watched anew: the next pass holds all of them.
@@ -243,7 +244,8 @@ impl Owner {
             self.writes = decision.writes.into();
             self.tell = decision.events;
         }
-        if self.writes.is_empty() && (self.unreported || now >= self.report_at()) {
+        if self.writes.is_empty()
+            && (self.unreported || (now >= self.report_at() && self.announced != self.counted)) {
             self.report();
         }
         self.execute(now + SLICE).await?;
@@ -350,19 +352,18 @@ impl Owner {
 
     /// When counters are due to be written.
     fn report_at(&self) -> Instant {
-        self.reported_at + status::COUNTERS_EVERY
+        self.counted_at + status::COUNTERS_EVERY
     }
 
     /// Queues writes of status: sessions, and settings without effect.
     fn report(&mut self) {
         let now = Timestamp::now();
         self.unreported = false;
-        // Counters alone wait for their turn, also when another instance wrote its part of the same object.
-        if !status::is_same_but_for_counters(&self.announced, &self.reported)
-            || Instant::now() >= self.report_at()
-        {
-            self.reported = Arc::clone(&self.announced);
-            self.reported_at = Instant::now();
+        // Counters alone wait for their turn.
+        let counters = Instant::now() >= self.report_at();
+        if counters {
+            self.counted_at = Instant::now();
+            self.counted = Arc::clone(&self.announced);
         }
         let told: Vec<(ObjectRef, Option<String>)> = self
             .notes
@@ -380,7 +381,8 @@ impl Owner {
                 }
             }
         }
-        let mut writes = plan::status::bgp_writes(&self.indexes, &self.settings, &self.reported, now);
+        let plan = if counters { plan::status::bgp_counter_writes } else { plan::status::bgp_writes };
+        let mut writes = plan(&self.indexes, &self.settings, &self.announced, now);
         // One write of an object at a time: the second would be a conflict with the first.
         let targets: BTreeSet<ObjectRef> = writes.iter().map(|write| write.target.clone()).collect();
         for write in self.notes.writes(now) {

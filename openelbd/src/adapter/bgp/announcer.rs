@@ -237,10 +237,10 @@ impl Task {
             reason: "ConfigurationRefused".to_owned(),
             message: format!("the BGP speaker does not take this configuration: {failure}"),
         }));
-        for (name, note) in &self.refused {
-            let peer = status.peers.entry(name.clone()).or_default();
-            peer.last_error = Some(note.to_string());
-        }
+        status.problems.extend(self.refused.iter().map(|(peer, note)| AnnouncerProblem {
+            reason: "PeerRefused".to_owned(),
+            message: format!("BgpPeer {peer} is left out: {note}"),
+        }));
         self.published.send_if_modified(|current| {
             let changed = **current != status;
             if changed {

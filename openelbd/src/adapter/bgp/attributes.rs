@@ -16,13 +16,14 @@ pub fn attributes(
     announcement: &Announcement,
     base: &Arc<RouteAttributes>,
 ) -> Option<Arc<RouteAttributes>> {
-    let Some(rules) = &peer.spec.advertisements else { return Some(Arc::clone(base)) };
-    let here = peer.advertisements.iter().filter_map(|index| rules.get(*index));
-    let mut matching = here.filter(|rule| matches(rule, announcement)).peekable();
-    matching.peek()?;
+    let Some(matching) = peer.rules_for(announcement) else { return Some(Arc::clone(base)) };
+    if matching.is_empty() {
+        return None;
+    }
+    let rules = peer.spec.advertisements.as_deref().unwrap_or_default();
     let mut attributes = RouteAttributes::clone(base);
     let mut prepend = None;
-    for AdvertisementSpec { rule, .. } in matching {
+    for AdvertisementSpec { rule, .. } in matching.into_iter().filter_map(|index| rules.get(index)) {
         attributes.communities.extend(rule.communities.iter().flatten().filter_map(|text| community(text)));
         let large = rule.large_communities.iter().flatten().filter_map(|text| large_community(text));
         attributes.large_communities.extend(large);
@@ -40,14 +41,6 @@ pub fn attributes(
     attributes.extended_communities.sort_unstable();
     attributes.extended_communities.dedup();
     Some(Arc::new(attributes))
-}
-
-fn matches(rule: &AdvertisementSpec, announcement: &Announcement) -> bool {
-    let pools = rule.rule.pool_names.as_deref().unwrap_or_default();
-    let pool = pools.is_empty() || pools.contains(&announcement.pool);
-    let service = rule.rule.service_selector.is_none()
-        || announcement.service_labels.iter().any(|labels| rule.service_selector.matches(labels));
-    pool && service
 }
 
 /// `AS:VALUE`, a number, or a well-known name (RFC 1997, RFC 3765, RFC 7611, RFC 7999, RFC 8326).

@@ -128,11 +128,7 @@ fn all_nodes(
     announcement: &Announcement,
 ) -> Vec<(NextHop, u32)> {
     let mut hops = BTreeMap::new();
-    for hop in &announcement.nodes {
-        // A speaker in a rack announces its rack's nodes only, as the Go OpenELB did.
-        if rack.is_some() && hop.rack.as_deref() != rack {
-            continue;
-        }
+    for hop in announcement.hops_of_rack(rack) {
         let own = hop.node == desired.node;
         if own && !announcement.self_eligible {
             continue;

@@ -125,6 +125,11 @@ impl Notes {
         if conf.auth_password.as_deref().is_some_and(|password| !password.is_empty()) {
             self.password("spec.conf.authPassword");
         }
+        if conf.neighbor_address.as_deref().is_some_and(|address| address.contains('/')) {
+            let field = "spec.conf.neighborAddress";
+            let cause = "dynamic neighbours are not supported yet; there is no session";
+            self.push(field, cause, "write one BgpPeer for each neighbour");
+        }
         let group = "peer groups do not exist here";
         self.text(
             "spec.conf.peerGroup",
