@@ -183,7 +183,11 @@ fn gauges<'a>(
     }
     let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
     for (labels, value) in samples {
-        metric.encode_family(&labels.as_slice())?.encode_gauge(&value)?;
+        if labels.is_empty() {
+            metric.encode_gauge(&value)?;
+        } else {
+            metric.encode_family(&labels.as_slice())?.encode_gauge(&value)?;
+        }
     }
     Ok(())
 }
@@ -201,7 +205,11 @@ fn counters<'a>(
     }
     let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
     for (labels, value) in samples {
-        metric.encode_family(&labels.as_slice())?.encode_counter::<NoExemplar, _, u64>(&value, None)?;
+        if labels.is_empty() {
+            metric.encode_counter::<NoExemplar, _, u64>(&value, None)?;
+        } else {
+            metric.encode_family(&labels.as_slice())?.encode_counter::<NoExemplar, _, u64>(&value, None)?;
+        }
     }
     Ok(())
 }

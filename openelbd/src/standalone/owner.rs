@@ -245,7 +245,8 @@ impl Owner {
             self.tell = decision.events;
         }
         if self.writes.is_empty()
-            && (self.unreported || (now >= self.report_at() && self.announced != self.counted)) {
+            && (self.unreported || (now >= self.report_at() && self.announced != self.counted))
+        {
             self.report();
         }
         self.execute(now + SLICE).await?;
@@ -410,7 +411,9 @@ impl Owner {
             ServerState::Off | ServerState::Listening(_) => Ok(()),
             ServerState::Failed(error) => Err(error.clone()),
         };
-        let problems = self.announced.problems.iter().map(|problem| Err(problem.message.clone()));
+        let problems =
+            self.announced.problems.iter().filter(|problem| problem.reason == status::LISTEN_FAILED);
+        let problems = problems.map(|problem| Err(problem.message.clone()));
         let result = std::iter::once(http).chain(problems).find(Result::is_err).unwrap_or(Ok(()));
         self.readiness.send_if_modified(|readiness| set(readiness, Check::Listeners, result));
         self.publish_inventory();

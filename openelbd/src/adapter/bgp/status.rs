@@ -72,6 +72,9 @@ pub fn status(
     AnnouncerStatus { addresses, peers: sessions, problems: listener_problems(peers) }
 }
 
+/// The reason of a problem: a port cannot be listened on.
+pub const LISTEN_FAILED: &str = "ListenFailed";
+
 /// Ports that cannot be listened on.
 fn listener_problems(peers: &PeersSnapshot) -> Vec<AnnouncerProblem> {
     peers
@@ -80,7 +83,7 @@ fn listener_problems(peers: &PeersSnapshot) -> Vec<AnnouncerProblem> {
         .filter_map(|listener| match &listener.state {
             ListenerState::Listening => None,
             ListenerState::Failed { error } => Some(AnnouncerProblem {
-                reason: "ListenFailed".to_owned(),
+                reason: LISTEN_FAILED.to_owned(),
                 message: format!(
                     "BGP cannot listen on {}: {error}; sessions are opened from this side only, and listening is \
                      tried again",

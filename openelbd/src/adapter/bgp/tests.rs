@@ -11,8 +11,9 @@ use jiff::Timestamp;
 use openelb_bgp::{
     fsm::State,
     speaker::{
-        Advertisement, FamilyConfig, LastError, ListenerState, ListenerStatus, NextHop, PeerConfig, PeerCounters,
-        PeerName, PeerScope, PeerStatus, PeersSnapshot, RouteAttributes, RouteStatus, RoutesSnapshot,
+        Advertisement, FamilyConfig, LastError, ListenerState, ListenerStatus, NextHop, PeerConfig,
+        PeerCounters, PeerName, PeerScope, PeerStatus, PeersSnapshot, RouteAttributes, RouteStatus,
+        RoutesSnapshot,
     },
     wire::Family,
 };
@@ -34,7 +35,11 @@ use super::{
 const NODE: &str = "node-1";
 
 fn object(kind: &str, name: &str, body: Value) -> Value {
-    let version = if kind == "Service" || kind == "Node" || kind == "Secret" { "v1" } else { "network.kubesphere.io/v1alpha2" };
+    let version = if kind == "Service" || kind == "Node" || kind == "Secret" {
+        "v1"
+    } else {
+        "network.kubesphere.io/v1alpha2"
+    };
     let mut object = json!({"apiVersion": version, "kind": kind, "metadata": {"name": name}});
     for (key, value) in body.as_object().unwrap() {
         if key == "metadata" {
@@ -47,7 +52,8 @@ fn object(kind: &str, name: &str, body: Value) -> Value {
 }
 
 fn node(name: &str, addresses: &[&str], labels: Value) -> Value {
-    let addresses: Vec<Value> = addresses.iter().map(|a| json!({"type": "InternalIP", "address": a})).collect();
+    let addresses: Vec<Value> =
+        addresses.iter().map(|a| json!({"type": "InternalIP", "address": a})).collect();
     object("Node", name, json!({"metadata": {"labels": labels}, "status": {"addresses": addresses}}))
 }
 
@@ -76,7 +82,11 @@ fn spec(extra: &Value) -> Value {
 }
 
 fn translated(extra: &Value) -> PeerConfig {
-    let desired = announcements([conf(json!({"as": 65000})), node(NODE, &["192.0.2.10"], json!({})), peer("tor", spec(extra))]);
+    let desired = announcements([
+        conf(json!({"as": 65000})),
+        node(NODE, &["192.0.2.10"], json!({})),
+        peer("tor", spec(extra)),
+    ]);
     let (peers, refused) = config::peers(&desired.bgp.unwrap());
     assert!(refused.is_empty(), "{extra}: {refused:?}");
     peers.into_iter().next().unwrap()
@@ -88,7 +98,9 @@ type Check = fn(&PeerConfig) -> bool;
 fn every_field_of_a_peer_that_has_an_effect() {
     let table: Vec<(Value, Check)> = vec![
         (json!({}), |p| p.name == PeerName::from("tor") && p.address == IpAddr::from([192, 0, 2, 1])),
-        (json!({}), |p| p.asn == 65001 && p.port == 179 && p.local_asn.is_none() && !p.passive && !p.admin_down),
+        (json!({}), |p| {
+            p.asn == 65001 && p.port == 179 && p.local_asn.is_none() && !p.passive && !p.admin_down
+        }),
         (json!({}), |p| p.hold_time == Duration::from_secs(30) && p.keepalive == Duration::from_secs(10)),
         (json!({}), |p| p.multihop_ttl.is_none() && p.password.is_none() && p.graceful_restart.is_none()),
         (json!({}), |p| {
@@ -113,21 +125,37 @@ fn every_field_of_a_peer_that_has_an_effect() {
         (json!({"ebgpMultihop": {"enabled": false, "multihopTtl": 5}}), |p| p.multihop_ttl.is_none()),
         (json!({"timers": {"config": {"holdTime": "90"}}}), |p| p.hold_time == Duration::from_secs(90)),
         (json!({"timers": {"config": {"holdTime": "0"}}}), |p| p.hold_time.is_zero()),
-        (json!({"timers": {"config": {"keepaliveInterval": "3"}}}), |p| p.keepalive == Duration::from_secs(3)),
+        (json!({"timers": {"config": {"keepaliveInterval": "3"}}}), |p| {
+            p.keepalive == Duration::from_secs(3)
+        }),
         (json!({"timers": {"config": {"connectRetry": "7"}}}), |p| p.connect_retry == Duration::from_secs(7)),
-        (json!({"timers": {"config": {"connectRetry": "120"}}}), |p| p.connect_retry_max == Duration::from_secs(120)),
+        (json!({"timers": {"config": {"connectRetry": "120"}}}), |p| {
+            p.connect_retry_max == Duration::from_secs(120)
+        }),
         (json!({"transport": {"passiveMode": true}}), |p| p.passive),
         (json!({"transport": {"remotePort": 1179}}), |p| p.port == 1179),
-        (json!({"transport": {"localAddress": "192.0.2.10"}}), |p| p.local_address == Some(IpAddr::from([192, 0, 2, 10]))),
-        (json!({"transport": {"bindInterface": "vrf-blue"}}), |p| p.bind_interface.as_deref() == Some("vrf-blue")),
-        (json!({"transport": {"ttlSecurity": {"hops": 1}}}), |p| p.multihop_ttl == Some(255)),
-        (json!({"afiSafis": [{"config": {"family": {"afi": "AFI_IP", "safi": "SAFI_UNICAST"}, "enabled": true}}]}), |p| {
-            p.families == [FamilyConfig::new(Family::IPV4_UNICAST)]
+        (json!({"transport": {"localAddress": "192.0.2.10"}}), |p| {
+            p.local_address == Some(IpAddr::from([192, 0, 2, 10]))
         }),
+        (json!({"transport": {"bindInterface": "vrf-blue"}}), |p| {
+            p.bind_interface.as_deref() == Some("vrf-blue")
+        }),
+        (json!({"transport": {"ttlSecurity": {"hops": 1}}}), |p| p.multihop_ttl == Some(255)),
+        (
+            json!({"afiSafis": [{"config": {"family": {"afi": "AFI_IP", "safi": "SAFI_UNICAST"}, "enabled": true}}]}),
+            |p| p.families == [FamilyConfig::new(Family::IPV4_UNICAST)],
+        ),
         (
             json!({"afiSafis": [{"config": {"family": {"afi": "AFI_IP6", "safi": "SAFI_UNICAST"}},
                 "addPaths": {"config": {"sendMax": 4, "receive": true}}}]}),
-            |p| p.families == [FamilyConfig { family: Family::IPV6_UNICAST, add_path_send: 4, add_path_receive: true }],
+            |p| {
+                p.families
+                    == [FamilyConfig {
+                        family: Family::IPV6_UNICAST,
+                        add_path_send: 4,
+                        add_path_receive: true,
+                    }]
+            },
         ),
         (json!({"prefixLimit": {"maxPrefixes": 1000}}), |p| p.max_prefixes == 1000),
         (json!({"prefixLimit": {"maxPrefixes": 1000, "action": "Warn"}}), |p| p.max_prefixes > 1000),
@@ -152,20 +180,29 @@ fn every_setting_without_effect_is_named() {
         (json!({"conf": {"allowOwnAs": 1}}), "spec.conf.allowOwnAs"),
         (json!({"conf": {"replacePeerAs": true}}), "spec.conf.replacePeerAs"),
         (json!({"conf": {"neighborAddress": "192.0.2.0/24"}}), "spec.conf.neighborAddress"),
-        (json!({"timers": {"config": {"minimumAdvertisementInterval": "5"}}}), "spec.timers.config.minimumAdvertisementInterval"),
+        (
+            json!({"timers": {"config": {"minimumAdvertisementInterval": "5"}}}),
+            "spec.timers.config.minimumAdvertisementInterval",
+        ),
         (json!({"transport": {"mtuDiscovery": false}}), "spec.transport.mtuDiscovery"),
         (json!({"transport": {"remoteAddress": "192.0.2.1"}}), "spec.transport.remoteAddress"),
         (json!({"transport": {"tcpMss": 1400}}), "spec.transport.tcpMss"),
         (json!({"transport": {"ttlSecurity": {"hops": 1}}}), "spec.transport.ttlSecurity"),
         (json!({"gracefulRestart": {"enabled": true}}), "spec.gracefulRestart"),
-        (json!({"afiSafis": [{"mpGracefulRestart": {"config": {"enabled": true}}}]}), "spec.afiSafis[0].mpGracefulRestart"),
+        (
+            json!({"afiSafis": [{"mpGracefulRestart": {"config": {"enabled": true}}}]}),
+            "spec.afiSafis[0].mpGracefulRestart",
+        ),
         (json!({"receivedRoutes": "Keep"}), "spec.receivedRoutes"),
         (json!({"prefixLimit": {"maxPrefixes": 1, "action": "Warn"}}), "spec.prefixLimit.action"),
         (json!({"prefixLimit": {"maxPrefixes": 1, "warningPercent": 80}}), "spec.prefixLimit.warningPercent"),
         (json!({"prefixLimit": {"maxPrefixes": 1, "restartTime": "5m"}}), "spec.prefixLimit.restartTime"),
         (json!({"passwordSecretRef": {"name": "x"}}), "spec.passwordSecretRef"),
         (json!({"advertisements": [{"aggregationLength": 24}]}), "spec.advertisements[0].aggregationLength"),
-        (json!({"advertisements": [{"aggregationLengthV6": 64}]}), "spec.advertisements[0].aggregationLengthV6"),
+        (
+            json!({"advertisements": [{"aggregationLengthV6": 64}]}),
+            "spec.advertisements[0].aggregationLengthV6",
+        ),
         (json!({"policies": {"import": ["p"]}}), "spec.policies.import"),
         (json!({"policies": {"defaultImport": "reject"}}), "spec.policies.import"),
         (json!({"policies": {"export": ["p"]}}), "spec.policies.export"),
@@ -228,12 +265,25 @@ fn a_node_selector_a_secret_and_a_neighbour_that_cannot_be() {
     let desired = announcements([
         conf(json!({"as": 65000})),
         node(NODE, &["192.0.2.10"], json!({"role": "edge"})),
-        peer("here", json!({"conf": {"neighborAddress": "192.0.2.1", "peerAs": 1}, "nodeSelector": {"matchLabels": {"role": "edge"}}})),
-        peer("not-here", json!({"conf": {"neighborAddress": "192.0.2.2", "peerAs": 1}, "nodeSelector": {"matchLabels": {"role": "core"}}})),
+        peer(
+            "here",
+            json!({"conf": {"neighborAddress": "192.0.2.1", "peerAs": 1}, "nodeSelector": {"matchLabels": {"role": "edge"}}}),
+        ),
+        peer(
+            "not-here",
+            json!({"conf": {"neighborAddress": "192.0.2.2", "peerAs": 1}, "nodeSelector": {"matchLabels": {"role": "core"}}}),
+        ),
         peer("dynamic", json!({"conf": {"neighborAddress": "198.51.100.0/24", "peerAs": 1}})),
         peer("twin", json!({"conf": {"neighborAddress": "192.0.2.1", "peerAs": 2}})),
-        peer("secret", json!({"conf": {"neighborAddress": "192.0.2.3", "peerAs": 1}, "passwordSecretRef": {"name": "tor", "key": "md5"}})),
-        object("Secret", "tor", json!({"metadata": {"namespace": "openelb-system"}, "stringData": {"md5": "hunter2"}})),
+        peer(
+            "secret",
+            json!({"conf": {"neighborAddress": "192.0.2.3", "peerAs": 1}, "passwordSecretRef": {"name": "tor", "key": "md5"}}),
+        ),
+        object(
+            "Secret",
+            "tor",
+            json!({"metadata": {"namespace": "openelb-system"}, "stringData": {"md5": "hunter2"}}),
+        ),
     ]);
     let (peers, refused) = config::peers(&desired.bgp.unwrap());
     let names: Vec<&str> = peers.iter().map(|peer| peer.name.as_str()).collect();
@@ -248,11 +298,15 @@ fn a_node_selector_a_secret_and_a_neighbour_that_cannot_be() {
 /// Three nodes, a dual-stack pool, two Services; `conf` and `peers` as given.
 fn world(conf_spec: Value, peers: impl IntoIterator<Item = Value>, rack_of_node_3: &str) -> Announcements {
     let service = |name: &str, labels: Value, address: &str| {
-        object("Service", name, json!({
-            "metadata": {"namespace": "default", "labels": labels, "annotations": {"lb.kubesphere.io/v1alpha1": "openelb"}},
-            "spec": {"type": "LoadBalancer", "ports": [{"port": 80}]},
-            "status": {"loadBalancer": {"ingress": [{"ip": address}]}},
-        }))
+        object(
+            "Service",
+            name,
+            json!({
+                "metadata": {"namespace": "default", "labels": labels, "annotations": {"lb.kubesphere.io/v1alpha1": "openelb"}},
+                "spec": {"type": "LoadBalancer", "ports": [{"port": 80}]},
+                "status": {"loadBalancer": {"ingress": [{"ip": address}]}},
+            }),
+        )
     };
     let rack = |rack: &str| json!({"openelb.kubesphere.io/rack": rack});
     let mut objects = vec![
@@ -275,7 +329,11 @@ fn simplified(routes: &[openelb_bgp::speaker::Route]) -> Vec<(String, u32, NextH
 
 #[test]
 fn next_hops_self() {
-    for mode in [json!({"as": 65000}), json!({"as": 65000, "nextHopMode": "Auto"}), json!({"as": 65000, "nextHopMode": "Self"})] {
+    for mode in [
+        json!({"as": 65000}),
+        json!({"as": 65000, "nextHopMode": "Auto"}),
+        json!({"as": 65000, "nextHopMode": "Self"}),
+    ] {
         let desired = world(mode, [peer("tor", spec(&json!({})))], "a");
         let by_source = routes::routes(&desired, &Arc::default());
         let own = NextHop::SelfAddress;
@@ -286,7 +344,10 @@ fn next_hops_self() {
         assert_eq!(simplified(&by_source[SELF]), expected);
         assert!(by_source[SELF].iter().all(|route| route.scope == PeerScope::All));
         assert_eq!(by_source[ALL_NODES], []);
-        assert_eq!(routes::own_addresses(&desired), (Some(Ipv4Addr::new(192, 0, 2, 10)), Some("2001:db8::10".parse().unwrap())));
+        assert_eq!(
+            routes::own_addresses(&desired),
+            (Some(Ipv4Addr::new(192, 0, 2, 10)), Some("2001:db8::10".parse().unwrap()))
+        );
     }
 }
 
@@ -350,7 +411,11 @@ fn peers_with_different_modes_and_rules_hear_different_routes() {
     assert_eq!(ruled[0].prefix.to_string(), "203.0.113.1/32");
     assert_eq!(ruled[0].scope, only("ruled"));
     let attributes = &ruled[0].attributes;
-    assert_eq!(attributes.communities, [0xfde8_0001, 0xffff_0000, 0xffff_ff01], "united, with those of the base");
+    assert_eq!(
+        attributes.communities,
+        [0xfde8_0001, 0xffff_0000, 0xffff_ff01],
+        "united, with those of the base"
+    );
     assert_eq!((attributes.med, attributes.local_pref, attributes.as_path_prepend), (Some(5), Some(200), 2));
 }
 
