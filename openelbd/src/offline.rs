@@ -1,8 +1,11 @@
 //! What `standalone` would decide, without a disk to write to: objects in memory, writes applied to them.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use openelb_k8s::{
@@ -10,7 +13,7 @@ use openelb_k8s::{
     names::{annotation, label},
     object::{Kind, Object, ObjectRef},
     plan::{Write, merge_patch},
-    source::manifests::{self, Loaded},
+    source::manifests::Loaded,
 };
 
 use crate::decide;
@@ -85,7 +88,7 @@ impl World {
         let mut value = object.to_value().with_context(|| write.target.to_string())?;
         merge_patch(&mut value, &write.patch);
         let patched = Object::from_value(value)
-            .map_err(|problem| anyhow::anyhow!("{problem}"))?
+            .map_err(|problem| anyhow!("{problem}"))?
             .with_context(|| write.target.to_string())?;
         let mut patched = patched;
         let metadata = patched.metadata_mut();
@@ -142,18 +145,35 @@ fn take_over(metadata: &mut ObjectMeta, old: Option<ObjectMeta>, now: Timestamp)
     keep(&mut metadata.annotations, old.annotations, annotation::ASSIGNED);
 }
 
-/// Objects of `DIR/<plural>/<namespace or _>/<name>.yaml`.
+/// Objects of `DIR/<plural>/<namespace or _>/<name>.yaml`. One that cannot be read is told and left out.
 fn read_state(directory: &Path) -> Vec<Object> {
     let mut objects = Vec::new();
-    for kind in Kind::ALL {
-        let Ok(namespaces) = std::fs::read_dir(directory.join(kind.plural())) else { continue };
-        for namespace in namespaces.flatten() {
-            let loaded = manifests::load(&namespace.path());
-            for problem in &loaded.problems {
-                tracing::warn!("{problem}");
+    for kind in Kind::ALL.iter().filter(|kind| kind.has_our_status()) {
+        for file in entries(&directory.join(kind.plural())).iter().flat_map(|namespace| entries(namespace)) {
+            let hidden =
+                file.file_name().and_then(|name| name.to_str()).is_none_or(|name| name.starts_with('.'));
+            if hidden || file.extension().is_none_or(|extension| extension != "yaml") {
+                continue;
             }
-            objects.extend(loaded.documents.into_iter().map(|document| document.object));
+            match read_object(&file) {
+                Ok(object) => objects.extend(object),
+                Err(error) => tracing::warn!("{}: {error:#}; it is left out", file.display()),
+            }
         }
     }
     objects
+}
+
+/// A directory's entries, in order; none if it cannot be read.
+fn entries(directory: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    paths.sort();
+    paths
+}
+
+fn read_object(file: &Path) -> anyhow::Result<Option<Object>> {
+    let text = std::fs::read_to_string(file)?;
+    let value: serde_json::Value = serde_saphyr::from_str(&text)?;
+    Object::from_value(value).map_err(|problem| anyhow!("{problem}"))
 }

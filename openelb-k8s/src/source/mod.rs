@@ -4,6 +4,8 @@ pub mod manifests;
 
 use std::collections::BTreeSet;
 
+use notify::event::{AccessKind, AccessMode, EventKind};
+
 use crate::object::{Object, ObjectRef};
 use crate::problem::Problem;
 
@@ -32,5 +34,17 @@ impl Pass {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.applied.is_empty() && self.deleted.is_empty() && self.unreadable.is_empty()
+    }
+}
+
+/// Can this event of a file system mean a change? Looking makes events of its own, and must not lead to another look.
+pub(crate) fn is_change(event: &notify::Result<notify::Event>) -> bool {
+    match event {
+        Ok(event) => match event.kind {
+            EventKind::Access(kind) => kind == AccessKind::Close(AccessMode::Write),
+            _ => true,
+        },
+        // Events were lost: look.
+        Err(_) => true,
     }
 }

@@ -220,6 +220,16 @@ impl Owner {
             for change in changes {
                 self.apply_change(change);
             }
+            if first && pass.complete {
+                // Kinds that are not stored: what the manifests do not hold any more is gone.
+                let passed_on = |reference: &&ObjectRef| {
+                    !reference.kind.has_our_status() && !pass.held.contains(*reference)
+                };
+                let gone: Vec<ObjectRef> = self.known.iter().filter(passed_on).cloned().collect();
+                for reference in gone {
+                    self.apply_change(StoreChange::Delete(reference));
+                }
+            }
             for (reference, problem) in &pass.unreadable {
                 self.indexes.apply_unreadable(reference, problem);
                 self.undecided = true;
@@ -295,9 +305,12 @@ impl Owner {
 
     /// Reads the whole store.
     async fn read_again(&mut self) -> Result<(), StoreError> {
+        // What it brings is in the list.
+        self.store.look()?;
         let objects = self.store.list().await?;
         let present: BTreeSet<ObjectRef> = objects.iter().map(Object::reference).collect();
-        let gone: Vec<ObjectRef> = self.known.difference(&present).cloned().collect();
+        let stored = |reference: &&ObjectRef| reference.kind.has_our_status() && !present.contains(reference);
+        let gone: Vec<ObjectRef> = self.known.iter().filter(stored).cloned().collect();
         for reference in gone {
             self.apply_change(StoreChange::Delete(reference));
         }

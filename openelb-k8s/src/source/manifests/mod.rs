@@ -97,9 +97,11 @@ pub fn watch(directory: &Path, poll: Duration) -> io::Result<tokio::sync::mpsc::
     let (wake, woken) = channel();
     let watched = directory.to_path_buf();
     std::thread::Builder::new().name("manifests".to_owned()).spawn(move || {
-        let watcher = notify::recommended_watcher(move |_| {
-            // The receiver is gone only when the thread ends.
+        let watcher = notify::recommended_watcher(move |event| {
+            if crate::source::is_change(&event) {
+// The receiver is gone only when the thread ends.
             let _ = wake.send(());
+}
         });
         let _watcher = match watcher {
             Ok(mut watcher) => match watcher.watch(&watched, notify::RecursiveMode::NonRecursive) {

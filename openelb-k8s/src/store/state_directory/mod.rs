@@ -153,9 +153,11 @@ impl StateDirectory {
         let (wake, woken) = channel();
         let store = self.clone();
         let thread = std::thread::Builder::new().name("state-directory".to_owned()).spawn(move || {
-            let watcher = notify::recommended_watcher(move |_| {
-                // The receiver is gone only when the thread ends.
-                let _ = wake.send(());
+            let watcher = notify::recommended_watcher(move |event| {
+                if crate::source::is_change(&event) {
+                    // The receiver is gone only when the thread ends.
+                    let _ = wake.send(());
+                }
             });
             let _watcher = watcher.ok().and_then(|mut watcher| {
                 watcher.watch(store.path(), notify::RecursiveMode::Recursive).ok().map(|()| watcher)
