@@ -41,5 +41,6 @@
 pub mod fsm;
 #[cfg(feature = "tokio")]
 pub mod net;
+mod rib;
 pub mod speaker;
 pub mod wire;

@@ -5,6 +5,8 @@
 
 mod config;
 mod event;
+mod peer;
+mod session;
 #[expect(clippy::module_inception, reason = "the machine, beside the values that go in and out")]
 mod speaker;
 mod stats;

@@ -1,19 +1,129 @@
 //! The speaker itself.
 
-use std::time::Instant;
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    net::IpAddr,
+    sync::Arc,
+    time::Instant,
+};
 
 use ipnet::IpNet;
 
 use super::{
-    Accepted, ConfigError, ConnectionId, Delta, Event, Output, PeerConfig, PeerName, PeersSnapshot, Refusal,
-    Route, RouteStatus, RoutesSnapshot, SpeakerConfig, TableStats,
+    config::{ConfigError, Delta, PeerConfig, PeerName, Route, SpeakerConfig, index_peers},
+    event::{Accepted, ConnectionId, Event, Output, PeerId, Refusal},
+    peer::{Peer, Surroundings, same_session},
+    stats::{Advertisement, PeersSnapshot, RouteStatus, RoutesSnapshot, TableStats},
 };
-use crate::fsm::ConnectionInfo;
+use crate::{
+    fsm::ConnectionInfo,
+    rib::{
+        Rib,
+        adj_out::Urgency,
+        attributes::NONE,
+        table::{Claim, DestinationId, SourceId},
+    },
+    wire::{Family, Nlri, Notification, Prefix},
+};
 
-/// A BGP speaker without I/O.
+/// So many changed destinations at once are still sent ahead of a bulk.
+const FRESH_CHANGES: usize = 64;
+/// Events that are kept for a driver that does not fetch them.
+const MAX_EVENTS: usize = 1024;
+
+/// A BGP speaker without I/O: the caller says what happened and when, and polls for what to do.
+///
+/// After any call, [`poll_output`](Self::poll_output) until it gives nothing, and call
+/// [`handle_timeout`](Self::handle_timeout) when [`poll_timeout`](Self::poll_timeout) says so. UPDATEs are made only
+/// when output is polled and the connection can take them ([`handle_written`](Self::handle_written)), so a slow
+/// neighbour is sent the coalesced state, never a backlog, and delays no other.
+///
+/// ```
+/// use std::time::Instant;
+/// use openelb_bgp::speaker::{Output, PeerConfig, Route, Speaker, SpeakerConfig};
+///
+/// let now = Instant::now();
+/// let mut speaker = Speaker::new(SpeakerConfig::new(65000, "192.0.2.10".parse()?), now)?;
+/// speaker.set_peers(vec![PeerConfig::new("router", "192.0.2.1".parse()?, 65001)], now)?;
+/// speaker.set_routes("services", [Route::new("198.51.100.7/32".parse::<ipnet::IpNet>()?)], now);
+/// // The driver polls: the speaker wants a connection to its neighbour.
+/// let wanted = loop {
+///     match speaker.poll_output(now) {
+///         Some(output) => break Some(output),
+///         None => match speaker.poll_timeout() {
+///             Some(at) => speaker.handle_timeout(at),
+///             None => break None,
+///         },
+///     }
+/// };
+/// assert!(matches!(wanted, Some(Output::Connect { config, .. }) if config.name.as_str() == "router"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct Speaker {
     config: SpeakerConfig,
+    rib: Rib,
+    sources: Sources,
+    peers: BTreeMap<PeerId, Peer>,
+    by_name: BTreeMap<PeerName, PeerId>,
+    by_address: HashMap<(IpAddr, u32), PeerId>,
+    next_peer: u64,
+    /// Peers that may have output.
+    ready: VecDeque<PeerId>,
+    timers: BTreeSet<(Instant, PeerId)>,
+    events: VecDeque<Event>,
+    /// Outputs of peers that are gone.
+    farewells: VecDeque<Output>,
+    state_revision: u64,
+    routes_revision: u64,
+}
+
+/// Who says which routes are wanted.
+#[derive(Debug, Default)]
+struct Sources {
+    names: Vec<String>,
+    /// By id, the place among all names in sorted order.
+    ranks: Vec<usize>,
+    /// Of which a whole set was seen.
+    whole: BTreeSet<String>,
+}
+
+impl Sources {
+    fn id(&mut self, name: &str) -> SourceId {
+        let known = self.names.iter().position(|known| known == name);
+        let index = known.unwrap_or_else(|| {
+            self.names.push(name.to_owned());
+            let mut sorted: Vec<&String> = self.names.iter().collect();
+            sorted.sort();
+            self.ranks = self.names.iter().map(|name| sorted.binary_search(&name).unwrap_or(0)).collect();
+            self.names.len() - 1
+        });
+        SourceId::try_from(index).unwrap_or(SourceId::MAX)
+    }
+
+    fn order(&self) -> impl Fn(SourceId) -> usize + '_ {
+        |source| self.ranks.get(usize::from(source)).copied().unwrap_or(usize::MAX)
+    }
+}
+
+/// The destinations that a command changed.
+#[derive(Debug, Default)]
+struct Changed {
+    ipv4: Vec<DestinationId>,
+    ipv6: Vec<DestinationId>,
+}
+
+impl Changed {
+    fn of(&mut self, family: Family) -> &mut Vec<DestinationId> {
+        if family == Family::IPV4_UNICAST { &mut self.ipv4 } else { &mut self.ipv6 }
+    }
+}
+
+fn family_of(prefix: IpNet) -> Family {
+    match prefix {
+        IpNet::V4(_) => Family::IPV4_UNICAST,
+        IpNet::V6(_) => Family::IPV6_UNICAST,
+    }
 }
 
 impl Speaker {
@@ -23,89 +133,415 @@ impl Speaker {
     /// If the configuration is not valid.
     pub fn new(config: SpeakerConfig, _now: Instant) -> Result<Self, ConfigError> {
         config.validate()?;
-        Ok(Self { config })
+        Ok(Self {
+            rib: Rib::new(config.seed),
+            config,
+            sources: Sources::default(),
+            peers: BTreeMap::new(),
+            by_name: BTreeMap::new(),
+            by_address: HashMap::new(),
+            next_peer: 0,
+            ready: VecDeque::new(),
+            timers: BTreeSet::new(),
+            events: VecDeque::new(),
+            farewells: VecDeque::new(),
+            state_revision: 0,
+            routes_revision: 0,
+        })
     }
+
     /// The configuration in force.
     pub fn config(&self) -> &SpeakerConfig {
         &self.config
     }
-    /// Changes the configuration; see [`SpeakerConfig`] for what resets sessions.
+
+    /// Changes the configuration. A changed AS number resets the sessions of the peers without a local one, a changed
+    /// BGP identifier all sessions (both are part of the OPEN); a changed next hop is sent to those whom it concerns;
+    /// all else touches no session.
     ///
     /// # Errors
     /// If the configuration is not valid; the one before stays.
-    pub fn set_config(&mut self, config: SpeakerConfig, _now: Instant) -> Result<(), ConfigError> {
+    pub fn set_config(&mut self, config: SpeakerConfig, now: Instant) -> Result<(), ConfigError> {
         config.validate()?;
-        self.config = config;
+        let before = std::mem::replace(&mut self.config, config);
+        let ids: Vec<PeerId> = self.peers.keys().copied().collect();
+        for id in ids {
+            let Some(peer) = self.peers.get(&id) else { continue };
+            let asn = peer.config.local_asn.is_none() && before.asn != self.config.asn;
+            if asn || before.router_id != self.config.router_id {
+                let config = Arc::clone(&peer.config);
+                self.remove_peer(id, Notification::other_configuration_change(), now);
+                self.add_peer(config, now);
+            } else if let Some(peer) = self.peers.get_mut(&id) {
+                peer.set_speaker_config(&self.config, &mut self.rib);
+                self.touch(id);
+            }
+        }
+        self.routes_revision += 1;
+        self.state_revision += 1;
         Ok(())
     }
-    /// Makes this the whole set of neighbours.
+
+    /// Makes this the whole set of neighbours. One that has not changed is not touched; one whose session must differ
+    /// (its address, AS number, timers, families, ...) is reset; limits and connect timers change in place.
     ///
     /// # Errors
     /// If one is not valid or two clash; the set before stays.
-    pub fn set_peers(&mut self, peers: Vec<PeerConfig>, _now: Instant) -> Result<(), ConfigError> {
-        super::index_peers(peers).map(drop)
+    pub fn set_peers(&mut self, peers: Vec<PeerConfig>, now: Instant) -> Result<(), ConfigError> {
+        let mut wanted = index_peers(peers)?;
+        let known: Vec<(PeerName, PeerId)> =
+            self.by_name.iter().map(|(name, id)| (name.clone(), *id)).collect();
+        for (name, id) in known {
+            let Some(peer) = self.peers.get_mut(&id) else { continue };
+            match wanted.get(&name) {
+                Some(config) if *peer.config == *config => {
+                    wanted.remove(&name);
+                }
+                Some(config) if same_session(&peer.config, config) => {
+                    peer.set_config(Arc::new(config.clone()));
+                    wanted.remove(&name);
+                }
+                Some(_) => self.remove_peer(id, Notification::other_configuration_change(), now),
+                None => self.remove_peer(id, Notification::peer_deconfigured(), now),
+            }
+        }
+        for config in wanted.into_values() {
+            self.add_peer(Arc::new(config), now);
+        }
+        Ok(())
     }
-    /// Makes this the whole set of routes of `source`.
-    pub fn set_routes(&mut self, _source: &str, _routes: impl IntoIterator<Item = Route>, _now: Instant) {}
-    /// Changes some routes of `source`.
-    pub fn apply(&mut self, _source: &str, _delta: Delta, _now: Instant) {}
-    /// Ends the session with this neighbour; it comes up again by itself.
-    pub fn reset(&mut self, _peer: &PeerName, _now: Instant) {}
-    /// Ends all sessions with Cease/2 (RFC 4486).
-    pub fn stop(&mut self, _now: Instant) {}
-    /// Takes an incoming connection, or says why not.
+
+    fn add_peer(&mut self, config: Arc<PeerConfig>, now: Instant) {
+        let id = PeerId(self.next_peer);
+        self.next_peer += 1;
+        self.by_name.insert(config.name.clone(), id);
+        self.by_address.insert((config.address.to_canonical(), config.scope_id), id);
+        self.peers.insert(id, Peer::new(id, config, &self.config, now));
+        self.state_revision += 1;
+        self.routes_revision += 1;
+        self.touch(id);
+    }
+
+    fn remove_peer(&mut self, id: PeerId, why: Notification, now: Instant) {
+        let Some(peer) = self.peers.remove(&id) else { return };
+        self.by_name.remove(&peer.config.name);
+        self.by_address.remove(&(peer.config.address.to_canonical(), peer.config.scope_id));
+        if let Some(at) = peer.timer {
+            self.timers.remove(&(at, id));
+        }
+        self.farewells.extend(peer.farewell(why, &mut self.rib, now));
+        self.state_revision += 1;
+        self.routes_revision += 1;
+    }
+
+    /// Makes this the whole set of routes of `source`. Only what differs is sent.
+    pub fn set_routes(&mut self, source: &str, routes: impl IntoIterator<Item = Route>, _now: Instant) {
+        let id = self.sources.id(source);
+        let mut changed = Changed::default();
+        let marks = (self.rib.ipv4.begin(), self.rib.ipv6.begin());
+        for route in routes {
+            self.insert(id, &route, marks, &mut changed);
+        }
+        let order = self.sources.order();
+        let Rib { ipv4, ipv6, attributes } = &mut self.rib;
+        ipv4.sweep(id, marks.0, attributes, &order, &mut changed.ipv4);
+        ipv6.sweep(id, marks.1, attributes, &order, &mut changed.ipv6);
+        drop(order);
+        if self.sources.whole.insert(source.to_owned()) {
+            // End-of-RIB may be due.
+            self.state_revision += 1;
+            let all: Vec<PeerId> = self.peers.keys().copied().collect();
+            all.into_iter().for_each(|id| self.touch(id));
+        }
+        self.propagate(changed);
+    }
+
+    /// Changes some routes of `source`: the same as [`set_routes`](Self::set_routes) with the changed set, but the
+    /// cost is that of the change.
+    pub fn apply(&mut self, source: &str, delta: Delta, _now: Instant) {
+        let id = self.sources.id(source);
+        let mut changed = Changed::default();
+        for key in &delta.remove {
+            let family = family_of(key.prefix);
+            let order = self.sources.order();
+            let (table, attributes) = self.rib.table(family);
+            let nlri = Nlri::new(Prefix::from(key.prefix), key.path_id);
+            let destination = table.remove(id, nlri, attributes, &order);
+            changed.of(family).extend(destination);
+        }
+        for route in &delta.add {
+            self.insert(id, route, (0, 0), &mut changed);
+        }
+        self.propagate(changed);
+    }
+
+    fn insert(&mut self, source: SourceId, route: &Route, marks: (u32, u32), changed: &mut Changed) {
+        let family = family_of(route.prefix);
+        let mark = if family == Family::IPV4_UNICAST { marks.0 } else { marks.1 };
+        let order = self.sources.order();
+        let (table, attributes) = self.rib.table(family);
+        let set = attributes.intern(route.next_hop, &route.attributes, &route.scope);
+        let nlri = Nlri::new(Prefix::from(route.prefix), route.path_id);
+        let claim = Claim { source, mark };
+        changed.of(family).extend(table.insert(claim, nlri, set, attributes, &order));
+    }
+
+    fn propagate(&mut self, changed: Changed) {
+        if changed.ipv4.is_empty() && changed.ipv6.is_empty() {
+            return;
+        }
+        self.routes_revision += 1;
+        let few = changed.ipv4.len() + changed.ipv6.len() <= FRESH_CHANGES;
+        let urgency = if few { Urgency::Fresh } else { Urgency::Bulk };
+        let families = [(Family::IPV4_UNICAST, changed.ipv4), (Family::IPV6_UNICAST, changed.ipv6)];
+        let mut touched = Vec::new();
+        for (id, peer) in &mut self.peers {
+            if let Some(session) = &mut peer.session {
+                for (family, destinations) in &families {
+                    session.reconcile(*family, destinations, urgency, &mut self.rib);
+                }
+                touched.push(*id);
+            }
+        }
+        for (family, destinations) in &families {
+            let (table, _) = self.rib.table(*family);
+            destinations.iter().for_each(|destination| table.collect(*destination));
+        }
+        touched.into_iter().for_each(|id| self.touch(id));
+    }
+
+    /// Ends the session with this neighbour with Cease/4, Administrative Reset (RFC 4486); it comes up again by
+    /// itself. No other session is touched.
+    pub fn reset(&mut self, peer: &PeerName, now: Instant) {
+        if let Some(id) = self.by_name.get(peer).copied()
+            && let Some(peer) = self.peers.get_mut(&id)
+        {
+            peer.reset(now);
+            self.touch(id);
+        }
+    }
+
+    /// Ends all sessions with Cease/2, Administrative Shutdown (RFC 4486), for good.
+    pub fn stop(&mut self, now: Instant) {
+        let ids: Vec<PeerId> = self.peers.keys().copied().collect();
+        for id in ids {
+            self.remove_peer(id, Notification::administrative_shutdown(""), now);
+        }
+    }
+
+    /// Takes an incoming connection for the peer that has its source address, or says why not.
     ///
     /// # Errors
     /// The reason, if it is to be closed.
     pub fn accept(&mut self, info: ConnectionInfo) -> Result<Accepted, Refusal> {
-        Err(Refusal::Unconfigured { source_address: info.remote })
+        let scope = match info.remote {
+            std::net::SocketAddr::V6(remote) if remote.ip().is_unicast_link_local() => remote.scope_id(),
+            _ => 0,
+        };
+        let id = self.by_address.get(&(info.remote.ip().to_canonical(), scope));
+        let peer = id.and_then(|id| self.peers.get_mut(id));
+        peer.ok_or(Refusal::Unconfigured { source_address: info.remote })?.accept(info)
     }
-    /// A TCP connection is up.
-    pub fn handle_connected(&mut self, _connection: ConnectionId, _info: ConnectionInfo, _now: Instant) {}
+
+    /// A TCP connection is up, outgoing or [accepted](Self::accept).
+    pub fn handle_connected(&mut self, connection: ConnectionId, info: ConnectionInfo, now: Instant) {
+        self.with(connection, |peer| peer.handle_connected(connection.direction, info, now));
+    }
+
     /// A TCP connection did not come up.
-    pub fn handle_connect_failed(&mut self, _connection: ConnectionId, _error: &str, _now: Instant) {}
+    pub fn handle_connect_failed(&mut self, connection: ConnectionId, error: &str, now: Instant) {
+        self.with(connection, |peer| peer.handle_connect_failed(error, now));
+    }
+
     /// Bytes came.
-    pub fn handle_bytes(&mut self, _connection: ConnectionId, _bytes: &[u8], _now: Instant) {}
-    /// So many octets were written.
-    pub fn handle_written(&mut self, _connection: ConnectionId, _octets: usize, _now: Instant) {}
+    pub fn handle_bytes(&mut self, connection: ConnectionId, bytes: &[u8], now: Instant) {
+        self.with(connection, |peer| peer.handle_bytes(connection.direction, bytes, now));
+    }
+
+    /// So many octets of what was [to be sent](Output::Send) were written.
+    pub fn handle_written(&mut self, connection: ConnectionId, octets: usize, now: Instant) {
+        self.with(connection, |peer| peer.handle_written(connection.direction, octets, now));
+    }
+
     /// The connection ended.
-    pub fn handle_closed(&mut self, _connection: ConnectionId, _now: Instant) {}
-    /// Time has passed.
-    pub fn handle_timeout(&mut self, _now: Instant) {}
-    /// When to call [`handle_timeout`](Self::handle_timeout).
+    pub fn handle_closed(&mut self, connection: ConnectionId, now: Instant) {
+        self.with(connection, |peer| peer.handle_closed(connection.direction, now));
+    }
+
+    /// Passes on what concerns a connection that is still the one meant.
+    fn with(&mut self, connection: ConnectionId, act: impl FnOnce(&mut Peer)) {
+        if let Some(peer) = self.peers.get_mut(&connection.peer)
+            && peer.is_current(connection)
+        {
+            act(peer);
+            self.touch(connection.peer);
+        }
+    }
+
+    /// Time has passed. To come too early does no harm.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some((at, id)) = self.timers.first().copied()
+            && at <= now
+        {
+            self.timers.pop_first();
+            if let Some(peer) = self.peers.get_mut(&id) {
+                peer.timer = None;
+                peer.handle_timeout(now);
+                // Its timer is set anew when its output was fetched.
+                self.touch(id);
+            }
+        }
+    }
+
+    /// When to call [`handle_timeout`](Self::handle_timeout) at the latest. Valid once
+    /// [`poll_output`](Self::poll_output) gives nothing.
     pub fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    fn touch(&mut self, id: PeerId) {
+        if let Some(peer) = self.peers.get_mut(&id)
+            && !std::mem::replace(&mut peer.ready, true)
+        {
+            self.ready.push_back(id);
+        }
+    }
+
+    /// What to do next; peers take turns.
+    pub fn poll_output(&mut self, now: Instant) -> Option<Output> {
+        if let Some(output) = self.farewells.pop_front() {
+            return Some(output);
+        }
+        let complete = self.routes_complete();
+        while let Some(id) = self.ready.pop_front() {
+            let Some(peer) = self.peers.get_mut(&id) else { continue };
+            let mut around = Surroundings {
+                config: &self.config,
+                routes_complete: complete,
+                rib: &mut self.rib,
+                events: &mut self.events,
+            };
+            let output = peer.poll_output(&mut around, now);
+            self.state_revision += u64::from(std::mem::take(&mut peer.changed));
+            self.routes_revision += u64::from(std::mem::take(&mut peer.routes_changed));
+            while self.events.len() > MAX_EVENTS {
+                self.events.pop_front();
+            }
+            if output.is_some() {
+                self.ready.push_back(id);
+                return output;
+            }
+            peer.ready = false;
+            let timer = peer.poll_timeout();
+            if timer != peer.timer {
+                if let Some(at) = std::mem::replace(&mut peer.timer, timer) {
+                    self.timers.remove(&(at, id));
+                }
+                self.timers.extend(timer.map(|at| (at, id)));
+            }
+        }
         None
     }
-    /// What to do next.
-    pub fn poll_output(&mut self, _now: Instant) -> Option<Output> {
-        None
-    }
-    /// What happened.
+
+    /// What happened; the oldest are dropped if nobody asks.
     pub fn poll_event(&mut self) -> Option<Event> {
-        None
+        self.events.pop_front()
     }
+
+    /// Whether the first whole set of every awaited source has arrived, so that End-of-RIB can be sent.
+    pub fn routes_complete(&self) -> bool {
+        !self.sources.whole.is_empty() && self.config.sources.is_subset(&self.sources.whole)
+    }
+
     /// The neighbours.
     pub fn peers(&self) -> PeersSnapshot {
-        PeersSnapshot::default()
+        PeersSnapshot {
+            peers: self.peers.values().map(|peer| (peer.config.name.clone(), peer.status())).collect(),
+            listeners: Vec::new(),
+            routes_complete: self.routes_complete(),
+            refused_connections: 0,
+        }
     }
-    /// Changes with every state of [`peers`](Self::peers), counters left out.
+
+    /// Changes whenever [`peers`](Self::peers) does, counters left out.
     pub fn state_revision(&self) -> u64 {
-        0
+        self.state_revision
     }
+
     /// The routes, and where each stands with each neighbour.
     pub fn routes(&self) -> RoutesSnapshot {
-        RoutesSnapshot::default()
+        let mut routes = Vec::new();
+        for table in [&self.rib.ipv4, &self.rib.ipv6] {
+            table.ids().for_each(|id| self.destination_status(id, table, &mut routes));
+        }
+        routes.sort_unstable_by_key(|route: &RouteStatus| (route.prefix, route.path_id));
+        RoutesSnapshot { routes: routes.into() }
     }
-    /// Changes with [`routes`](Self::routes).
+
+    /// Changes whenever [`routes`](Self::routes) may.
     pub fn routes_revision(&self) -> u64 {
-        0
+        self.routes_revision
     }
-    /// The routes of one prefix.
-    pub fn route_status(&self, _prefix: IpNet) -> Vec<RouteStatus> {
-        Vec::new()
+
+    /// The routes of one prefix, and where each stands with each neighbour.
+    pub fn route_status(&self, prefix: IpNet) -> Vec<RouteStatus> {
+        let table = if family_of(prefix) == Family::IPV4_UNICAST { &self.rib.ipv4 } else { &self.rib.ipv6 };
+        let mut routes = Vec::new();
+        if let Some(id) = table.find(&Prefix::from(prefix)) {
+            self.destination_status(id, table, &mut routes);
+        }
+        routes.sort_unstable_by_key(|route| route.path_id);
+        routes
     }
+
+    fn destination_status(
+        &self,
+        id: DestinationId,
+        table: &crate::rib::table::Table,
+        into: &mut Vec<RouteStatus>,
+    ) {
+        let Some(destination) = table.destination(id) else { return };
+        let prefix = IpNet::from(destination.prefix);
+        let family = family_of(prefix);
+        let peers = || self.by_name.iter().filter_map(|(name, id)| Some((name, self.peers.get(id)?)));
+        for (index, path) in table.chain(id) {
+            let state = |peer: &Peer| match &peer.session {
+                None => Advertisement::NotEstablished,
+                Some(session) => session
+                    .families
+                    .iter()
+                    .find(|known| known.family == family)
+                    .map_or(Advertisement::FamilyNotNegotiated, |known| {
+                        known.adj_out.path_status(id, index, table, &self.rib.attributes)
+                    }),
+            };
+            let peers = peers().map(|(name, peer)| (name.clone(), state(peer))).collect();
+            into.push(RouteStatus { prefix, path_id: path.path_id, peers });
+        }
+        if table.chain(id).all(|(_, path)| path.attributes == NONE) {
+            let withdrawing = peers().filter(|(_, peer)| {
+                let families = peer.session.iter().flat_map(|session| &session.families);
+                families.into_iter().any(|known| known.family == family && known.adj_out.is_withdrawing(id))
+            });
+            let peers: Vec<_> =
+                withdrawing.map(|(name, _)| (name.clone(), Advertisement::Withdrawing)).collect();
+            if !peers.is_empty() {
+                into.push(RouteStatus { prefix, path_id: 0, peers });
+            }
+        }
+    }
+
     /// How much the tables hold.
     pub fn table_stats(&self) -> TableStats {
-        TableStats::default()
+        let Rib { ipv4, ipv6, attributes } = &self.rib;
+        let sessions = self.peers.values().filter_map(|peer| peer.session.as_ref());
+        let advertised: usize =
+            sessions.flat_map(|session| &session.families).map(|known| known.adj_out.reserved_bytes()).sum();
+        TableStats {
+            prefixes: ipv4.len().0 + ipv6.len().0,
+            routes: ipv4.len().1 + ipv6.len().1,
+            attribute_sets: attributes.len(),
+            reserved_bytes: ipv4.reserved_bytes() + ipv6.reserved_bytes() + advertised,
+        }
     }
 }

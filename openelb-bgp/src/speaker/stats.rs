@@ -182,6 +182,8 @@ pub enum Advertisement {
     /// There is no next hop of the prefix's family: configure one
     /// ([`SpeakerConfig::next_hop_ipv4`](super::SpeakerConfig::next_hop_ipv4), `_ipv6`).
     NoNextHop,
+    /// The path attributes leave no room for a prefix in a message of 4096 octets (RFC 4271 §4): fewer communities.
+    AttributesTooLarge,
     /// Another route of the prefix is better, and the session takes no more.
     NotBest,
 }

@@ -1,0 +1,245 @@
+//! An established session: which families it carries, and what goes out next.
+
+use std::{net::IpAddr, time::Instant};
+
+use super::{
+    config::{PeerConfig, SpeakerConfig},
+    stats::FamilyStatus,
+};
+use crate::{
+    fsm::{Direction, Negotiated},
+    rib::{
+        Rib,
+        adj_in::AdjIn,
+        adj_out::{AdjOut, Urgency},
+        egress::Egress,
+        packer::{Packer, end_of_rib},
+        table::DestinationId,
+    },
+    wire::{Family, SessionKind},
+};
+
+/// About how many octets of UPDATEs are made at a time.
+const CHUNK: usize = 64 * 1024;
+
+/// RFC 7313: how a neighbour is told that all routes are being sent anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refresh {
+    No,
+    /// The beginning is still to be announced.
+    Begin,
+    /// All routes are being sent; the end is still to be announced.
+    Running,
+}
+
+/// One family of a session.
+#[derive(Debug)]
+pub(super) struct FamilySession {
+    pub(super) family: Family,
+    pub(super) adj_out: AdjOut,
+    pub(super) adj_in: AdjIn,
+    end_of_rib_sent: bool,
+    pub(super) end_of_rib_received: bool,
+    refresh: Refresh,
+    /// Asked for while one was running.
+    refresh_again: bool,
+}
+
+/// An established session.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) since: Instant,
+    pub(super) direction: Direction,
+    pub(super) negotiated: Negotiated,
+    pub(super) families: Vec<FamilySession>,
+    /// Whose turn it is.
+    turn: usize,
+}
+
+/// What [`Session::pull`] made.
+#[derive(Debug, Default)]
+pub(super) struct Pulled {
+    pub(super) bytes: Vec<u8>,
+    pub(super) updates: u64,
+    pub(super) route_refreshes: u64,
+}
+
+/// The terms of one family.
+fn egress(family: Family, peer: &PeerConfig, speaker: &SpeakerConfig, negotiated: &Negotiated) -> Egress {
+    let context = &negotiated.context;
+    let ipv4 = family == Family::IPV4_UNICAST;
+    let local = negotiated.local.ip().to_canonical();
+    let configured =
+        if ipv4 { speaker.next_hop_ipv4.map(IpAddr::V4) } else { speaker.next_hop_ipv6.map(IpAddr::V6) };
+    let extended_next_hop = ipv4 && context.extended_next_hop;
+    let usable = local.is_ipv4() == ipv4;
+    let self_next_hop =
+        if usable { Some(local) } else { configured.or_else(|| extended_next_hop.then_some(local)) };
+    Egress {
+        peer: peer.name.clone(),
+        ipv4,
+        ibgp: context.kind == SessionKind::Internal,
+        local_asn: peer.local_asn.unwrap_or(speaker.asn),
+        four_octet_as: context.four_octet_as,
+        extended_next_hop,
+        add_path: context.sends_path_ids(family),
+        self_next_hop,
+    }
+}
+
+impl Session {
+    pub(super) fn new(
+        peer: &PeerConfig,
+        speaker: &SpeakerConfig,
+        negotiated: Negotiated,
+        rib: &mut Rib,
+        now: Instant,
+    ) -> Self {
+        let families = peer
+            .families
+            .iter()
+            .filter(|offer| negotiated.families.contains(&offer.family))
+            .map(|offer| {
+                let egress = egress(offer.family, peer, speaker, &negotiated);
+                let max_paths = egress.add_path.then_some(offer.add_path_send);
+                let mut adj_out = AdjOut::new(egress, max_paths);
+                let (table, attributes) = rib.table(offer.family);
+                adj_out.refresh(table, attributes);
+                let add_path = negotiated.context.receives_path_ids(offer.family);
+                FamilySession {
+                    family: offer.family,
+                    adj_out,
+                    adj_in: AdjIn::new(offer.family, add_path, speaker.seed),
+                    end_of_rib_sent: false,
+                    end_of_rib_received: false,
+                    refresh: Refresh::No,
+                    refresh_again: false,
+                }
+            })
+            .collect();
+        Self { since: now, direction: negotiated.direction, negotiated, families, turn: 0 }
+    }
+
+    pub(super) fn family_mut(&mut self, family: Family) -> Option<&mut FamilySession> {
+        self.families.iter_mut().find(|known| known.family == family)
+    }
+
+    /// The next hops that the speaker is configured with may have changed.
+    pub(super) fn set_config(&mut self, peer: &PeerConfig, speaker: &SpeakerConfig, rib: &mut Rib) {
+        for known in &mut self.families {
+            let egress = egress(known.family, peer, speaker, &self.negotiated);
+            let (table, attributes) = rib.table(known.family);
+            known.adj_out.set_egress(egress, table, attributes);
+        }
+    }
+
+    /// What is wanted of these destinations may have changed.
+    pub(super) fn reconcile(
+        &mut self,
+        family: Family,
+        changed: &[DestinationId],
+        urgency: Urgency,
+        rib: &mut Rib,
+    ) {
+        if let Some(known) = self.family_mut(family) {
+            let (table, attributes) = rib.table(family);
+            for destination in changed {
+                known.adj_out.reconcile(*destination, urgency, table, attributes);
+            }
+        }
+    }
+
+    /// The neighbour asks for all routes of a family (RFC 2918).
+    pub(super) fn refresh(&mut self, family: Family, rib: &mut Rib) {
+        let Some(known) = self.family_mut(family) else { return };
+        if known.refresh != Refresh::No {
+            known.refresh_again = true; // one at a time, however often it asks
+            return;
+        }
+        known.refresh = Refresh::Begin;
+        let (table, attributes) = rib.table(family);
+        known.adj_out.refresh(table, attributes);
+    }
+
+    /// The session is gone.
+    pub(super) fn release(self, rib: &mut Rib) {
+        for known in self.families {
+            let (table, attributes) = rib.table(known.family);
+            known.adj_out.release(table, attributes);
+        }
+    }
+
+    /// Makes the next messages, at most about [`CHUNK`]; empty: there are none.
+    pub(super) fn pull(&mut self, routes_complete: bool, rib: &mut Rib) -> Pulled {
+        let mut pulled = Pulled::default();
+        let max_message = self.negotiated.context.max_message_len();
+        let enhanced = self.negotiated.enhanced_route_refresh;
+        let count = self.families.len();
+        for step in 0..count {
+            if pulled.bytes.len() >= CHUNK {
+                break;
+            }
+            let Some(known) = self.families.get_mut((self.turn + step) % count) else { break };
+            if known.refresh == Refresh::Begin {
+                known.refresh = Refresh::Running;
+                if enhanced {
+                    pulled.mark(known.family, 1);
+                }
+            }
+            if !known.adj_out.is_idle() {
+                let (table, attributes) = rib.table(known.family);
+                let mut packer = Packer::new(&mut pulled.bytes, CHUNK, max_message, known.adj_out.egress());
+                let adj_out = &mut known.adj_out;
+                adj_out.pull(&mut packer, table, attributes);
+                pulled.updates += packer.messages();
+            }
+            if !known.adj_out.is_idle() {
+                continue;
+            }
+            if known.refresh == Refresh::Running {
+                known.refresh = Refresh::No;
+                if enhanced {
+                    pulled.mark(known.family, 2);
+                }
+                if std::mem::take(&mut known.refresh_again) {
+                    known.refresh = Refresh::Begin;
+                    let (table, attributes) = rib.table(known.family);
+                    known.adj_out.refresh(table, attributes);
+                }
+            }
+            if routes_complete && !known.end_of_rib_sent && known.adj_out.is_idle() {
+                known.end_of_rib_sent = true;
+                pulled.bytes.extend_from_slice(&end_of_rib(known.family));
+                pulled.updates += 1;
+            }
+        }
+        self.turn = (self.turn + 1) % count.max(1);
+        pulled
+    }
+
+    pub(super) fn family_status(&self) -> Vec<FamilyStatus> {
+        self.families
+            .iter()
+            .map(|known| FamilyStatus {
+                family: known.family,
+                advertised: known.adj_out.advertised() as u64,
+                pending: known.adj_out.pending() as u64,
+                received: known.adj_in.len() as u64,
+                paths_per_prefix: u8::try_from(known.adj_out.max_paths()).unwrap_or(u8::MAX),
+                end_of_rib_sent: known.end_of_rib_sent,
+                end_of_rib_received: known.end_of_rib_received,
+            })
+            .collect()
+    }
+}
+
+impl Pulled {
+    /// A ROUTE-REFRESH message: the beginning (1) or the end (2) of all routes (RFC 7313 §3.2).
+    fn mark(&mut self, family: Family, subtype: u8) {
+        self.bytes.extend_from_slice(&[0xff; 16]);
+        self.bytes.extend_from_slice(&[0, 23, 5]);
+        self.bytes.extend_from_slice(&family.afi.to_be_bytes());
+        self.bytes.extend_from_slice(&[subtype, family.safi]);
+        self.route_refreshes += 1;
+    }
+}
