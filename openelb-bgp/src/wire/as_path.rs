@@ -122,6 +122,30 @@ impl AsPath {
             }
         }
     }
+
+    /// Replaces the numbers that AS4_PATH knows better: as many hops of this path as it has more stay in front of it,
+    /// with confederation segments beside them (RFC 6793 §4.2.3). A longer AS4_PATH is ignored.
+    pub(crate) fn merge_as4(&mut self, as4: Self) {
+        let Some(mut missing) = self.hops().checked_sub(as4.hops()) else { return };
+        let mut merged = Vec::new();
+        for mut segment in std::mem::take(&mut self.segments) {
+            match segment.kind {
+                SegmentKind::ConfederationSequence | SegmentKind::ConfederationSet => merged.push(segment),
+                _ if missing == 0 => break,
+                SegmentKind::Set => {
+                    missing -= 1;
+                    merged.push(segment);
+                }
+                SegmentKind::Sequence => {
+                    segment.asns.truncate(missing);
+                    missing -= segment.asns.len();
+                    merged.push(segment);
+                }
+            }
+        }
+        merged.extend(as4.segments);
+        self.segments = merged;
+    }
 }
 
 impl AsPathSegment {

@@ -4,7 +4,7 @@ use std::{fmt, net::Ipv4Addr};
 
 use bytes::Bytes;
 
-use super::{AsPath, Community, EncodeError, ExtendedCommunity, LargeCommunity, SessionContext};
+use super::{AsPath, Community, ExtendedCommunity, LargeCommunity};
 
 /// How a route came into BGP (RFC 4271 §5.1.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -15,6 +15,25 @@ pub enum Origin {
     Egp,
     /// 2: by other means.
     Incomplete,
+}
+
+impl Origin {
+    pub(crate) const fn from_code(code: u8) -> Option<Self> {
+        Some(match code {
+            0 => Self::Igp,
+            1 => Self::Egp,
+            2 => Self::Incomplete,
+            _ => return None,
+        })
+    }
+
+    pub(crate) const fn code(self) -> u8 {
+        match self {
+            Self::Igp => 0,
+            Self::Egp => 1,
+            Self::Incomplete => 2,
+        }
+    }
 }
 
 impl fmt::Display for Origin {
@@ -115,27 +134,13 @@ pub struct Attributes {
     pub unknown: Vec<UnknownAttribute>,
 }
 
-impl Attributes {
-    /// Writes the set once for sessions that agreed on the same: AS numbers of two octets (then with AS4_PATH and
-    /// AS4_AGGREGATOR where a number needs them, RFC 6793 §4.2.2) or four.
-    ///
-    /// Attributes are written in ascending order of their code, each as [`AttributeRule`](super::AttributeRule) says.
-    ///
-    /// # Errors
-    /// If the set, or one attribute of it, is longer than 65,535 octets.
-    pub fn encode(&self, cx: &SessionContext) -> Result<EncodedAttributes, EncodeError> {
-        let _ = cx;
-        Ok(EncodedAttributes { bytes: Bytes::new(), has_next_hop: self.next_hop.is_some() })
-    }
-}
-
 /// An attribute set in the form of the wire: cheap to clone, and shared by all routes and sessions that have it.
 ///
-/// Two are equal if their bytes are, and [`Attributes::encode`] has one form for each set.
+/// Two are equal if their bytes are, and [`Attributes::encode`](super::Attributes::encode) has one form for each set.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EncodedAttributes {
-    bytes: Bytes,
-    has_next_hop: bool,
+    pub(crate) bytes: Bytes,
+    pub(crate) has_next_hop: bool,
 }
 
 impl EncodedAttributes {

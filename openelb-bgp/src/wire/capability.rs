@@ -1,8 +1,11 @@
 //! Capabilities (RFC 5492).
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 
-use super::Family;
+use super::{
+    EncodeError, Family,
+    reader::{Reader, elements},
+};
 
 /// What a speaker can do, told in its OPEN.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,8 +26,6 @@ pub enum Capability {
     AddPath(Vec<AddPathFamily>),
     /// 70: it marks the begin and the end of a refresh (RFC 7313).
     EnhancedRouteRefresh,
-    /// 71: long-lived graceful restart (RFC 9494), not decoded.
-    LongLivedGracefulRestart(Bytes),
     /// Any other, and one of the above whose value is malformed: it is as if it were not there.
     Unknown {
         /// Its code.
@@ -112,8 +113,138 @@ impl Capability {
             Self::FourOctetAs(_) => 65,
             Self::AddPath(_) => 69,
             Self::EnhancedRouteRefresh => 70,
-            Self::LongLivedGracefulRestart(_) => 71,
             Self::Unknown { code, .. } => *code,
         }
     }
+
+    /// Reads a value. Malformed ones are kept as [`Unknown`](Self::Unknown): a speaker that does not understand a
+    /// capability goes on without it (RFC 5492 §3).
+    pub(crate) fn decode(code: u8, value: &[u8]) -> Self {
+        Self::read(code, value)
+            .unwrap_or_else(|| Self::Unknown { code, value: Bytes::copy_from_slice(value) })
+    }
+
+    fn read(code: u8, value: &[u8]) -> Option<Self> {
+        Some(match code {
+            1 => {
+                let [high, low, _reserved, safi] = value.try_into().ok()?;
+                Self::Multiprotocol(family([high, low, safi]))
+            }
+            2 if value.is_empty() => Self::RouteRefresh,
+            5 => Self::ExtendedNextHop(elements(value, |[a, b, _, safi, high, low]| ExtendedNextHop {
+                family: family([a, b, safi]),
+                next_hop_afi: u16::from_be_bytes([high, low]),
+            })?),
+            6 if value.is_empty() => Self::ExtendedMessage,
+            64 => Self::GracefulRestart(GracefulRestart::read(value)?),
+            65 => Self::FourOctetAs(u32::from_be_bytes(value.try_into().ok()?)),
+            69 => {
+                let rows = elements(value, |[high, low, safi, mode]| {
+                    let mode = AddPathMode::from_code(mode)?;
+                    Some(AddPathFamily { family: family([high, low, safi]), mode })
+                })?;
+                // A row of another mode is ignored (RFC 7911 §4).
+                Self::AddPath(rows.into_iter().flatten().collect())
+            }
+            70 if value.is_empty() => Self::EnhancedRouteRefresh,
+            _ => return None,
+        })
+    }
+
+    /// Appends code, length and value.
+    pub(crate) fn write(&self, out: &mut BytesMut) -> Result<(), EncodeError> {
+        let mut value = BytesMut::new();
+        match self {
+            Self::RouteRefresh | Self::ExtendedMessage | Self::EnhancedRouteRefresh => {}
+            Self::Multiprotocol(family) => {
+                value.put_u16(family.afi);
+                value.put_slice(&[0, family.safi]);
+            }
+            Self::ExtendedNextHop(rows) => {
+                for row in rows {
+                    value.put_u16(row.family.afi);
+                    value.put_slice(&[0, row.family.safi]);
+                    value.put_u16(row.next_hop_afi);
+                }
+            }
+            Self::GracefulRestart(restart) => restart.write(&mut value)?,
+            Self::FourOctetAs(asn) => value.put_u32(*asn),
+            Self::AddPath(rows) => {
+                for row in rows {
+                    value.put_slice(&row.family.to_bytes());
+                    value.put_u8(row.mode.code());
+                }
+            }
+            Self::Unknown { value: octets, .. } => value.put_slice(octets),
+        }
+        let length = value.len();
+        let short = u8::try_from(length).map_err(|_| EncodeError::CapabilitiesTooLong { length })?;
+        out.put_slice(&[self.code(), short]);
+        out.put_slice(&value);
+        Ok(())
+    }
+}
+
+impl GracefulRestart {
+    const RESTARTED: u16 = 0x8000;
+    const NOTIFICATION: u16 = 0x4000;
+    /// The longest restart time that can be written, in seconds.
+    pub const MAX_TIME: u16 = 0x0fff;
+    const FORWARDING: u8 = 0x80;
+
+    fn read(value: &[u8]) -> Option<Self> {
+        let mut reader = Reader(value);
+        let head = reader.u16()?;
+        let families = elements(reader.0, |[high, low, safi, flags]| GracefulRestartFamily {
+            family: family([high, low, safi]),
+            forwarding: flags & Self::FORWARDING != 0,
+        })?;
+        Some(Self {
+            restarted: head & Self::RESTARTED != 0,
+            notification: head & Self::NOTIFICATION != 0,
+            time: head & Self::MAX_TIME,
+            families,
+        })
+    }
+
+    fn write(&self, out: &mut BytesMut) -> Result<(), EncodeError> {
+        if self.time > Self::MAX_TIME {
+            return Err(EncodeError::ValueTooLarge {
+                field: "restart time",
+                value: u64::from(self.time),
+                max: u64::from(Self::MAX_TIME),
+            });
+        }
+        let restarted = if self.restarted { Self::RESTARTED } else { 0 };
+        let notification = if self.notification { Self::NOTIFICATION } else { 0 };
+        out.put_u16(restarted | notification | self.time);
+        for row in &self.families {
+            out.put_slice(&row.family.to_bytes());
+            out.put_u8(if row.forwarding { Self::FORWARDING } else { 0 });
+        }
+        Ok(())
+    }
+}
+
+impl AddPathMode {
+    const fn from_code(code: u8) -> Option<Self> {
+        Some(match code {
+            1 => Self::Receive,
+            2 => Self::Send,
+            3 => Self::Both,
+            _ => return None,
+        })
+    }
+
+    const fn code(self) -> u8 {
+        match self {
+            Self::Receive => 1,
+            Self::Send => 2,
+            Self::Both => 3,
+        }
+    }
+}
+
+const fn family([high, low, safi]: [u8; 3]) -> Family {
+    Family { afi: u16::from_be_bytes([high, low]), safi }
 }

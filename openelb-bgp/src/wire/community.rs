@@ -180,6 +180,21 @@ impl LargeCommunity {
     pub const fn new(global: u32, local1: u32, local2: u32) -> Self {
         Self { global, local1, local2 }
     }
+
+    pub(crate) const fn from_bytes([a, b, c, d, e, f, g, h, i, j, k, l]: [u8; 12]) -> Self {
+        Self {
+            global: u32::from_be_bytes([a, b, c, d]),
+            local1: u32::from_be_bytes([e, f, g, h]),
+            local2: u32::from_be_bytes([i, j, k, l]),
+        }
+    }
+
+    pub(crate) const fn to_bytes(self) -> [u8; 12] {
+        let [a, b, c, d] = self.global.to_be_bytes();
+        let [e, f, g, h] = self.local1.to_be_bytes();
+        let [i, j, k, l] = self.local2.to_be_bytes();
+        [a, b, c, d, e, f, g, h, i, j, k, l]
+    }
 }
 
 impl fmt::Display for LargeCommunity {

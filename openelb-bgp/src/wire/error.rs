@@ -120,7 +120,40 @@ impl DecodeError {
     /// The NOTIFICATION to send before closing: code, subcode and data of RFC 4271 §6 and its updates.
     #[must_use]
     pub fn notification(&self) -> Notification {
-        Notification::new(super::NotificationCode::Update, 0, Bytes::new())
+        match self {
+            Self::Header(HeaderError::NotSynchronized) => Notification::connection_not_synchronized(),
+            Self::Header(HeaderError::BadLength { length }) => Notification::bad_message_length(*length),
+            Self::Header(HeaderError::BadType { kind }) => Notification::bad_message_type(*kind),
+            Self::Open(error) => error.notification(),
+            Self::Update(error) => error.notification(),
+            Self::RouteRefreshLength { message } => Notification::bad_route_refresh_length(message.clone()),
+        }
+    }
+}
+
+impl OpenError {
+    fn notification(self) -> Notification {
+        match self {
+            Self::UnsupportedVersion { .. } => Notification::unsupported_version(),
+            Self::AsnZero => Notification::bad_peer_as(),
+            Self::RouterIdZero => Notification::bad_router_id(),
+            Self::UnsupportedParameter { .. } => Notification::unsupported_parameter(),
+            Self::UnacceptableHoldTime { .. } => Notification::unacceptable_hold_time(),
+            Self::Malformed => Notification::malformed_open(),
+        }
+    }
+}
+
+impl UpdateError {
+    fn notification(&self) -> Notification {
+        match self {
+            Self::Lengths | Self::RepeatedMultiprotocol { .. } => Notification::update_error(1, Bytes::new()),
+            Self::InvalidNetworkField { .. } => Notification::update_error(10, Bytes::new()),
+            Self::Multiprotocol { attribute, .. } => Notification::update_error(9, attribute.clone()),
+            Self::NothingToWithdraw { subcode, data, .. } => {
+                Notification::update_error(*subcode, data.clone())
+            }
+        }
     }
 }
 

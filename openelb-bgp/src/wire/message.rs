@@ -1,6 +1,6 @@
 //! The message and its frame.
 
-use bytes::BytesMut;
+use bytes::{BufMut, BytesMut};
 
 use super::{
     DecodeError, EncodeError, HeaderError, Notification, Open, RouteRefresh, SessionContext, Update,
@@ -42,6 +42,17 @@ impl MessageKind {
         })
     }
 
+    /// The least and the greatest length of such a message, header included (RFC 4271 §6.1, RFC 8654 §4).
+    const fn lengths(self) -> (usize, usize) {
+        match self {
+            Self::Open => (29, MAX_MESSAGE_LEN),
+            Self::Update => (23, EXTENDED_MAX_MESSAGE_LEN),
+            Self::Notification => (21, EXTENDED_MAX_MESSAGE_LEN),
+            Self::Keepalive => (HEADER_LEN, HEADER_LEN),
+            Self::RouteRefresh => (23, EXTENDED_MAX_MESSAGE_LEN),
+        }
+    }
+
     /// The type octet.
     #[must_use]
     pub const fn code(self) -> u8 {
@@ -79,8 +90,32 @@ pub enum Message {
 /// # Errors
 /// The header is impossible (RFC 4271 §6.1); the stream cannot be read any further.
 pub fn frame(buf: &[u8], max_len: usize) -> Result<Option<usize>, HeaderError> {
-    let _ = (buf, max_len);
-    Ok(None)
+    if buf.iter().take(MARKER_LEN).any(|octet| *octet != 0xff) {
+        return Err(HeaderError::NotSynchronized);
+    }
+    let Some((_, [high, low, kind])) = buf.first_chunk::<HEADER_LEN>().map(split_header) else {
+        return Ok(None);
+    };
+    let length = u16::from_be_bytes([high, low]);
+    let bad_length = Err(HeaderError::BadLength { length });
+    let whole = usize::from(length);
+    if whole < HEADER_LEN || whole > max_len {
+        return bad_length;
+    }
+    let kind = MessageKind::from_code(kind).ok_or(HeaderError::BadType { kind })?;
+    let (least, most) = kind.lengths();
+    if whole < least || whole > most {
+        return bad_length;
+    }
+    Ok((buf.len() >= whole).then_some(whole))
+}
+
+const MARKER_LEN: usize = 16;
+
+/// Marker, and length and type.
+fn split_header(header: &[u8; HEADER_LEN]) -> ([u8; MARKER_LEN], [u8; 3]) {
+    let [marker @ .., high, low, kind] = *header;
+    (marker, [high, low, kind])
 }
 
 impl Message {
@@ -90,8 +125,21 @@ impl Message {
     /// The message ends the session; [`DecodeError::notification`] is the answer. An UPDATE with malformed attributes
     /// is no error but an [`Update`] with [`errors`](Update::errors), wherever RFC 7606 keeps the session.
     pub fn decode(frame: &[u8], cx: &SessionContext) -> Result<Self, DecodeError> {
-        let _ = (frame, cx);
-        Ok(Self::Keepalive)
+        let cut_off = || HeaderError::BadLength { length: u16::try_from(frame.len()).unwrap_or(u16::MAX) };
+        let length = super::frame(frame, cx.max_message_len())?.ok_or_else(cut_off)?;
+        let (header, body) =
+            frame.get(..length).and_then(<[u8]>::split_first_chunk::<HEADER_LEN>).ok_or_else(cut_off)?;
+        let (_, [_, _, kind]) = split_header(header);
+        Ok(match MessageKind::from_code(kind) {
+            Some(MessageKind::Open) => Self::Open(Open::decode(body)?),
+            Some(MessageKind::Update) => Self::Update(Update::decode(body, cx)?),
+            Some(MessageKind::Notification) => {
+                Self::Notification(Notification::decode(body).ok_or_else(cut_off)?)
+            }
+            Some(MessageKind::Keepalive) => Self::Keepalive,
+            Some(MessageKind::RouteRefresh) => Self::RouteRefresh(RouteRefresh::decode(body, frame)?),
+            None => return Err(HeaderError::BadType { kind }.into()),
+        })
     }
 
     /// Appends the message to `out`.
@@ -99,8 +147,24 @@ impl Message {
     /// # Errors
     /// A value does not fit the message; `out` is then as before.
     pub fn encode(&self, cx: &SessionContext, out: &mut BytesMut) -> Result<(), EncodeError> {
-        let _ = (cx, out);
-        Ok(())
+        let start = out.len();
+        let written = write_message(self.kind(), cx.max_message_len(), out, |out| match self {
+            Self::Open(open) => open.write(out),
+            Self::Update(update) => update.write(cx, out),
+            Self::Notification(notification) => {
+                notification.write(out);
+                Ok(())
+            }
+            Self::Keepalive => Ok(()),
+            Self::RouteRefresh(refresh) => {
+                refresh.write(out);
+                Ok(())
+            }
+        });
+        if written.is_err() {
+            out.truncate(start);
+        }
+        written
     }
 
     /// Its type.
@@ -113,6 +177,32 @@ impl Message {
             Self::Keepalive => MessageKind::Keepalive,
             Self::RouteRefresh(_) => MessageKind::RouteRefresh,
         }
+    }
+}
+
+/// Appends a header and what `write` appends; on an error `out` is left as it then is.
+pub(crate) fn write_message(
+    kind: MessageKind,
+    max_len: usize,
+    out: &mut BytesMut,
+    write: impl FnOnce(&mut BytesMut) -> Result<(), EncodeError>,
+) -> Result<(), EncodeError> {
+    let start = out.len();
+    out.put_bytes(0xff, MARKER_LEN);
+    out.put_slice(&[0, 0, kind.code()]);
+    write(out)?;
+    let length = out.len() - start;
+    let (_, most) = kind.lengths();
+    let max = max_len.min(most);
+    match u16::try_from(length) {
+        Ok(short) if length <= max => {
+            let at = start + MARKER_LEN;
+            if let Some(field) = out.get_mut(at..at + 2) {
+                field.copy_from_slice(&short.to_be_bytes());
+            }
+            Ok(())
+        }
+        _ => Err(EncodeError::MessageTooLong { length, max }),
     }
 }
 

@@ -6,7 +6,6 @@ use std::{
     str::FromStr,
 };
 
-use bytes::{BufMut, Bytes, BytesMut};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::Family;
@@ -45,6 +44,12 @@ pub struct PrefixError {
 }
 
 impl Ipv4Prefix {
+    /// A prefix read from NLRI: `length` was checked, host bits may be set.
+    #[inline]
+    pub(crate) const fn masked(bits: u32, length: u8) -> Self {
+        Self { address: Ipv4Addr::from_bits(bits & mask4(length)), length }
+    }
+
     /// The prefix of this length that holds `address`; host bits are cleared.
     ///
     /// # Errors
@@ -71,6 +76,12 @@ impl Ipv4Prefix {
 }
 
 impl Ipv6Prefix {
+    /// A prefix read from NLRI: `length` was checked, host bits may be set.
+    #[inline]
+    pub(crate) const fn masked(bits: u128, length: u8) -> Self {
+        Self { address: Ipv6Addr::from_bits(bits & mask6(length)), length }
+    }
+
     /// The prefix of this length that holds `address`; host bits are cleared.
     ///
     /// # Errors
@@ -97,7 +108,7 @@ impl Ipv6Prefix {
 }
 
 /// The network mask of a length up to 32.
-const fn mask4(length: u8) -> u32 {
+pub(crate) const fn mask4(length: u8) -> u32 {
     match u32::MAX.checked_shl(32_u32.saturating_sub(length as u32)) {
         Some(mask) => mask,
         None => 0,
@@ -105,7 +116,7 @@ const fn mask4(length: u8) -> u32 {
 }
 
 /// The network mask of a length up to 128.
-const fn mask6(length: u8) -> u128 {
+pub(crate) const fn mask6(length: u8) -> u128 {
     match u128::MAX.checked_shl(128_u32.saturating_sub(length as u32)) {
         Some(mask) => mask,
         None => 0,
@@ -320,95 +331,5 @@ impl From<Ipv4Addr> for Nlri {
 impl From<Ipv6Addr> for Nlri {
     fn from(address: Ipv6Addr) -> Self {
         Prefix::from(IpAddr::V6(address)).into()
-    }
-}
-
-/// NLRI of one unicast family, checked once and kept in the form of the wire: [`iter`](Self::iter) reads them.
-///
-/// A list takes what its bytes take, so a neighbour cannot make a message grow in memory.
-#[derive(Clone)]
-pub struct NlriList {
-    ipv6: bool,
-    path_ids: bool,
-    count: usize,
-    bytes: Bytes,
-}
-
-impl NlriList {
-    /// The empty list of a family: IPv6 unicast, or else IPv4 unicast.
-    #[must_use]
-    pub fn empty(family: Family) -> Self {
-        Self { ipv6: family == Family::IPV6_UNICAST, path_ids: false, count: 0, bytes: Bytes::new() }
-    }
-
-    /// IPv4 or IPv6 unicast.
-    #[must_use]
-    pub const fn family(&self) -> Family {
-        if self.ipv6 { Family::IPV6_UNICAST } else { Family::IPV4_UNICAST }
-    }
-
-    /// How many there are.
-    #[must_use]
-    pub const fn len(&self) -> usize {
-        self.count
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub const fn is_empty(&self) -> bool {
-        self.count == 0
-    }
-
-    /// Whether they came with path identifiers.
-    #[must_use]
-    pub const fn has_path_ids(&self) -> bool {
-        self.path_ids
-    }
-
-    /// The NLRI in the order received.
-    #[must_use]
-    pub fn iter(&self) -> NlriIter<'_> {
-        NlriIter { rest: &self.bytes, ipv6: self.ipv6, path_ids: self.path_ids }
-    }
-}
-
-/// The NLRI of a [`NlriList`].
-#[derive(Clone, Debug)]
-pub struct NlriIter<'a> {
-    rest: &'a [u8],
-    ipv6: bool,
-    path_ids: bool,
-}
-
-impl Iterator for NlriIter<'_> {
-    type Item = Nlri;
-
-    fn next(&mut self) -> Option<Nlri> {
-        let _ = (self.rest, self.ipv6, self.path_ids);
-        None
-    }
-}
-
-impl<'a> IntoIterator for &'a NlriList {
-    type Item = Nlri;
-    type IntoIter = NlriIter<'a>;
-
-    fn into_iter(self) -> NlriIter<'a> {
-        self.iter()
-    }
-}
-
-/// Equal if the family, the presence of path identifiers and all NLRI are.
-impl PartialEq for NlriList {
-    fn eq(&self, other: &Self) -> bool {
-        self.family() == other.family() && self.path_ids == other.path_ids && self.iter().eq(other.iter())
-    }
-}
-
-impl Eq for NlriList {}
-
-impl fmt::Debug for NlriList {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self).finish()
     }
 }

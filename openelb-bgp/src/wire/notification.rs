@@ -1,8 +1,10 @@
 //! The NOTIFICATION message.
 
-use bytes::Bytes;
+use std::fmt;
 
-use super::{Capability, Family, MessageKind};
+use bytes::{BufMut, Bytes, BytesMut};
+
+use super::{Capability, Family, MessageKind, reader::Reader};
 
 /// The error code of a NOTIFICATION (RFC 4271 §4.5 and its updates).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -141,8 +143,14 @@ impl Notification {
     /// are left out.
     #[must_use]
     pub fn unsupported_capability(required: &[Capability]) -> Self {
-        let _ = required;
-        Self::bare(NotificationCode::Open, 7)
+        let mut data = BytesMut::new();
+        for capability in required {
+            let mut one = BytesMut::new();
+            if capability.write(&mut one).is_ok() {
+                data.put_slice(&one);
+            }
+        }
+        Self::new(NotificationCode::Open, 7, data.freeze())
     }
 
     /// 2/11: the roles of the two ends do not match (RFC 9234 §4.2).
@@ -182,8 +190,7 @@ impl Notification {
     /// 6/2: shut down, with a text for the operators at the other end (RFC 9003): cut at 255 octets.
     #[must_use]
     pub fn administrative_shutdown(text: &str) -> Self {
-        let _ = text;
-        Self::bare(NotificationCode::Cease, 2)
+        Self::new(NotificationCode::Cease, 2, communication(text))
     }
 
     /// 6/3: the neighbour is no longer configured.
@@ -195,8 +202,7 @@ impl Notification {
     /// 6/4: reset, with a text as in [`administrative_shutdown`](Self::administrative_shutdown).
     #[must_use]
     pub fn administrative_reset(text: &str) -> Self {
-        let _ = text;
-        Self::bare(NotificationCode::Cease, 4)
+        Self::new(NotificationCode::Cease, 4, communication(text))
     }
 
     /// 6/5: the connection is refused.
@@ -253,12 +259,123 @@ impl Notification {
     /// are the sender's: escape them before they reach a terminal.
     #[must_use]
     pub fn shutdown_text(&self) -> Option<&str> {
-        None
+        if self.code != NotificationCode::Cease || !matches!(self.subcode, 2 | 4) {
+            return None;
+        }
+        let text = Reader(&self.data).counted_u8()?;
+        std::str::from_utf8(text).ok().filter(|text| !text.is_empty())
     }
 
     /// The true reason within a hard reset (RFC 8538 §3.1).
     #[must_use]
     pub fn hard_reset_reason(&self) -> Option<Self> {
-        None
+        if self.code != NotificationCode::Cease || self.subcode != 9 {
+            return None;
+        }
+        Self::decode(&self.data)
+    }
+
+    /// Reads a body.
+    pub(crate) fn decode(body: &[u8]) -> Option<Self> {
+        let ([code, subcode], data) = body.split_first_chunk()?;
+        Some(Self::new(NotificationCode::from_code(*code), *subcode, Bytes::copy_from_slice(data)))
+    }
+
+    /// Appends the body.
+    pub(crate) fn write(&self, out: &mut BytesMut) {
+        out.put_slice(&[self.code.code(), self.subcode]);
+        out.put_slice(&self.data);
+    }
+
+    const fn subcode_name(&self) -> Option<&'static str> {
+        use NotificationCode as Code;
+        Some(match (self.code, self.subcode) {
+            (Code::MessageHeader, 1) => "connection not synchronized",
+            (Code::MessageHeader, 2) => "bad message length",
+            (Code::MessageHeader, 3) => "bad message type",
+            (Code::Open, 1) => "unsupported version number",
+            (Code::Open, 2) => "bad peer AS",
+            (Code::Open, 3) => "bad BGP identifier",
+            (Code::Open, 4) => "unsupported optional parameter",
+            (Code::Open, 5) => "authentication failure",
+            (Code::Open, 6) => "unacceptable hold time",
+            (Code::Open, 7) => "unsupported capability",
+            (Code::Open, 11) => "role mismatch",
+            (Code::Update, 1) => "malformed attribute list",
+            (Code::Update, 2) => "unrecognized well-known attribute",
+            (Code::Update, 3) => "missing well-known attribute",
+            (Code::Update, 4) => "attribute flags error",
+            (Code::Update, 5) => "attribute length error",
+            (Code::Update, 6) => "invalid ORIGIN attribute",
+            (Code::Update, 7) => "AS routing loop",
+            (Code::Update, 8) => "invalid NEXT_HOP attribute",
+            (Code::Update, 9) => "optional attribute error",
+            (Code::Update, 10) => "invalid network field",
+            (Code::Update, 11) => "malformed AS_PATH",
+            (Code::FiniteStateMachine, 1) => "unexpected message in OpenSent",
+            (Code::FiniteStateMachine, 2) => "unexpected message in OpenConfirm",
+            (Code::FiniteStateMachine, 3) => "unexpected message in Established",
+            (Code::Cease, 1) => "maximum number of prefixes reached",
+            (Code::Cease, 2) => "administrative shutdown",
+            (Code::Cease, 3) => "peer deconfigured",
+            (Code::Cease, 4) => "administrative reset",
+            (Code::Cease, 5) => "connection rejected",
+            (Code::Cease, 6) => "other configuration change",
+            (Code::Cease, 7) => "connection collision resolution",
+            (Code::Cease, 8) => "out of resources",
+            (Code::Cease, 9) => "hard reset",
+            (Code::Cease, 10) => "BFD down",
+            (Code::RouteRefresh, 1) => "invalid message length",
+            _ => return None,
+        })
+    }
+}
+
+/// The data of a shutdown communication: a length and UTF-8 text of at most 255 octets (RFC 9003 §2).
+fn communication(text: &str) -> Bytes {
+    let end = text.floor_char_boundary(usize::from(u8::MAX));
+    let text = text.get(..end).unwrap_or_default();
+    let mut data = BytesMut::with_capacity(1 + text.len());
+    data.put_u8(u8::try_from(text.len()).unwrap_or_default());
+    data.put_slice(text.as_bytes());
+    data.freeze()
+}
+
+impl fmt::Display for NotificationCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::MessageHeader => "message header error",
+            Self::Open => "OPEN message error",
+            Self::Update => "UPDATE message error",
+            Self::HoldTimerExpired => "hold timer expired",
+            Self::FiniteStateMachine => "finite state machine error",
+            Self::Cease => "cease",
+            Self::RouteRefresh => "ROUTE-REFRESH message error",
+            Self::SendHoldTimerExpired => "send hold timer expired",
+            Self::Unknown(code) => return write!(f, "error code {code}"),
+        })
+    }
+}
+
+/// In words: `cease: administrative shutdown: "maintenance until 14:00"`. Control characters in the text are escaped.
+impl fmt::Display for Notification {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.code)?;
+        match self.subcode_name() {
+            Some(name) => write!(f, ": {name}")?,
+            None if self.subcode != 0 => write!(f, ": subcode {}", self.subcode)?,
+            None => {}
+        }
+        if let Some(text) = self.shutdown_text() {
+            write!(f, ": {text:?}")?;
+        }
+        // One level: a neighbour could nest thousands.
+        if let Some(reason) = self.hard_reset_reason() {
+            write!(f, ": {}", reason.code)?;
+            if let Some(name) = reason.subcode_name() {
+                write!(f, ": {name}")?;
+            }
+        }
+        Ok(())
     }
 }

@@ -2,7 +2,11 @@
 
 use std::net::Ipv4Addr;
 
-use super::{AddPathFamily, AddPathMode, Capability, Family, GracefulRestart};
+use bytes::{BufMut, BytesMut};
+
+use super::{
+    AddPathFamily, AddPathMode, Capability, EncodeError, Family, GracefulRestart, OpenError, reader::Reader,
+};
 
 /// The AS number that stands for one of more than two octets (RFC 6793 §9).
 pub const AS_TRANS: u16 = 23_456;
@@ -115,4 +119,85 @@ impl Open {
             _ => false,
         })
     }
+
+    /// Reads a body.
+    pub(crate) fn decode(body: &[u8]) -> Result<Self, OpenError> {
+        let mut reader = Reader(body);
+        let version = reader.u8().ok_or(OpenError::Malformed)?;
+        if version != 4 {
+            return Err(OpenError::UnsupportedVersion { version });
+        }
+        let asn = reader.u16().ok_or(OpenError::Malformed)?;
+        let hold_time = reader.u16().ok_or(OpenError::Malformed)?;
+        let router_id = Ipv4Addr::from(reader.array::<4>().ok_or(OpenError::Malformed)?);
+        let capabilities = parameters(reader)?;
+        let open = Self { version, asn, hold_time, router_id, capabilities };
+        if asn == 0 || open.capability_asn() == Some(0) {
+            return Err(OpenError::AsnZero);
+        }
+        if router_id.is_unspecified() {
+            return Err(OpenError::RouterIdZero);
+        }
+        if matches!(hold_time, 1 | 2) {
+            return Err(OpenError::UnacceptableHoldTime { seconds: hold_time });
+        }
+        Ok(open)
+    }
+
+    /// Appends the body: all capabilities in one optional parameter.
+    pub(crate) fn write(&self, out: &mut BytesMut) -> Result<(), EncodeError> {
+        let mut capabilities = BytesMut::new();
+        for capability in &self.capabilities {
+            capability.write(&mut capabilities)?;
+        }
+        out.put_u8(self.version);
+        out.put_u16(self.asn);
+        out.put_u16(self.hold_time);
+        out.put_slice(&self.router_id.octets());
+        if capabilities.is_empty() {
+            out.put_u8(0);
+            return Ok(());
+        }
+        let length = capabilities.len();
+        let too_long = EncodeError::CapabilitiesTooLong { length };
+        // A parameter has 255 octets at most, and so have all parameters together with their headers of two.
+        let inner = u8::try_from(length).ok().filter(|inner| *inner <= u8::MAX - 2).ok_or(too_long)?;
+        out.put_slice(&[inner + 2, CAPABILITIES, inner]);
+        out.put_slice(&capabilities);
+        Ok(())
+    }
+}
+
+/// The optional parameter of capabilities (RFC 5492 §4).
+const CAPABILITIES: u8 = 2;
+
+/// Reads the optional parameters, in their short form or that of RFC 9072.
+fn parameters(mut reader: Reader<'_>) -> Result<Vec<Capability>, OpenError> {
+    let length = reader.u8().ok_or(OpenError::Malformed)?;
+    let extended = length != 0 && reader.0.first() == Some(&u8::MAX);
+    let declared = if extended {
+        reader.u8().ok_or(OpenError::Malformed)?;
+        usize::from(reader.u16().ok_or(OpenError::Malformed)?)
+    } else {
+        usize::from(length)
+    };
+    if declared != reader.0.len() {
+        return Err(OpenError::Malformed);
+    }
+    let mut capabilities = Vec::new();
+    while !reader.is_empty() {
+        let kind = reader.u8().ok_or(OpenError::Malformed)?;
+        let value = if extended { reader.counted_u16() } else { reader.counted_u8() };
+        let value = value.ok_or(OpenError::Malformed)?;
+        if kind != CAPABILITIES {
+            return Err(OpenError::UnsupportedParameter { kind });
+        }
+        let mut list = Reader(value);
+        while !list.is_empty() {
+            let code = list.u8().ok_or(OpenError::Malformed)?;
+            let value = list.counted_u8().ok_or(OpenError::Malformed)?;
+            capabilities.push(Capability::decode(code, value));
+        }
+    }
+    Ok(capabilities)
 }
