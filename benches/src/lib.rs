@@ -26,6 +26,7 @@
 //! # anyhow::Ok(())
 //! ```
 
+pub mod bgp_codec;
 mod machine;
 mod report;
 pub mod suites;

@@ -1,6 +1,6 @@
 //! The suites: what `cargo xtask bench SUITE` can run.
 
-use crate::{Options, Report};
+use crate::{Options, Report, bgp_codec};
 
 /// A named function that measures.
 #[derive(Debug, Clone, Copy)]
@@ -34,7 +34,7 @@ pub fn all() -> &'static [Suite] {
         Suite {
             name: "bgp",
             about: "UPDATE codec beside rustbgpd-wire and NetGauze, originating 100,000 routes beside BIRD",
-            parts: &[],
+            parts: &[Part { name: "codec", run: bgp_codec::run }],
         },
     ]
 }

@@ -118,7 +118,8 @@ impl AsPath {
                 segment.asns.splice(0..0, added);
             }
             _ => {
-                self.segments.insert(0, AsPathSegment { kind: SegmentKind::Sequence, asns: added.collect() })
+                let asns = added.collect();
+                self.segments.insert(0, AsPathSegment { kind: SegmentKind::Sequence, asns });
             }
         }
     }

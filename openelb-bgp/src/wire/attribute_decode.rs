@@ -197,7 +197,7 @@ impl<'a> Decoder<'a> {
             }
             codes::AGGREGATOR => to.aggregator = Some(aggregator(value, self.cx.four_octet_as)?),
             codes::COMMUNITIES => {
-                to.communities = list(value, |octets| Community(u32::from_be_bytes(octets)))?
+                to.communities = list(value, |octets| Community(u32::from_be_bytes(octets)))?;
             }
             codes::ORIGINATOR_ID => to.originator_id = Some(fixed(value)?.into()),
             codes::CLUSTER_LIST => to.cluster_list = list(value, Ipv4Addr::from)?,

@@ -68,6 +68,10 @@ impl MessageKind {
 
 /// A BGP message.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "UPDATEs are most messages: a box would be an allocation for each"
+)]
 pub enum Message {
     /// The first message of each end.
     Open(Open),
