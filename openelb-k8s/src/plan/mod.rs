@@ -4,6 +4,7 @@
 //! shows that it is committed). Whoever executes them takes the results into the indexes and plans again, until
 //! nothing is left to write.
 
+pub mod allocation;
 pub mod announcement;
 pub mod status;
 

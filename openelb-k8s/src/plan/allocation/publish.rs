@@ -1,0 +1,279 @@
+//! Publishing on Services: one write each, with addresses, conditions, label and annotation; and taking all of it off
+//! a Service that is not ours any more.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::commit::Commits;
+use super::hint::{Hint, terms_digest};
+use super::outcome::{Decided, Placed};
+use super::state::State;
+use crate::index::ServiceView;
+use crate::index::services::Ingress;
+use crate::names::{annotation, condition, event, finalizer, label, reason};
+use crate::object::{Kind, ObjectRef};
+use crate::plan::status::{Wanted, merge_conditions};
+use crate::plan::{Event, Write};
+
+/// Condition types of Services that are ours.
+const CONDITIONS: [&str; 2] = [condition::ADDRESS_ASSIGNED, condition::REQUEST_HONOURED];
+
+/// Longest value of a label.
+const LABEL_LENGTH: usize = 63;
+
+/// Writes and what is to be told about them.
+#[derive(Default)]
+pub(super) struct Published {
+    pub(super) writes: Vec<Write>,
+    pub(super) events: Vec<Event>,
+}
+
+/// What is to be written on Services now.
+pub(super) fn writes(
+    state: &State<'_>,
+    decided: &Decided<'_>,
+    commits: &Commits<'_>,
+    now: Timestamp,
+) -> Published {
+    let mut published = Published::default();
+    for service in state.indexes.services.iter() {
+        let write = match decided.services.get(&service.key) {
+            Some(placed) => ours(state, placed, commits, now, &mut published.events),
+            None => not_ours(state, service, &mut published.events),
+        };
+        if !write.is_empty() {
+            published.writes.push(write);
+        }
+    }
+    published
+}
+
+fn target(service: &ServiceView) -> ObjectRef {
+    ObjectRef::namespaced(Kind::Service, &service.key)
+}
+
+fn ours(
+    state: &State<'_>,
+    placed: &Placed<'_>,
+    commits: &Commits<'_>,
+    now: Timestamp,
+    events: &mut Vec<Event>,
+) -> Write {
+    let service = placed.service;
+    let key = &service.key;
+    let wanted: Vec<IpAddr> = placed.outcome.addresses.clone();
+    let before = service.published();
+    let committed = |address: &IpAddr| state.is_committed(key, *address);
+    let next: Vec<IpAddr> = if wanted.iter().all(committed) {
+        wanted.clone()
+    } else {
+        let stays = |address: &IpAddr| {
+            wanted.contains(address) || (committed(address) && !commits.unpublish.contains(&(key, *address)))
+        };
+        before.iter().copied().filter(stays).collect()
+    };
+    let mut write = Write::new(target(service), &service.resource_version);
+    let changed = !is_published(&service.ingress, &next);
+    if changed {
+        let ingress: Vec<Value> =
+            next.iter().map(|address| json!({"ip": address.to_string(), "ipMode": "VIP"})).collect();
+        write = write.set(&["status", "loadBalancer", "ingress"], json!(ingress));
+        tell_addresses(placed, &before, &next, events);
+    }
+    if next != wanted {
+        // On the way: the rest is written together with the new address.
+        return write;
+    }
+    let legacy: Vec<&str> = service.legacy_finalizers().collect();
+    if !legacy.is_empty() {
+        write = write.finalizers(&without_legacy(service));
+    }
+    write = with_conditions(write, placed, now, events);
+    with_marks(write, placed, changed)
+}
+
+/// Label and annotation.
+fn with_marks(mut write: Write, placed: &Placed<'_>, changed: bool) -> Write {
+    let service = placed.service;
+    let outcome = &placed.outcome;
+    let Some(pool) = outcome.pools.first() else {
+        if service.assigned.is_some() {
+            write = write.annotation(annotation::ASSIGNED, None);
+        }
+        if service.pool_label.is_some() {
+            write = write.label(label::POOL, None);
+        }
+        return write;
+    };
+    let addresses: BTreeMap<IpAddr, String> =
+        outcome.addresses.iter().copied().zip(outcome.pools.iter().cloned()).collect();
+    let known = placed
+        .hint
+        .as_ref()
+        .filter(|hint| !changed && hint.addresses.keys().eq(addresses.keys()) && !hint.terms.is_empty());
+    // A record that moved between pools is no reason to write on the Service.
+    let pool = known
+        .and_then(|hint| outcome.addresses.first().and_then(|address| hint.addresses.get(address)))
+        .unwrap_or(pool);
+    let unseen = known.is_some_and(|hint| {
+        placed.reassigned && service.reassign.is_some() && hint.reassign != service.reassign
+    });
+    if known.is_none() || unseen {
+        let hint = Hint {
+            addresses,
+            requested_pools: service.requested_pools.clone(),
+            reassign: if placed.reassigned {
+                service.reassign.clone()
+            } else {
+                placed.hint.as_ref().and_then(|hint| hint.reassign.clone())
+            },
+            terms: terms_digest(service),
+        };
+        write = write.annotation(annotation::ASSIGNED, Some(&hint.text()));
+    }
+    let fits = is_label_value(pool);
+    if fits && service.pool_label.as_deref() != Some(pool) {
+        write = write.label(label::POOL, Some(pool));
+    } else if !fits && service.pool_label.is_some() {
+        write = write.label(label::POOL, None);
+    }
+    write
+}
+
+fn with_conditions(write: Write, placed: &Placed<'_>, now: Timestamp, events: &mut Vec<Event>) -> Write {
+    let (service, outcome) = (placed.service, &placed.outcome);
+    let wanted = [
+        Wanted::new(
+            condition::ADDRESS_ASSIGNED,
+            !outcome.addresses.is_empty(),
+            outcome.reason,
+            outcome.message.clone(),
+        ),
+        Wanted::new(
+            condition::REQUEST_HONOURED,
+            outcome.request_honoured,
+            outcome.request_reason,
+            outcome.request_message.clone(),
+        ),
+    ];
+    let merged = merge_conditions(&service.conditions, &CONDITIONS, &wanted, None, now);
+    if merged == service.conditions {
+        return write;
+    }
+    let told = service.conditions.iter().any(|c| {
+        c.type_ == condition::REQUEST_HONOURED && c.status == "False" && c.reason == outcome.request_reason
+    });
+    if !outcome.request_honoured && !told {
+        let invalid = outcome.request_reason == reason::INVALID_REQUEST;
+        events.push(Event {
+            regarding: target(service),
+            warning: true,
+            reason: if invalid { event::CONSTRUCT_REQUEST } else { event::ASSIGN_IP_FAILED },
+            message: format!("{}: {}", outcome.request_reason, outcome.request_message),
+        });
+    }
+    write.set(&["status", "conditions"], json!(merged))
+}
+
+fn tell_addresses(placed: &Placed<'_>, before: &[IpAddr], next: &[IpAddr], events: &mut Vec<Event>) {
+    let regarding = target(placed.service);
+    for address in before.iter().filter(|address| !next.contains(address)) {
+        events.push(Event {
+            regarding: regarding.clone(),
+            warning: false,
+            reason: event::RELEASE_IP,
+            message: format!("released {address}"),
+        });
+    }
+    let outcome = &placed.outcome;
+    for (address, pool) in outcome.addresses.iter().zip(&outcome.pools) {
+        if next.contains(address) && !before.contains(address) {
+            events.push(Event {
+                regarding: regarding.clone(),
+                warning: false,
+                reason: event::ASSIGN_IP,
+                message: format!("assigned {address} from Eip {pool}"),
+            });
+        }
+    }
+}
+
+/// Takes exactly what we put there off a Service that is not ours any more.
+fn not_ours(state: &State<'_>, service: &ServiceView, events: &mut Vec<Event>) -> Write {
+    let mut write = Write::new(target(service), &service.resource_version);
+    let mut put: BTreeSet<IpAddr> = state.records(&service.key).map(|(_, address)| address).collect();
+    if let Some(hint) = Hint::of(service) {
+        put.extend(hint.addresses.into_keys());
+    }
+    let is_ours = |ingress: &&Ingress| ingress.address.is_some_and(|address| put.contains(&address));
+    let conditions: Vec<_> =
+        service.conditions.iter().filter(|c| !CONDITIONS.contains(&c.type_.as_str())).cloned().collect();
+    let legacy = service.legacy_finalizers().next().is_some();
+    let published: Vec<IpAddr> = service.ingress.iter().filter(is_ours).filter_map(|i| i.address).collect();
+    let marked = service.assigned.is_some() || conditions.len() < service.conditions.len();
+    if published.is_empty() && !marked && !legacy && put.is_empty() {
+        return write;
+    }
+    if !published.is_empty() {
+        let rest: Vec<Value> =
+            service.ingress.iter().filter(|ingress| !is_ours(ingress)).map(ingress_value).collect();
+        write = write.set(&["status", "loadBalancer", "ingress"], json!(rest));
+        events.extend(published.iter().map(|address| Event {
+            regarding: target(service),
+            warning: false,
+            reason: event::RELEASE_IP,
+            message: format!("released {address}"),
+        }));
+    }
+    if conditions.len() < service.conditions.len() {
+        write = write.set(&["status", "conditions"], json!(conditions));
+    }
+    if service.assigned.is_some() {
+        write = write.annotation(annotation::ASSIGNED, None);
+    }
+    if service.pool_label.is_some() {
+        write = write.label(label::POOL, None);
+    }
+    if legacy {
+        write = write.finalizers(&without_legacy(service));
+    }
+    write
+}
+
+fn ingress_value(ingress: &Ingress) -> Value {
+    let mut value = json!({});
+    for (field, text) in
+        [("ip", &ingress.text), ("hostname", &ingress.hostname), ("ipMode", &ingress.ip_mode)]
+    {
+        if let (Value::Object(map), Some(text)) = (&mut value, text) {
+            map.insert(field.to_owned(), json!(text));
+        }
+    }
+    value
+}
+
+fn without_legacy(service: &ServiceView) -> Vec<String> {
+    let legacy = [finalizer::LEGACY_LB, finalizer::LEGACY_NODE_PROXY];
+    service.finalizers.iter().filter(|f| !legacy.contains(&f.as_str())).cloned().collect()
+}
+
+/// Does the status show exactly these addresses? API servers before 1.30 drop `ipMode`.
+fn is_published(ingress: &[Ingress], addresses: &[IpAddr]) -> bool {
+    ingress.len() == addresses.len()
+        && ingress.iter().zip(addresses).all(|(ingress, address)| {
+            ingress.address == Some(*address)
+                && ingress.hostname.is_none()
+                && ingress.ip_mode.as_deref().is_none_or(|mode| mode == "VIP")
+        })
+}
+
+fn is_label_value(text: &str) -> bool {
+    let ends_well = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());
+    text.len() <= LABEL_LENGTH
+        && ends_well(text.chars().next())
+        && ends_well(text.chars().next_back())
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+}
