@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use openelb_k8s::{
     index::Indexes,
-    plan::{Event, Write},
+    plan::{Event, Write, allocation},
 };
 
 /// Writes that are safe now, and what is to be told when they are done.
@@ -15,6 +15,6 @@ pub(crate) struct Decision {
 
 /// Decides about addresses.
 pub(crate) fn decide(indexes: &Indexes, now: Timestamp) -> Decision {
-    let _ = (indexes, now);
-    Decision::default()
+    let allocation = allocation::plan(indexes, now);
+    Decision { writes: allocation.writes, events: allocation.events }
 }
