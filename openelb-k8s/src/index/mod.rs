@@ -3,6 +3,7 @@
 //! Parsing happens here, once. A bad object becomes a view with a typed problem, which becomes a condition on that
 //! object; it never affects others.
 
+pub mod endpoints;
 pub mod nodes;
 pub mod peers;
 pub mod pools;
@@ -17,10 +18,11 @@ use crate::object::{Kind, Object, ObjectRef};
 use crate::problem::Problem;
 use crate::selector::Labels;
 
+pub use endpoints::Endpoints;
 pub use nodes::{NodeView, Nodes};
 pub use peers::{BgpConfView, PeerView, Peers};
 pub use pools::{EipView, PoolSpec, Pools};
-pub use services::{Endpoints, ServiceView, Services};
+pub use services::{ServiceView, Services};
 
 /// All indexes together: what the plans are computed from.
 #[derive(Clone, Debug, Default)]
