@@ -8,6 +8,9 @@ pub mod allocation;
 pub mod announcement;
 pub mod status;
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
