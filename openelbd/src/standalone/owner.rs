@@ -49,7 +49,10 @@ pub(super) struct Owner {
     events: EventLog,
     /// Every object that the indexes know.
     known: BTreeSet<ObjectRef>,
+    /// What cannot be read of the manifests.
     problems: BTreeSet<Problem>,
+    /// Objects that can be read, and whose spec cannot be used.
+    unusable: BTreeSet<ObjectRef>,
 
     /// Looks at the manifests that the store has not taken in yet; `true`: the first after a start of the source.
     passes: VecDeque<(Pass, bool)>,
@@ -100,6 +103,7 @@ impl Owner {
             events: EventLog::default(),
             known: BTreeSet::new(),
             problems: BTreeSet::new(),
+            unusable: BTreeSet::new(),
             passes: VecDeque::new(),
             next_pass_is_first: true,
             listed: false,
@@ -232,7 +236,7 @@ impl Owner {
             }
             for (reference, problem) in &pass.unreadable {
                 self.indexes.apply_unreadable(reference, problem);
-                self.undecided = true;
+                (self.undecided, self.unreported) = (true, true);
             }
             if !self.listed {
                 self.listed = true;
@@ -328,6 +332,7 @@ impl Owner {
                     (self.undecided, self.unannounced) = (true, true);
                 }
                 self.notes.apply(&object);
+                self.tell_spec_problems(&reference);
                 self.unreported |= reference.kind.is_ours();
                 self.known.insert(reference);
             }
@@ -337,9 +342,33 @@ impl Owner {
                 }
                 self.notes.delete(&reference);
                 self.events.forget(&reference);
+                self.unusable.remove(&reference);
                 self.known.remove(&reference);
             }
             StoreChange::Problem(problem) => self.tell_problem(&problem),
+        }
+    }
+
+    /// An object that can be read, and whose spec cannot be used, is named in the log as well as in its condition.
+    fn tell_spec_problems(&mut self, object: &ObjectRef) {
+        let problems = match object.kind {
+            Kind::Eip => self.indexes.pools.get(&object.name).map(|view| view.problems.as_slice()),
+            Kind::BgpPeer => self.indexes.peers.get(&object.name).map(|view| view.problems.as_slice()),
+            Kind::BgpConf => {
+                let conf = self.indexes.peers.confs().find(|view| view.name == object.name);
+                conf.map(|view| view.problems.as_slice())
+            }
+            _ => None,
+        };
+        let message = problems.map(plan::status::explain).unwrap_or_default();
+        if message.is_empty() {
+            self.unusable.remove(object);
+            if self.events.clear(object, condition::READY) {
+                tracing::info!(%object, "mended");
+            }
+        } else {
+            self.unusable.insert(object.clone());
+            self.event(EventType::Warning, object, condition::READY, reason::INVALID_SPEC, &message);
         }
     }
 
@@ -464,7 +493,7 @@ impl Owner {
             services,
             announced,
             desired,
-            manifest_problems: u64::try_from(self.problems.len()).unwrap_or(u64::MAX),
+            manifest_problems: u64::try_from(self.problems.len() + self.unusable.len()).unwrap_or(u64::MAX),
             ready: self.readiness.borrow().is_ready(),
         });
     }
