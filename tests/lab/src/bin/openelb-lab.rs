@@ -1,0 +1,77 @@
+//! What runs on the hosts of a lab: pods and clients.
+
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
+
+use clap::{Parser, Subcommand};
+use openelb_lab::{client, pod};
+
+#[derive(Parser)]
+#[command(name = "openelb-lab", about = "Pods and clients of the lab")]
+enum Arguments {
+    #[command(flatten)]
+    Role(Role),
+}
+
+#[derive(Subcommand)]
+enum Role {
+    /// Serve HTTP.
+    Pod {
+        /// Who it says it is.
+        name: String,
+        /// ADDRESS:PORT to listen on.
+        address: String,
+    },
+    /// Send HTTP requests.
+    Client {
+        /// ADDRESS:PORT of the service.
+        target: SocketAddr,
+        /// Requests in all.
+        #[arg(long, default_value_t = 1)]
+        count: usize,
+        /// Milliseconds between two; 0: as fast as they are answered, eight at a time.
+        #[arg(long, default_value_t = 0)]
+        interval_ms: u64,
+        /// Milliseconds to wait for a connection, and for an answer.
+        #[arg(long, default_value_t = 1000)]
+        timeout_ms: u64,
+        /// Stop when this file is there.
+        #[arg(long)]
+        stop: Option<PathBuf>,
+        /// Write what was seen to this file, as JSON; without it to standard output.
+        #[arg(long)]
+        figures: Option<PathBuf>,
+    },
+}
+
+fn main() -> ExitCode {
+    let Arguments::Role(role) = Arguments::parse();
+    let result = match role {
+        Role::Pod { name, address } => pod::serve(&name, &address),
+        Role::Client { target, count, interval_ms, timeout_ms, stop, figures } => {
+            let plan = client::Plan {
+                count,
+                interval: Duration::from_millis(interval_ms),
+                timeout: Duration::from_millis(timeout_ms),
+            };
+            let seen = client::run(target, plan, stop.as_deref());
+            serde_json::to_string_pretty(&seen).map_err(Into::into).and_then(|text| match figures {
+                Some(file) => {
+                    let new = file.with_extension("new");
+                    std::fs::write(&new, text)?;
+                    Ok(std::fs::rename(new, file)?)
+                }
+                None => {
+                    println!("{text}");
+                    Ok(())
+                }
+            })
+        }
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
