@@ -5,6 +5,7 @@
 
 mod bench;
 mod ci;
+mod demo;
 mod dist;
 mod fuzz;
 mod metadata;
@@ -27,6 +28,7 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    Demo(demo::Arguments),
     Test(test::Arguments),
     Ci(ci::Arguments),
     Bench(bench::Arguments),
@@ -38,6 +40,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().task {
+        Task::Demo(arguments) => demo::run(&arguments),
         Task::Bench(arguments) => bench::run(&arguments),
         Task::Ci(arguments) => ci::run(&arguments),
         Task::Soak(arguments) => soak::run(&arguments),

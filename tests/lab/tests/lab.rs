@@ -114,7 +114,7 @@ fn flows_spread_over_equal_routes_and_leave_a_node_that_is_cut_off() {
             "log stderr all;\nrouter id 192.168.50.1{n};\nprotocol device {{}}\n\
              protocol static {{ ipv4; route {address}/32 unreachable; }}\n\
              protocol bgp up {{ local 192.168.50.1{n} as 64501; neighbor 192.168.50.1 as 64512;\n\
-             connect delay time 1; hold time 3; ipv4 {{ import none; export all; next hop self; }}; }}\n"
+             connect delay time 1; connect retry time 2; error wait time 1, 2; hold time 3; ipv4 {{ import none; export all; next hop self; }}; }}\n"
         );
         nodes.push(Bird::start(&lab, &node(n), &configuration).unwrap());
     }
