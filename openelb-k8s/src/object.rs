@@ -73,8 +73,8 @@ macro_rules! kinds {
                 match self { $(Self::$kind(object) => &mut object.metadata,)* }
             }
 
-            fn typed(kind: Kind, value: Value) -> Result<Self, serde_json::Error> {
-                Ok(match kind { $(Kind::$kind => Self::$kind(Box::new(serde_json::from_value(value)?)),)* })
+            fn typed(kind: Kind, value: Value) -> Result<Self, Unreadable> {
+                Ok(match kind { $(Kind::$kind => Self::$kind(Box::new(serde_path_to_error::deserialize(value)?)),)* })
             }
 
             /// The object as JSON, as an API server would return it.
@@ -340,12 +340,16 @@ fn group(api_version: &str) -> &str {
     api_version.split_once('/').map_or("", |(group, _)| group)
 }
 
-/// What serde says is in words for programmers; the essence is in it.
-fn unreadable(error: &serde_json::Error) -> Problem {
-    Problem::error(
-        format!("cannot be read: {error}"),
-        "correct the value's type; openelbd crds prints every field",
-    )
+/// Where and why a document is not of its kind's form.
+type Unreadable = serde_path_to_error::Error<serde_json::Error>;
+
+fn unreadable(error: &Unreadable) -> Problem {
+    let remedy = "correct the value's type; openelbd crds prints every field";
+    let problem = Problem::error(format!("cannot be read: {}", error.inner()), remedy);
+    match error.path().to_string() {
+        path if path == "." => problem,
+        path => problem.at(path),
+    }
 }
 
 fn missing(path: &str, given: &Value, known: &Value, unknown: &mut Vec<String>) {

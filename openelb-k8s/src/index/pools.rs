@@ -107,6 +107,9 @@ pub struct EipView {
     pub force: Option<i64>,
     /// The validated spec, or the last good one; `None` if there never was one.
     pub spec: Option<Arc<PoolSpec>>,
+    /// What of a bad spec can be used, without addresses: how those that are in use go on being announced after a
+    /// restart, when no good version is known. `None` if the present spec is good.
+    pub remains: Option<Arc<PoolSpec>>,
     /// `spec` is of an earlier version, because the present one is bad.
     pub last_good: bool,
     /// What is wrong with the present spec; empty if nothing is.
@@ -263,10 +266,19 @@ impl EipView {
         let annotations: Labels = metadata.annotations.clone().unwrap_or_default();
         let status = eip.status.clone().unwrap_or_default();
         let (used, garbled_used) = parse_used(status.used.as_ref());
-        let (spec, problems) = match parse_spec(&eip.spec) {
-            Ok(spec) => (Some(Arc::new(spec)), Vec::new()),
-            Err(problems) => (None, problems),
-        };
+        let (read, problems) = read_spec(&eip.spec);
+        let (spec, remains) = if problems.is_empty() { (Some(read), None) } else { (None, Some(read)) };
+        let (spec, remains) = (
+            spec.map(Arc::new),
+            remains.map(|mut remains| {
+                // Nothing is announced on an interface that is not known.
+                if remains.interface.is_none() {
+                    remains.protocols.retain(|protocol| *protocol == Protocol::Bgp);
+                }
+                (remains.address, remains.exclude) = (RangeList::default(), RangeList::default());
+                Arc::new(remains)
+            }),
+        );
         Self {
             name: metadata.name.clone().unwrap_or_default(),
             uid: metadata.uid.clone().unwrap_or_default(),
@@ -282,12 +294,19 @@ impl EipView {
             force: annotations.get(annotation::FORCE).and_then(|v| v.trim().parse().ok()),
             annotations,
             spec,
+            remains,
             last_good: false,
             problems,
             status,
             used,
             garbled_used,
         }
+    }
+
+    /// How the pool's addresses are announced: by the spec, or by what remains of a bad one.
+    #[must_use]
+    pub fn announced_by(&self) -> Option<&Arc<PoolSpec>> {
+        self.spec.as_ref().or(self.remains.as_ref())
     }
 
     /// Can the pool give anything new? Not while it is deleted, disabled, or its present spec is bad after a restart.
@@ -341,6 +360,12 @@ fn parse_used(
 /// # Errors
 /// Everything that is wrong with it.
 pub fn parse_spec(spec: &EipSpec) -> Result<PoolSpec, Vec<SpecProblem>> {
+    let (parsed, problems) = read_spec(spec);
+    if problems.is_empty() { Ok(parsed) } else { Err(problems) }
+}
+
+/// Reads a spec; what is wrong is left out, and listed.
+fn read_spec(spec: &EipSpec) -> (PoolSpec, Vec<SpecProblem>) {
     let mut problems = Vec::new();
     let address = match spec.address.as_deref().map(str::trim) {
         None | Some("") => {
@@ -415,10 +440,7 @@ pub fn parse_spec(spec: &EipSpec) -> Result<PoolSpec, Vec<SpecProblem>> {
             "use at least 1, or disable",
         ));
     }
-    if !problems.is_empty() {
-        return Err(problems);
-    }
-    Ok(PoolSpec {
+    let parsed = PoolSpec {
         address,
         exclude,
         avoid_network_and_broadcast: spec.avoid_network_and_broadcast.unwrap_or(false),
@@ -435,7 +457,8 @@ pub fn parse_spec(spec: &EipSpec) -> Result<PoolSpec, Vec<SpecProblem>> {
         max_per_namespace: spec.max_per_namespace,
         node_selector,
         vip_group: spec.vip_group.clone().filter(|name| !name.is_empty()),
-    })
+    };
+    (parsed, problems)
 }
 
 const GRAMMAR: &str = "write addresses (192.0.2.1), CIDRs (192.0.2.0/24) and ranges (192.0.2.10-192.0.2.20), separated by commas";

@@ -49,7 +49,14 @@ fn addresses(indexes: &Indexes, settings: &Settings) -> BTreeMap<IpAddr, Announc
             }
         }
     }
-    let announce = |(address, published)| Some((address, announcement(indexes, settings, published)?));
+    // A single host without a Node document is a node all the same.
+    let alone = NodeView { name: settings.node_name.clone(), ready: true, ..NodeView::default() };
+    let mut nodes: Vec<&NodeView> = indexes.nodes.iter().collect();
+    if nodes.is_empty() && settings.standalone {
+        nodes.push(&alone);
+    }
+    let announce =
+        |(address, published)| Some((address, announcement(indexes, settings, &nodes, published)?));
     published.into_iter().filter_map(announce).collect()
 }
 
@@ -60,7 +67,7 @@ fn pool_of<'a>(
     address: IpAddr,
     service: &NamespacedName,
 ) -> Option<(&'a EipView, &'a Arc<PoolSpec>)> {
-    let usable = || indexes.pools.iter().filter_map(|pool| pool.spec.as_ref().map(|spec| (pool, spec)));
+    let usable = || indexes.pools.iter().filter_map(|pool| pool.announced_by().map(|spec| (pool, spec)));
     if let Some(found) = usable().find(|(pool, _)| pool.is_held_by(address, service)) {
         return Some(found);
     }
@@ -72,17 +79,24 @@ fn pool_of<'a>(
         .min_by_key(|(pool, _)| (pool.created, &pool.name))
 }
 
-fn announcement(indexes: &Indexes, settings: &Settings, published: Published<'_>) -> Option<Announcement> {
+fn announcement(
+    indexes: &Indexes,
+    settings: &Settings,
+    nodes: &[&NodeView],
+    published: Published<'_>,
+) -> Option<Announcement> {
     let Published { pool, spec, services } = published;
     if spec.protocols.is_empty() || pool.is_cni_duty() {
         return None;
     }
     let services: Vec<&ServiceView> = services.into_iter().filter(|service| !service.node_proxy).collect();
-    let nodes: Vec<&NodeView> = indexes
-        .nodes
+    let forwarding: Vec<Forwarding<'_>> =
+        services.iter().map(|service| Forwarding::of(service, indexes, settings)).collect();
+    let nodes: Vec<&NodeView> = nodes
         .iter()
+        .copied()
         .filter(|node| may_carry(node, spec, settings))
-        .filter(|node| services.iter().any(|service| forwards(indexes, settings, service, node)))
+        .filter(|node| forwarding.iter().any(|forwarding| forwarding.includes(node)))
         .collect();
     // NotReady removes nodes that are announced by others, never this one by itself, and not all of them.
     let ready: Vec<&NodeView> =
@@ -128,11 +142,29 @@ fn may_carry(node: &NodeView, spec: &PoolSpec, settings: &Settings) -> bool {
         && spec.node_selector.as_ref().is_none_or(|selector| selector.matches(&node.labels))
 }
 
-/// Would the node forward the Service's traffic?
-fn forwards(indexes: &Indexes, settings: &Settings, service: &ServiceView, node: &NodeView) -> bool {
-    match service.traffic_policy {
-        TrafficPolicy::Local => indexes.endpoints.nodes(&service.key).contains(node.name.as_str()),
-        TrafficPolicy::Cluster => !settings.withdraw_without_endpoints || indexes.endpoints.any(&service.key),
+/// Which nodes forward a Service's traffic.
+enum Forwarding<'a> {
+    All,
+    These(BTreeSet<&'a str>),
+}
+
+impl<'a> Forwarding<'a> {
+    fn of(service: &ServiceView, indexes: &'a Indexes, settings: &Settings) -> Self {
+        let endpoints = &indexes.endpoints;
+        match service.traffic_policy {
+            TrafficPolicy::Local => Self::These(endpoints.nodes(&service.key)),
+            TrafficPolicy::Cluster if settings.withdraw_without_endpoints && !endpoints.any(&service.key) => {
+                Self::These(BTreeSet::new())
+            }
+            TrafficPolicy::Cluster => Self::All,
+        }
+    }
+
+    fn includes(&self, node: &NodeView) -> bool {
+        match self {
+            Self::All => true,
+            Self::These(nodes) => nodes.contains(node.name.as_str()),
+        }
     }
 }
 

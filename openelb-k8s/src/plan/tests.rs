@@ -250,6 +250,35 @@ fn an_unhealthy_data_plane_takes_this_node_out() {
 }
 
 #[test]
+fn a_single_host_needs_no_node_document() {
+    let mut cluster = Cluster::new();
+    for node in ALL {
+        cluster.indexes.delete(&ObjectRef::cluster(Kind::Node, *node));
+    }
+    cluster.assert_carriers(&["node-1"], true);
+    cluster.settings.standalone = false;
+    assert_eq!(cluster.announced("192.0.2.1"), None);
+    // Where there are documents, a node without one is none.
+    let mut cluster = Cluster::new();
+    cluster.indexes.delete(&ObjectRef::cluster(Kind::Node, "node-1"));
+    cluster.assert_carriers(&["node-2", "node-3"], false);
+}
+
+#[test]
+fn an_address_in_use_outlives_a_bad_spec_and_a_restart() {
+    let mut cluster = Cluster::new();
+    let used = json!({"192.0.2.1": "ns/s"});
+    let bad = json!({"address": "nonsense", "protocol": "layer2", "interface": "eth0"});
+    cluster.indexes.delete(&ObjectRef::cluster(Kind::Eip, "pool"));
+    cluster.eip("pool", bad, used.clone());
+    let announcement = cluster.announced("192.0.2.1").unwrap();
+    assert_eq!(announcement.protocols, BTreeSet::from([Protocol::Layer2]));
+    cluster.indexes.delete(&ObjectRef::cluster(Kind::Eip, "pool"));
+    cluster.eip("pool", json!({"address": "192.0.2.0/24", "protocol": "layer2"}), used);
+    assert_eq!(cluster.announced("192.0.2.1"), None, "on no interface");
+}
+
+#[test]
 fn bgp_of_this_node() {
     let mut cluster = Cluster::new();
     cluster.bgp(json!({"as": 65001, "listenPort": 17900, "routerId": "10.0.0.2"}), json!({}));

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -79,8 +80,14 @@ pub struct Scan {
     pub unsettled: bool,
 }
 
-/// Enough of a file's metadata to see that it changed.
-type Fingerprint = (Option<SystemTime>, u64);
+/// Enough of a file's metadata to see that it changed: when its content and its metadata did, its size, its inode.
+type Fingerprint = (Option<SystemTime>, (i64, i64), u64, u64);
+
+fn fingerprint(path: &Path) -> Option<Fingerprint> {
+    let metadata = std::fs::metadata(path).ok()?;
+    let changed = (metadata.ctime(), metadata.ctime_nsec());
+    Some((metadata.modified().ok(), changed, metadata.len(), metadata.ino()))
+}
 
 #[derive(Debug, Default)]
 struct File {
@@ -206,7 +213,7 @@ impl Directory {
 impl File {
     /// Looks at the file; says whether it must be looked at again soon.
     fn look(&mut self, path: &Path, first: bool) -> bool {
-        let fingerprint = std::fs::metadata(path).ok().map(|m| (m.modified().ok(), m.len()));
+        let fingerprint = fingerprint(path);
         if fingerprint.is_some() && fingerprint == self.fingerprint && self.failure.is_none() {
             self.candidate = None;
             return false;
@@ -242,7 +249,7 @@ impl File {
     /// A file that was written a moment ago may be written again without a visible change of its metadata.
     fn remember(&mut self, fingerprint: Option<Fingerprint>) {
         let old = fingerprint
-            .and_then(|(modified, _)| modified)
+            .and_then(|(modified, ..)| modified)
             .and_then(|modified| modified.elapsed().ok())
             .is_some_and(|age| age.as_secs() >= 2);
         self.fingerprint = fingerprint.filter(|_| old);

@@ -32,7 +32,7 @@ struct Chunk<'a> {
 pub(super) fn parse_file(file: &Path, text: &str) -> ParsedFile {
     let mut parsed = ParsedFile::default();
     for chunk in split(text) {
-        let place = Place { file, document: chunk.document, line: chunk.line };
+        let place = Place { file, document: chunk.document, line: chunk.line, text: &chunk.text };
         match read(&chunk.text) {
             Ok(Value::Null) => {}
             Ok(value) => document(&place, value, &mut parsed),
@@ -103,14 +103,26 @@ struct Place<'a> {
     file: &'a Path,
     document: usize,
     line: usize,
+    text: &'a str,
 }
 
 impl Place<'_> {
     fn locate(&self, mut problem: Problem) -> Problem {
         problem.file = Some(self.file.to_path_buf());
         problem.document = Some(self.document);
-        problem.line = Some(self.line);
+        problem.line = Some(self.line + problem.field.as_deref().map_or(0, |field| self.offset(field)));
         problem
+    }
+
+    /// How many lines into the document a field stands: where its last name is first a key.
+    fn offset(&self, field: &str) -> usize {
+        let name = field.rsplit('.').next().unwrap_or_default();
+        let name = name.split('[').next().unwrap_or_default();
+        let is_key = |line: &str| {
+            let line = line.trim_start().trim_start_matches("- ").trim_start_matches('"');
+            line.strip_prefix(name).is_some_and(|rest| rest.starts_with([':', '"']))
+        };
+        self.text.lines().position(is_key).unwrap_or(0)
     }
 
     fn report(&self, problem: Problem, parsed: &mut ParsedFile) {
