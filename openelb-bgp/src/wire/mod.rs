@@ -31,6 +31,8 @@ mod open;
 mod reader;
 mod route_refresh;
 mod rules;
+#[cfg(test)]
+mod tests;
 mod update;
 
 pub use as_path::{AsPath, AsPathSegment, SegmentKind};
