@@ -159,7 +159,7 @@ impl Task {
             tokio::select! {
                 stop = &mut stopping => {
                     // Without a word from the owner: it is gone, and so is the program.
-                    let (how, until) = stop.unwrap_or((OnStop::Withdraw, Instant::now()));
+                    let (how, until) = stop.unwrap_or_else(|_| (OnStop::Withdraw, Instant::now()));
                     return self.stop(how, until).await;
                 }
                 wanted = self.wanted.changed() => {

@@ -162,7 +162,7 @@ impl Timers {
         Self {
             hold_time: spec.hold_time,
             keepalive: spec.keepalive,
-            connect_retry: spec.connect_retry.unwrap_or(Self::default().connect_retry),
+            connect_retry: spec.connect_retry.unwrap_or_else(|| Self::default().connect_retry),
         }
     }
 }

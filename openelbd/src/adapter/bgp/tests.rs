@@ -492,7 +492,7 @@ fn status_says_to_whom_an_address_is_advertised_or_why_not() {
 
     // Later, with nothing changed, `since` stays; the counters are not a change either.
     let later = now + Duration::from_secs(60);
-    let mut counted = peers.clone();
+    let mut counted = peers;
     counted.peers.values_mut().for_each(|peer| peer.counters.received.keepalive += 3);
     let second = status::status(&desired, &counted, &routes, &first, calendar, later);
     assert_eq!(second.addresses, first.addresses);
