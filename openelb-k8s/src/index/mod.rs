@@ -39,6 +39,8 @@ pub struct Indexes {
     pub peers: Peers,
     /// Labels of Namespaces.
     pub namespaces: Namespaces,
+    /// Objects whose present version cannot be read.
+    unreadable: BTreeMap<ObjectRef, SpecProblem>,
 }
 
 impl Indexes {
@@ -50,6 +52,16 @@ impl Indexes {
 
     /// Takes in a new version of an object. Says whether anything that a plan looks at changed.
     pub fn apply(&mut self, object: &Object) -> bool {
+        let changed = self.apply_readable(object);
+        if !self.unreadable.is_empty()
+            && let Some(problem) = self.unreadable.get(&object.reference()).cloned()
+        {
+            self.show(&object.reference(), &problem, true);
+        }
+        changed
+    }
+
+    fn apply_readable(&mut self, object: &Object) -> bool {
         match object {
             Object::Eip(eip) => self.pools.apply(eip),
             Object::Service(service) => self.services.apply(service),
@@ -84,13 +96,46 @@ impl Indexes {
         }
     }
 
-    /// A version of an object that could not even be read. What is known of the object stays in force; the problem
-    /// is shown on it.
-    pub fn apply_unreadable(&mut self, reference: &ObjectRef, problem: &Problem) {
-        match reference.kind {
-            Kind::Eip => self.pools.apply_unreadable(&reference.name, problem),
-            Kind::BgpPeer => self.peers.apply_unreadable_peer(&reference.name, problem),
-            _ => {}
+    /// The objects whose present version could not even be read: the whole set. What is known of them stays in
+    /// force, with the problem shown on them, until the set does not hold them any more. Says whether the set changed.
+    pub fn set_unreadable(&mut self, unreadable: &[(ObjectRef, Problem)]) -> bool {
+        let wanted: BTreeMap<ObjectRef, SpecProblem> = unreadable
+            .iter()
+            .map(|(reference, problem)| {
+                let field = problem.field.clone().unwrap_or_else(|| "spec".to_owned());
+                (reference.clone(), SpecProblem::new(field, problem.cause.clone(), problem.remedy.clone()))
+            })
+            .collect();
+        if wanted == self.unreadable {
+            return false;
+        }
+        for (reference, problem) in std::mem::take(&mut self.unreadable) {
+            self.show(&reference, &problem, false);
+        }
+        for (reference, problem) in &wanted {
+            self.show(reference, problem, true);
+        }
+        self.unreadable = wanted;
+        true
+    }
+
+    /// Puts a problem on the view of an object, or takes it off.
+    fn show(&mut self, reference: &ObjectRef, problem: &SpecProblem, shown: bool) {
+        let name = &reference.name;
+        let place = match reference.kind {
+            Kind::Eip => self.pools.problems_mut(name),
+            Kind::BgpPeer => self.peers.peer_problems_mut(name),
+            Kind::BgpConf => self.peers.conf_problems_mut(name),
+            Kind::Service => self.services.problems_mut(&reference.key()).map(|problems| (problems, None)),
+            _ => None,
+        };
+        let Some((problems, last_good)) = place else { return };
+        problems.retain(|known| known != problem);
+        if shown {
+            problems.push(problem.clone());
+        }
+        if let Some(last_good) = last_good {
+            *last_good = shown || *last_good && !problems.is_empty();
         }
     }
 }

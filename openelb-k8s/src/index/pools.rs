@@ -14,7 +14,6 @@ use crate::announce::Protocol;
 use crate::crd::{Eip, EipSpec, EipStatus};
 use crate::names::{annotation, label};
 use crate::object::NamespacedName;
-use crate::problem::Problem;
 use crate::selector::{Labels, Selector};
 
 /// Eips by name.
@@ -39,16 +38,10 @@ impl Pools {
         changed
     }
 
-    /// A version of an Eip that could not be read: what is known stays, with the problem.
-    pub fn apply_unreadable(&mut self, name: &str, problem: &Problem) {
-        if let Some(view) = self.pools.get_mut(name) {
-            view.problems = vec![SpecProblem::new(
-                problem.field.clone().unwrap_or_else(|| "spec".to_owned()),
-                problem.cause.clone(),
-                problem.remedy.clone(),
-            )];
-            view.last_good = view.spec.is_some();
-        }
+    /// The problems of an Eip, and whether its last good spec is in force.
+    pub(super) fn problems_mut(&mut self, name: &str) -> Option<(&mut Vec<SpecProblem>, Option<&mut bool>)> {
+        let view = self.pools.get_mut(name)?;
+        Some((&mut view.problems, view.spec.is_some().then_some(&mut view.last_good)))
     }
 
     /// Forgets an Eip.

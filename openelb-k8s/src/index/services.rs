@@ -50,6 +50,11 @@ impl Services {
         changed
     }
 
+    /// What of a Service's request cannot be understood.
+    pub(super) fn problems_mut(&mut self, key: &NamespacedName) -> Option<&mut Vec<SpecProblem>> {
+        self.services.get_mut(key).map(|view| &mut view.request_problems)
+    }
+
     /// Forgets a Service.
     pub fn delete(&mut self, key: &NamespacedName) -> bool {
         self.services.remove(key).is_some()

@@ -259,16 +259,20 @@ fn an_eip_that_becomes_bad_keeps_its_last_good_spec() {
     indexes.apply(&Object::Eip(other));
     let view = indexes.pools.get("other").unwrap();
     assert!(view.spec.is_none() && !view.gives() && !view.last_good);
-    // An unreadable version: the same.
+    // An unreadable version: the same, through further versions (our own status writes), until it is read again.
     indexes.apply(&good);
-    indexes.apply_unreadable(
-        &ObjectRef::cluster(Kind::Eip, "pool"),
-        &Problem::error("cannot be read", "correct it"),
-    );
+    let unreadable =
+        [(ObjectRef::cluster(Kind::Eip, "pool"), Problem::error("cannot be read", "correct it"))];
+    assert!(indexes.set_unreadable(&unreadable));
+    assert!(!indexes.set_unreadable(&unreadable), "the same again");
+    for _ in 0..2 {
+        let view = indexes.pools.get("pool").unwrap();
+        assert!(view.last_good && view.gives() && view.problems.len() == 1, "{view:?}");
+        indexes.apply(&good);
+    }
+    assert!(indexes.set_unreadable(&[]));
     let view = indexes.pools.get("pool").unwrap();
-    assert!(view.last_good && view.gives() && view.problems.len() == 1);
-    indexes.apply(&good);
-    assert_eq!(indexes.pools.get("pool").unwrap().problems, []);
+    assert!(!view.last_good && view.problems.is_empty());
     // Another Eip of the same name does not inherit.
     let mut bad = eip(json!({}), json!({}));
     bad.metadata.uid = Some("2".to_owned());
@@ -430,4 +434,22 @@ fn namespaces_have_their_name_as_label() {
     ));
     assert_eq!(name(&indexes), "ns");
     assert_eq!(indexes.namespaces.labels("ns")["a"], "b");
+}
+
+#[test]
+fn a_service_that_cannot_be_read_keeps_what_is_known_and_says_so() {
+    let mut indexes = Indexes::default();
+    let key = NamespacedName::new("ns", "s");
+    let service = object(json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "s", "namespace": "ns"},
+        "spec": {"type": "LoadBalancer", "loadBalancerIP": "192.0.2.1"},
+    }));
+    indexes.apply(&service);
+    let problem = Problem::error("cannot be read", "correct it").at("spec.ports[0].port");
+    indexes.set_unreadable(&[(service.reference(), problem)]);
+    let view = indexes.services.get(&key).unwrap();
+    assert_eq!(view.request_problems[0].field, "spec.ports[0].port");
+    assert_eq!(view.requested_addresses, [ip("192.0.2.1")]);
+    indexes.set_unreadable(&[]);
+    assert_eq!(indexes.services.get(&key).unwrap().request_problems, []);
 }

@@ -207,8 +207,7 @@ impl Owner {
                     self.apply_change(StoreChange::Delete(reference));
                 }
             }
-            for (reference, problem) in &pass.unreadable {
-                self.indexes.apply_unreadable(reference, problem);
+            if self.indexes.set_unreadable(&pass.unreadable) {
                 (self.undecided, self.unreported) = (true, true);
             }
             if !self.listed {

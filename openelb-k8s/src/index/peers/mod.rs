@@ -17,7 +17,6 @@ use crate::crd::bgp_peer::{Advertisement, BgpPeerStatus, PeerPolicies, PrefixLim
 use crate::crd::{BgpConf, BgpPeer};
 use crate::names::{DEFAULT_OBJECT, label};
 use crate::object::NamespacedName;
-use crate::problem::Problem;
 use crate::selector::{Labels, Selector};
 
 pub use parse::{WELL_KNOWN_COMMUNITIES, parse_conf, parse_peer};
@@ -59,16 +58,22 @@ impl Peers {
         changed
     }
 
-    /// A version of a BgpPeer that could not be read: what is known stays, with the problem.
-    pub fn apply_unreadable_peer(&mut self, name: &str, problem: &Problem) {
-        if let Some(view) = self.peers.get_mut(name) {
-            view.problems = vec![SpecProblem::new(
-                problem.field.clone().unwrap_or_else(|| "spec".to_owned()),
-                problem.cause.clone(),
-                problem.remedy.clone(),
-            )];
-            view.last_good = view.spec.is_some();
-        }
+    /// The problems of a BgpPeer, and whether its last good spec is in force.
+    pub(super) fn peer_problems_mut(
+        &mut self,
+        name: &str,
+    ) -> Option<(&mut Vec<SpecProblem>, Option<&mut bool>)> {
+        let view = self.peers.get_mut(name)?;
+        Some((&mut view.problems, view.spec.is_some().then_some(&mut view.last_good)))
+    }
+
+    /// The problems of a BgpConf, and whether its last good spec is in force.
+    pub(super) fn conf_problems_mut(
+        &mut self,
+        name: &str,
+    ) -> Option<(&mut Vec<SpecProblem>, Option<&mut bool>)> {
+        let view = self.confs.get_mut(name)?;
+        Some((&mut view.problems, view.spec.is_some().then_some(&mut view.last_good)))
     }
 
     /// Takes in a Secret.
