@@ -163,9 +163,19 @@ impl Owner {
         // Before the first pass the store is not what the manifests say.
         if self.listed {
             for change in changes {
-                self.apply_change(change);
+                self.apply_change(self.current(change));
             }
         }
+    }
+
+    /// The change as it is now: it waited in a channel, and we may have written the object since.
+    fn current(&self, change: StoreChange) -> StoreChange {
+        let reference = match change {
+            StoreChange::Apply(object) => object.reference(),
+            StoreChange::Delete(reference) => reference,
+            StoreChange::Problem(_) => return change,
+        };
+        self.store.get(&reference).map_or(StoreChange::Delete(reference), StoreChange::Apply)
     }
 
     /// Does what is due, for a bounded time.

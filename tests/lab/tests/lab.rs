@@ -90,9 +90,12 @@ fn nothing_is_left_when_the_owner_of_a_lab_is_killed() {
         .env("OPENELB_LAB_OWNER", &marker)
         .spawn()
         .unwrap();
-    let started = eventually("the lab of the child", Duration::from_secs(20), || {
-        Ok((alive(&marker) > 0).then_some(()))
-    });
+    let started =
+        eventually(
+            "the lab of the child",
+            Duration::from_secs(20),
+            || Ok((alive(&marker) > 0).then_some(())),
+        );
     owner.kill().unwrap(); // SIGKILL: it cannot clean up
     owner.wait().unwrap();
     started.unwrap();

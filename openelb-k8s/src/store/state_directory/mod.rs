@@ -52,6 +52,8 @@ struct State {
     entries: BTreeMap<ObjectRef, Entry>,
     /// The highest `resourceVersion` that was seen or given.
     version: u64,
+    /// What a writer found changed by another process and nobody was told of yet.
+    untold: BTreeSet<ObjectRef>,
 }
 
 #[derive(Debug)]
@@ -139,6 +141,7 @@ impl StateDirectory {
                 changes.push(change);
             }
         }
+        transaction.tell(|change| changes.push(change));
         Ok(changes)
     }
 
@@ -211,7 +214,8 @@ impl StateDirectory {
     fn is_unchanged(&self) -> bool {
         let state = self.state();
         file::list(&self.inner.path).is_ok_and(|files| {
-            files.len() == state.entries.len()
+            state.untold.is_empty()
+                && files.len() == state.entries.len()
                 && files.iter().all(|(reference, path)| {
                     state
                         .entries

@@ -465,3 +465,22 @@ fn killed_writers_lose_nothing_and_give_nothing_twice() {
     holders.dedup();
     assert_eq!(holders.len(), used.len(), "a holder committed twice");
 }
+
+/// Instances that share manifests do the same at the same time; the second one changes nothing, and must still be told.
+#[test]
+fn a_pass_tells_what_another_instance_was_first_to_do() {
+    let fixture = Fixture::new();
+    let (other, _) = StateDirectory::open(fixture.directory.path()).unwrap();
+    assert_eq!(other.take_in(&pass(&[service("a")]), true, now()).unwrap().len(), 1);
+    let changes = fixture.take_in(&[service("a")]);
+    assert!(
+        matches!(&changes[..], [StoreChange::Apply(object)] if object.reference() == service_ref("a")),
+        "{changes:?}"
+    );
+    assert_eq!(fixture.store.look().unwrap(), []);
+
+    let gone = Pass { deleted: vec![service_ref("a")], complete: true, ..Pass::default() };
+    other.take_in(&gone, false, now()).unwrap();
+    assert_eq!(fixture.store.take_in(&gone, false, now()).unwrap(), [StoreChange::Delete(service_ref("a"))]);
+    assert_eq!(fixture.store.look().unwrap(), []);
+}

@@ -39,15 +39,27 @@ impl Transaction<'_> {
         match file::read(&path, reference) {
             Read::Object(object, fingerprint) => {
                 self.insert(*object, fingerprint);
+                self.state.untold.insert(reference.clone());
             }
             Read::Gone => {
                 self.state.entries.remove(reference);
+                self.state.untold.insert(reference.clone());
             }
             // What this process still knows replaces it with the write that follows.
             Read::Garbled(_) => file::set_aside(&path)?,
             Read::Failed(error) => return Err(error),
         }
         Ok(())
+    }
+
+    /// Reports, as it is now, what [`refresh`](Self::refresh) found changed: the next look would find it known.
+    pub(super) fn tell(&mut self, mut report: impl FnMut(StoreChange)) {
+        for reference in std::mem::take(&mut self.state.untold) {
+            report(match self.state.entries.get(&reference) {
+                Some(entry) => StoreChange::Apply(entry.object.clone()),
+                None => StoreChange::Delete(reference),
+            });
+        }
     }
 
     fn insert(&mut self, object: Object, fingerprint: Fingerprint) {
@@ -98,6 +110,7 @@ impl Transaction<'_> {
                 report(StoreChange::Delete(reference));
             }
         }
+        self.tell(report);
         Ok(())
     }
 
