@@ -200,22 +200,33 @@ fn fill(
     Ok(count)
 }
 
-/// Writes each NLRI in its longest form, and goes on after what belongs to it: no branch depends on a length.
+/// Writes each NLRI in its longest form, and goes on after what belongs to it.
 #[inline]
 fn fill_ipv4<const N: usize>(
     area: &mut [u8],
     nlri: &mut impl Iterator<Item = Nlri>,
     longest: impl Fn([u8; 4], [u8; 4], u8) -> [u8; N],
 ) -> Option<(usize, usize)> {
-    let (mut at, mut count) = (0, 0);
-    while let Some(to) = area.get_mut(at..).and_then(<[u8]>::first_chunk_mut::<N>) {
+    let room = area.len();
+    let mut rest = area;
+    let mut count = 0;
+    while let Some(to) = rest.first_chunk_mut::<N>() {
         let Some(Nlri { path_id, prefix }) = nlri.next() else { break };
         let Prefix::V4(prefix) = prefix else { return None };
-        *to = longest(path_id.to_be_bytes(), prefix.address().octets(), prefix.len());
-        at += N - 4 + octets(prefix.len());
+        let length = prefix.len();
+        *to = longest(path_id.to_be_bytes(), prefix.address().octets(), length);
+        // A host route's step is a constant: the next one need not wait for it.
+        let used = if length == 32 { N } else { shorter(N, length) };
+        rest = rest.get_mut(used..)?;
         count += 1;
     }
-    Some((count, at))
+    Some((count, room - rest.len()))
+}
+
+/// How far to go on after a prefix that is no host route. A call, so that the usual way is a predicted branch.
+#[inline(never)]
+const fn shorter(longest: usize, length: u8) -> usize {
+    longest.saturating_sub(4) + octets(length)
 }
 
 #[inline]
