@@ -25,6 +25,10 @@ type Unit = u32;
 const STALE: AttributesId = u32::MAX;
 /// How many fresh changes are looked at together.
 const FRESH_BATCH: usize = 512;
+/// Destinations that are looked at before the first of all routes go out.
+const FIRST_SWEEP: u32 = 8 * 1024;
+/// Destinations that are looked at together after that: enough that equal attributes meet, and below a millisecond or two.
+const SWEEP: u32 = 128 * 1024;
 /// Out-of-date queue entries that are tolerated before the queues are made anew.
 const SLACK: usize = 4096;
 
@@ -210,6 +214,8 @@ impl Queues {
 pub(crate) struct AdjOut {
     state: State,
     queues: Queues,
+    /// While all routes are looked at: which destination is next.
+    sweep: Option<DestinationId>,
 }
 
 impl AdjOut {
@@ -227,6 +233,7 @@ impl AdjOut {
                 count: 0,
             },
             queues: Queues::default(),
+            sweep: None,
         }
     }
 
@@ -235,7 +242,7 @@ impl AdjOut {
         self.state.count
     }
 
-    /// How many changes wait.
+    /// How many changes are known to wait.
     pub(crate) fn pending(&self) -> usize {
         self.state.pending
     }
@@ -310,8 +317,16 @@ impl AdjOut {
                 self.state.record(unit, STALE, table, store);
             }
         }
-        let all: Vec<DestinationId> = table.ids().collect();
-        for destination in all {
+        self.sweep = Some(0);
+    }
+
+    /// Looks at some more of all destinations.
+    fn advance_sweep(&mut self, table: &Table, store: &AttributeStore) {
+        let Some(from) = self.sweep else { return };
+        let to = from + if from == 0 { FIRST_SWEEP } else { SWEEP };
+        let end = table.destination_slots();
+        self.sweep = (to < end).then_some(to);
+        for destination in from..to.min(end) {
             self.reconcile(destination, Urgency::Bulk, table, store);
         }
     }
@@ -341,15 +356,21 @@ impl AdjOut {
 
     /// Whether nothing waits.
     pub(crate) fn is_idle(&self) -> bool {
-        self.state.pending == 0
+        self.state.pending == 0 && self.sweep.is_none()
     }
 
     /// Writes changes into `packer` until it is full or none are left.
     pub(crate) fn pull(&mut self, packer: &mut Packer<'_>, table: &mut Table, store: &mut AttributeStore) {
         self.pull_fresh(packer, table, store);
         while !packer.is_full() {
-            let Some(&id) = self.queues.order.front() else { break };
-            let Self { state, queues } = self;
+            let Some(&id) = self.queues.order.front() else {
+                if self.sweep.is_none() {
+                    break;
+                }
+                self.advance_sweep(table, store);
+                continue;
+            };
+            let Self { state, queues, .. } = self;
             if let Some(group) = queues.groups.get_mut(&id) {
                 packer.begin(store.get(id), &state.egress);
                 while !packer.is_full()
@@ -376,7 +397,7 @@ impl AdjOut {
     }
 
     fn pull_fresh(&mut self, packer: &mut Packer<'_>, table: &mut Table, store: &mut AttributeStore) {
-        let Self { state, queues } = self;
+        let Self { state, queues, .. } = self;
         let batch = queues.fresh.len().min(FRESH_BATCH);
         if batch == 0 {
             return;

@@ -160,6 +160,11 @@ impl Table {
         Chain { table: self, next: self.destination(id).map_or(END, |destination| destination.head) }
     }
 
+    /// One more than the highest destination; those that are not in use have no path, and nobody was told of them.
+    pub(crate) fn destination_slots(&self) -> DestinationId {
+        u32::try_from(self.destinations.len()).unwrap_or(END)
+    }
+
     /// Every destination in use.
     pub(crate) fn ids(&self) -> impl Iterator<Item = DestinationId> + '_ {
         self.index.iter().flat_map(|shard| shard.iter().copied())

@@ -285,7 +285,7 @@ fn many_prefixes_of_one_set_share_a_message() {
     let mut packer = Packer::new(&mut bytes, usize::MAX, 4096, &egress(false));
     neighbour.adj_out.pull(&mut packer, &mut table, &mut store);
     let messages = packer.messages();
-    assert!(messages <= 10_000_u64.div_ceil(780), "{messages} messages for 10,000 prefixes");
+    assert!(messages <= 10_000_u64.div_ceil(780) + 1, "{messages} messages for 10,000 prefixes");
 }
 
 #[test]

@@ -10,6 +10,8 @@ mod session;
 #[expect(clippy::module_inception, reason = "the machine, beside the values that go in and out")]
 mod speaker;
 mod stats;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use config::index_peers;
 pub use config::{

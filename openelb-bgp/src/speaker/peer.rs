@@ -250,6 +250,9 @@ impl Peer {
                 });
             }
             fsm::Output::Send { direction, bytes } => {
+                if !self.link(direction).live {
+                    return None; // closed by the neighbour meanwhile
+                }
                 count(&mut self.counters.sent, &bytes);
                 self.counters.sent.bytes += bytes.len() as u64;
                 self.link(direction).in_flight += bytes.len();

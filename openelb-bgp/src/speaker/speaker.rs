@@ -64,7 +64,7 @@ pub struct Speaker {
     config: SpeakerConfig,
     rib: Rib,
     sources: Sources,
-    peers: BTreeMap<PeerId, Peer>,
+    pub(super) peers: BTreeMap<PeerId, Peer>,
     by_name: BTreeMap<PeerName, PeerId>,
     by_address: HashMap<(IpAddr, u32), PeerId>,
     next_peer: u64,
