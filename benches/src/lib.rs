@@ -27,6 +27,7 @@
 //! ```
 
 pub mod bgp_codec;
+pub mod bgp_originate;
 mod machine;
 mod report;
 pub mod suites;

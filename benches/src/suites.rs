@@ -1,6 +1,6 @@
 //! The suites: what `cargo xtask bench SUITE` can run.
 
-use crate::{Options, Report, bgp_codec};
+use crate::{Options, Report, bgp_codec, bgp_originate};
 
 /// A named function that measures.
 #[derive(Debug, Clone, Copy)]
@@ -34,7 +34,10 @@ pub fn all() -> &'static [Suite] {
         Suite {
             name: "bgp",
             about: "UPDATE codec beside rustbgpd-wire and NetGauze, originating 100,000 routes beside BIRD",
-            parts: &[Part { name: "codec", run: bgp_codec::run }],
+            parts: &[
+                Part { name: "codec", run: bgp_codec::run },
+                Part { name: "originate", run: bgp_originate::run },
+            ],
         },
     ]
 }
