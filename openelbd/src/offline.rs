@@ -1,7 +1,7 @@
 //! What `standalone` would decide, without a disk to write to: objects in memory, writes applied to them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
@@ -13,6 +13,7 @@ use openelb_k8s::{
     names::{annotation, label},
     object::{Kind, Object, ObjectRef},
     plan::{Write, merge_patch},
+    problem::{Problem, Severity},
     source::manifests::Loaded,
 };
 
@@ -46,6 +47,17 @@ impl World {
             }
             let before = stored.remove(&reference);
             world.objects.insert(reference, merge(&document.object, before, now));
+        }
+        // A document that cannot be used holds its object; one that cannot be attributed may hold any.
+        let attributed = |problem: &Problem| problem.severity != Severity::Error || problem.object.is_some();
+        let complete = loaded.problems.iter().all(attributed);
+        let held: BTreeSet<&ObjectRef> = loaded.unreadable.iter().map(|(reference, _)| reference).collect();
+        let kept: Vec<ObjectRef> =
+            stored.keys().filter(|reference| !complete || held.contains(reference)).cloned().collect();
+        for reference in kept {
+            if let Some(object) = stored.remove(&reference) {
+                world.objects.entry(reference).or_insert(object);
+            }
         }
         // What no manifest holds any more is deleted: Services at once, an Eip when its last address is released.
         let in_use =
