@@ -137,6 +137,9 @@ fn a_document_of_the_wrong_type_keeps_the_last_good_version_and_its_condition() 
     ready("False");
     basic(&site);
     ready("True");
+    eventually("no problem in the metrics", || {
+        (daemon.metric("openelb_manifest_problems")? == 0.0).then_some(())
+    });
 }
 
 #[test]

@@ -219,6 +219,9 @@ impl Owner {
             }
             if self.indexes.set_unreadable(&pass.unreadable) {
                 (self.undecided, self.unreported) = (true, true);
+                for reference in self.unusable.clone() {
+                    self.tell_spec_problems(&reference);
+                }
             }
             if !self.listed {
                 self.listed = true;
