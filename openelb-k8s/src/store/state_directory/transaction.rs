@@ -80,9 +80,9 @@ impl Transaction<'_> {
             match file::read(path, reference) {
                 Read::Object(object, fingerprint) => {
                     let changed = known.is_none_or(|entry| entry.object != *object);
-                    self.insert((*object).clone(), fingerprint);
+                    self.insert(*object, fingerprint);
                     if changed {
-                        report(StoreChange::Apply(*object));
+                        self.state.untold.insert(reference.clone());
                     }
                 }
                 Read::Gone => {}
@@ -107,7 +107,7 @@ impl Transaction<'_> {
                 && file::fingerprint(&file::path(self.root, &reference)?).is_none()
             {
                 self.state.entries.remove(&reference);
-                report(StoreChange::Delete(reference));
+                self.state.untold.insert(reference);
             }
         }
         self.tell(report);
