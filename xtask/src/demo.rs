@@ -24,6 +24,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
+    system::require_root("cargo xtask demo")?;
     system::require("cargo xtask demo", system::LAB)?;
     shell::run(shell::cargo().args([
         "build",
@@ -32,7 +33,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
         "--package",
         "openelb-lab",
         "--bins",
-    ]))?;
+    ]))
+    .context("OpenELB does not build: the compiler says why above; it needs Rust 1.95 or newer (rustc --version)")?;
     let options = demo::Options {
         openelbd: openelb_lab::binary("openelbd")?,
         manifests: shell::root().join("examples/demo"),
@@ -44,5 +46,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
         std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
         println!("The figures are in {}.", file.display());
     }
-    Ok(u8::from(!report.all_held()))
+    if report.all_held() {
+        return Ok(0);
+    }
+    println!("Not every step held; each one that did not says why above.");
+    println!(
+        "Run it again with --keep to look at what is running. Other load on this machine makes it slow."
+    );
+    Ok(1)
 }
