@@ -161,7 +161,8 @@ fn run_case(case: &Case, timeout: Duration) -> Done {
         lines.push(line.to_owned());
         Line::Noise
     });
-    let (totals, _) = libtest::sum(lines.iter().map(String::as_str));
+    // A test may run itself again in a namespace: the last result is its own.
+    let totals = lines.iter().rev().find_map(|line| libtest::result_line(line)).unwrap_or_default();
     let wrong = match end {
         Ok(End::Exited(status)) if status.success() && totals.passed == 1 => None,
         Ok(End::Exited(status)) if status.success() => Some("ended without a result".to_owned()),
@@ -237,6 +238,7 @@ mod tests {
 ok="test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 3 filtered out; finished in 0.00s"
 case "$2" in
     good) echo "$ok" ;;
+    again) echo "running 1 test"; echo "$ok"; echo "ok"; echo "$ok" ;;
     wrong) echo "left: 1, right: 2"
         echo "test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 3 filtered out; finished in 0.00s"
         exit 101 ;;
@@ -266,6 +268,7 @@ esac
         let directory = tempfile::tempdir().unwrap();
         for (name, passed, said) in [
             ("good", 1, ""),
+            ("again", 1, ""),
             ("wrong", 0, "left: 1, right: 2"),
             ("gone", 0, "ended without a result"),
             ("abort", 0, "ended without a result (signal: 6 (SIGABRT)"),
