@@ -111,7 +111,7 @@ pub(super) fn read(path: &Path, reference: &ObjectRef) -> Read {
     }
 }
 
-/// Writes beside the place, flushes, renames, flushes the directory.
+/// Writes beside the place, flushes, renames. The name is on the disk only after [`sync`] of the directory.
 pub(super) fn write(path: &Path, object: &Object) -> Result<Fingerprint, StoreError> {
     static SERIAL: AtomicU64 = AtomicU64::new(0);
     let invalid = |cause: String| StoreError::Invalid { object: object.reference(), cause };
@@ -126,8 +126,7 @@ pub(super) fn write(path: &Path, object: &Object) -> Result<Fingerprint, StoreEr
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         drop(file);
-        fs::rename(&temporary, path)?;
-        fs::File::open(directory)?.sync_all()
+        fs::rename(&temporary, path)
     })();
     if let Err(source) = result {
         // Best effort: it is also removed at the next start.
@@ -139,10 +138,13 @@ pub(super) fn write(path: &Path, object: &Object) -> Result<Fingerprint, StoreEr
 
 pub(super) fn remove(path: &Path) -> Result<(), StoreError> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_error(path, error)),
-        _ => {}
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error(path, error)),
+        _ => Ok(()),
     }
-    let directory = path.parent().unwrap_or_else(|| Path::new("."));
+}
+
+/// Flushes the names in a directory.
+pub(super) fn sync(directory: &Path) -> Result<(), StoreError> {
     fs::File::open(directory).and_then(|d| d.sync_all()).map_err(|source| io_error(directory, source))
 }
 

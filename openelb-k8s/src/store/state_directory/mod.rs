@@ -142,6 +142,7 @@ impl StateDirectory {
             }
         }
         transaction.tell(|change| changes.push(change));
+        transaction.finish()?;
         Ok(changes)
     }
 
@@ -207,7 +208,9 @@ impl StateDirectory {
             return Ok(Vec::new());
         }
         let mut changes = Vec::new();
-        self.begin()?.look(|change| changes.push(change))?;
+        let mut transaction = self.begin()?;
+        transaction.look(|change| changes.push(change))?;
+        transaction.finish()?;
         Ok(changes)
     }
 
@@ -254,11 +257,14 @@ impl StateDirectory {
                 Err(std::fs::TryLockError::Error(error)) => return Err(io(error)),
             }
         }
-        Ok(Transaction { root: &self.inner.path, state, _lock: lock })
+        Ok(Transaction { root: &self.inner.path, state, _lock: lock, unsynced: BTreeSet::new() })
     }
 
     fn commit(&self, write: &Write) -> Result<Option<Object>, StoreError> {
-        self.begin()?.write(write)
+        let mut transaction = self.begin()?;
+        let written = transaction.write(write)?;
+        transaction.finish()?;
+        Ok(written)
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a writer does while it holds both locks.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::MutexGuard;
 
 use jiff::Timestamp;
@@ -21,9 +21,30 @@ pub(super) struct Transaction<'a> {
     pub(super) root: &'a Path,
     pub(super) state: MutexGuard<'a, State>,
     pub(super) _lock: std::fs::File,
+    /// Directories whose names must still be flushed.
+    pub(super) unsynced: BTreeSet<PathBuf>,
 }
 
 impl Transaction<'_> {
+    /// Flushes what was written: only then it may be told of.
+    pub(super) fn finish(self) -> Result<(), StoreError> {
+        self.unsynced.iter().try_for_each(|directory| file::sync(directory))
+    }
+
+    fn touched(&mut self, path: &Path) {
+        if let Some(directory) = path.parent() {
+            self.unsynced.insert(directory.to_path_buf());
+        }
+    }
+
+    fn remove(&mut self, reference: &ObjectRef) -> Result<(), StoreError> {
+        let path = file::path(self.root, reference)?;
+        file::remove(&path)?;
+        self.touched(&path);
+        self.state.entries.remove(reference);
+        Ok(())
+    }
+
     pub(super) fn references(&self) -> Vec<ObjectRef> {
         self.state.entries.keys().cloned().collect()
     }
@@ -122,6 +143,7 @@ impl Transaction<'_> {
         object.metadata_mut().resource_version = Some(version.to_string());
         let path = file::path(self.root, &object.reference())?;
         let fingerprint = file::write(&path, &object)?;
+        self.touched(&path);
         self.insert(object.clone(), fingerprint);
         Ok(object)
     }
@@ -150,8 +172,7 @@ impl Transaction<'_> {
         }
         let metadata = object.metadata();
         if metadata.deletion_timestamp.is_some() && metadata.finalizers.as_ref().is_none_or(Vec::is_empty) {
-            file::remove(&file::path(self.root, &write.target)?)?;
-            self.state.entries.remove(&write.target);
+            self.remove(&write.target)?;
             return Ok(None);
         }
         self.persist(object).map(Some)
@@ -229,8 +250,7 @@ impl Transaction<'_> {
             }
             return self.persist(object).map(|object| Some(StoreChange::Apply(object)));
         }
-        file::remove(&file::path(self.root, reference)?)?;
-        self.state.entries.remove(reference);
+        self.remove(reference)?;
         Ok(Some(StoreChange::Delete(reference.clone())))
     }
 }
