@@ -60,8 +60,12 @@ pub(crate) const LAB: &str = "openelb-lab";
 
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     let start = Instant::now();
-    if arguments.package.is_empty() || arguments.package.iter().any(|package| package == LAB) {
+    let chosen =
+        |name: &str| arguments.package.is_empty() || arguments.package.iter().any(|package| package == name);
+    if chosen(LAB) {
         system::require_root("cargo xtask test")?;
+    }
+    if chosen(LAB) || chosen("openelb-bgp") {
         system::require("cargo xtask test", system::LAB)?;
     }
     let binaries = cargo::build(&arguments.package)?;
