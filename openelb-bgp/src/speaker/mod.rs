@@ -6,6 +6,7 @@
 mod config;
 mod event;
 mod peer;
+mod scanner;
 mod session;
 #[expect(clippy::module_inception, reason = "the machine, beside the values that go in and out")]
 mod speaker;

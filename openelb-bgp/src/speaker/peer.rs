@@ -9,8 +9,9 @@ use std::{
 use super::{
     config::{PeerConfig, SpeakerConfig},
     event::{Accepted, ConnectionId, Event, Output, PeerId, Refusal},
+    scanner::Scanner,
     session::Session,
-    stats::{LastError, MessageCounters, PeerCounters, PeerStatus, SessionStatus},
+    stats::{LastError, PeerCounters, PeerStatus, SessionStatus},
 };
 use crate::{
     fsm::{self, ConnectionInfo, Direction, FamilyOffer, Fsm, FsmConfig, State},
@@ -33,6 +34,7 @@ struct Link {
     live: bool,
     /// Octets handed out and not yet written.
     in_flight: usize,
+    scanner: Scanner,
 }
 
 /// One neighbour.
@@ -152,7 +154,7 @@ impl Peer {
 
     fn open(&mut self, direction: Direction) {
         let link = self.link(direction);
-        *link = Link { generation: link.generation.wrapping_add(1), live: true, in_flight: 0 };
+        *link = Link { generation: link.generation.wrapping_add(1), live: true, ..Link::default() };
     }
 
     pub(super) fn handle_connected(&mut self, direction: Direction, info: ConnectionInfo, now: Instant) {
@@ -172,7 +174,9 @@ impl Peer {
     }
 
     pub(super) fn handle_bytes(&mut self, direction: Direction, bytes: &[u8], now: Instant) {
-        self.counters.received.bytes += bytes.len() as u64;
+        let [outgoing, incoming] = &mut self.links;
+        let link = if direction == Direction::Outgoing { outgoing } else { incoming };
+        link.scanner.count(bytes, &mut self.counters.received);
         self.fsm.handle_bytes(direction, bytes, now);
     }
 
@@ -253,8 +257,7 @@ impl Peer {
                 if !self.link(direction).live {
                     return None; // closed by the neighbour meanwhile
                 }
-                count(&mut self.counters.sent, &bytes);
-                self.counters.sent.bytes += bytes.len() as u64;
+                Scanner::default().count(&bytes, &mut self.counters.sent);
                 self.link(direction).in_flight += bytes.len();
                 return Some(Output::Send { connection: self.connection(direction), bytes });
             }
@@ -384,24 +387,6 @@ impl Peer {
             last_error: self.last_error.clone(),
             counters: self.counters,
         }
-    }
-}
-
-/// Counts the messages in `bytes`, which are whole.
-fn count(counters: &mut MessageCounters, mut bytes: &[u8]) {
-    while let Some((header, _)) = bytes.split_at_checked(19)
-        && let [.., high, low, kind] = header
-    {
-        match kind {
-            1 => counters.open += 1,
-            2 => counters.update += 1,
-            3 => counters.notification += 1,
-            4 => counters.keepalive += 1,
-            5 => counters.route_refresh += 1,
-            _ => {}
-        }
-        let length = usize::from(u16::from_be_bytes([*high, *low])).max(19);
-        bytes = bytes.get(length..).unwrap_or_default();
     }
 }
 
