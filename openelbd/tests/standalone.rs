@@ -478,3 +478,27 @@ fn idle_costs_next_to_nothing() {
     let used = eventually("rest", || Some(window(Duration::from_secs(2))).filter(|used| *used < CEILING));
     println!("idle: {used:.2} % of a core");
 }
+
+#[test]
+fn every_instance_announces_and_the_others_go_on_when_one_dies() {
+    let site = Site::new();
+    let router = Router::start();
+    let nodes = node("n1", "127.0.0.1") + &node("n2", "127.0.0.3");
+    // Both hosts are this one: the second finds the BGP port taken, and opens its session itself.
+    let bgp = bgp_conf(free_port()) + &bgp_peer("tor", router.address());
+    site.write("pool.yaml", &(eip("web", "203.0.113.0/28") + &nodes + &bgp));
+    site.write("a.yaml", &service("a"));
+    let first = site.start("n1");
+    let _second = site.start("n2");
+    let with = |count| BTreeMap::from([("203.0.113.0/32".to_owned(), count)]);
+    eventually("two routes", || (router.routes() == with(2)).then_some(()));
+    eventually("both in nodesPeerStatus", || {
+        let status = site.condition("bgppeers/_/tor.yaml", "Established")?;
+        (status["reason"] == "AllEstablished" && status["message"] == "2 of 2 sessions").then_some(())
+    });
+    first.kill();
+    eventually("one route", || (router.routes() == with(1)).then_some(()));
+    site.write("b.yaml", &service("b"));
+    assert_eq!(site.wait_for_addresses("b", 1), ["203.0.113.1"]);
+    eventually("the route of b", || router.routes().contains_key("203.0.113.1/32").then_some(()));
+}
