@@ -373,14 +373,16 @@ impl AdjOut {
             let Self { state, queues, .. } = self;
             if let Some(group) = queues.groups.get_mut(&id) {
                 packer.begin(store.get(id), &state.egress);
-                while !packer.is_full()
-                    && let Some(unit) = group.pop_front()
-                {
-                    queues.entries -= 1;
-                    if let Some(nlri) = state.take(unit, id, table, store) {
-                        packer.push(nlri);
+                let mut next = || {
+                    while let Some(unit) = group.pop_front() {
+                        queues.entries -= 1;
+                        if let Some(nlri) = state.take(unit, id, table, store) {
+                            return Some(nlri);
+                        }
                     }
-                }
+                    None
+                };
+                while !packer.is_full() && packer.write(std::iter::from_fn(&mut next)) {}
                 if !group.is_empty() {
                     // The others get their turn; it goes on after them.
                     queues.order.rotate_left(1);
@@ -390,7 +392,6 @@ impl AdjOut {
             queues.groups.remove(&id);
             queues.order.pop_front();
         }
-        packer.finish();
         if self.state.pending == 0 && self.queues.entries > 0 {
             self.queues = Queues::default();
         }
@@ -410,17 +411,13 @@ impl AdjOut {
             }
         }
         units.sort_by_key(|(id, _)| *id); // withdrawals first, else in order of arrival
-        let mut current = None;
-        for (id, unit) in units {
-            if current != Some(id) {
-                packer.begin(store.get(id), &state.egress);
-                current = Some(id);
-            }
-            if let Some(nlri) = state.take(unit, id, table, store) {
-                packer.push(nlri);
-            }
+        for group in units.chunk_by(|a, b| a.0 == b.0) {
+            let Some((id, _)) = group.first().copied() else { continue };
+            packer.begin(store.get(id), &state.egress);
+            let mut left = group.iter();
+            let mut next = || left.find_map(|(_, unit)| state.take(*unit, id, table, store));
+            while packer.write(std::iter::from_fn(&mut next)) {}
         }
-        packer.finish();
     }
 
     /// Where a path of a destination stands.

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
 
+use bytes::BytesMut;
 use proptest::prelude::*;
 
 use super::{
@@ -15,7 +16,7 @@ use super::{
 };
 use crate::{
     speaker::{NextHop, PeerScope, RouteAttributes},
-    wire::{Nlri, Prefix},
+    wire::{Family, Nlri, Prefix, SessionContext},
 };
 
 /// A neighbour's table: prefix and path identifier to (next hop, MED).
@@ -24,12 +25,12 @@ type Received = BTreeMap<(Vec<u8>, u32), (Ipv4Addr, u32)>;
 fn egress(add_path: bool) -> Egress {
     Egress {
         peer: "peer".into(),
-        ipv4: true,
-        ibgp: false,
+        family: Family::IPV4_UNICAST,
         local_asn: 65000,
-        four_octet_as: true,
-        extended_next_hop: false,
-        add_path,
+        context: SessionContext {
+            add_path_send: if add_path { vec![Family::IPV4_UNICAST] } else { Vec::new() },
+            ..SessionContext::default()
+        },
         self_next_hop: Some("10.255.0.1".parse().unwrap()),
     }
 }
@@ -114,8 +115,8 @@ impl Neighbour {
     }
 
     fn pull(&mut self, limit: usize, table: &mut Table, store: &mut AttributeStore) -> usize {
-        let mut bytes = Vec::new();
-        let mut packer = Packer::new(&mut bytes, limit, 4096, &egress(self.add_path));
+        let mut bytes = BytesMut::new();
+        let mut packer = Packer::new(&mut bytes, limit, &egress(self.add_path));
         self.adj_out.pull(&mut packer, table, store);
         let messages = packer.messages();
         assert_eq!(read(&bytes, self.add_path, &mut self.received) as u64, messages);
@@ -281,8 +282,8 @@ fn many_prefixes_of_one_set_share_a_message() {
     let mut store = AttributeStore::new(1);
     let mut table = fill(10_000, &mut store);
     let mut neighbour = Neighbour::new(None, &mut table, &mut store);
-    let mut bytes = Vec::new();
-    let mut packer = Packer::new(&mut bytes, usize::MAX, 4096, &egress(false));
+    let mut bytes = BytesMut::new();
+    let mut packer = Packer::new(&mut bytes, usize::MAX, &egress(false));
     neighbour.adj_out.pull(&mut packer, &mut table, &mut store);
     let messages = packer.messages();
     assert!(messages <= 10_000_u64.div_ceil(780) + 1, "{messages} messages for 10,000 prefixes");
@@ -339,12 +340,11 @@ fn a_route_takes_at_most_100_octets_beside_its_attributes() {
 
 #[test]
 fn nlri_of_one_message_are_read_back() {
-    let mut bytes = Vec::new();
-    let mut packer = Packer::new(&mut bytes, usize::MAX, 4096, &egress(true));
+    let mut bytes = BytesMut::new();
+    let mut packer = Packer::new(&mut bytes, usize::MAX, &egress(true));
     let (next_hop, attributes) = attributes(5);
     packer.begin(Some(&AttributeSet { next_hop, attributes, scope: PeerScope::All }), &egress(true));
-    packer.push(Nlri { path_id: 7, prefix: prefix(9) });
-    packer.finish();
+    assert!(packer.write([Nlri { path_id: 7, prefix: prefix(9) }].into_iter()));
     let mut received = Received::new();
     assert_eq!(read(&bytes, true, &mut received), 1);
     assert_eq!(received[&(vec![32, 192, 0, 2, 9], 7)], (Ipv4Addr::new(10, 0, 0, 2), 5));

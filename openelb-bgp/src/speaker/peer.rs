@@ -233,7 +233,7 @@ impl Peer {
         link.in_flight += pulled.bytes.len();
         self.routes_changed = true;
         self.fsm.handle_update_sent(now);
-        Some(Output::Send { connection: self.connection(direction), bytes: pulled.bytes.into() })
+        Some(Output::Send { connection: self.connection(direction), bytes: pulled.bytes.freeze() })
     }
 
     /// Does what the state machine says, or hands it on to the driver.

@@ -2,6 +2,8 @@
 
 use std::{net::IpAddr, time::Instant};
 
+use bytes::BytesMut;
+
 use super::{
     config::{PeerConfig, SpeakerConfig},
     stats::FamilyStatus,
@@ -13,10 +15,10 @@ use crate::{
         adj_in::AdjIn,
         adj_out::{AdjOut, Urgency},
         egress::Egress,
-        packer::{Packer, end_of_rib},
+        packer::Packer,
         table::DestinationId,
     },
-    wire::{Family, SessionKind},
+    wire::{Family, Message, RouteRefresh, RouteRefreshKind, SessionContext, UpdateBuilder},
 };
 
 /// About how many octets of UPDATEs are made at a time.
@@ -59,7 +61,7 @@ pub(super) struct Session {
 /// What [`Session::pull`] made.
 #[derive(Debug, Default)]
 pub(super) struct Pulled {
-    pub(super) bytes: Vec<u8>,
+    pub(super) bytes: BytesMut,
     pub(super) updates: u64,
     pub(super) route_refreshes: u64,
 }
@@ -77,12 +79,9 @@ fn egress(family: Family, peer: &PeerConfig, speaker: &SpeakerConfig, negotiated
         if usable { Some(local) } else { configured.or_else(|| extended_next_hop.then_some(local)) };
     Egress {
         peer: peer.name.clone(),
-        ipv4,
-        ibgp: context.kind == SessionKind::Internal,
+        family,
         local_asn: peer.local_asn.unwrap_or(speaker.asn),
-        four_octet_as: context.four_octet_as,
-        extended_next_hop,
-        add_path: context.sends_path_ids(family),
+        context: context.clone(),
         self_next_hop,
     }
 }
@@ -101,7 +100,7 @@ impl Session {
             .filter(|offer| negotiated.families.contains(&offer.family))
             .map(|offer| {
                 let egress = egress(offer.family, peer, speaker, &negotiated);
-                let max_paths = egress.add_path.then_some(offer.add_path_send);
+                let max_paths = egress.add_path().then_some(offer.add_path_send);
                 let mut adj_out = AdjOut::new(egress, max_paths);
                 let (table, attributes) = rib.table(offer.family);
                 adj_out.refresh(table, attributes);
@@ -172,7 +171,6 @@ impl Session {
     /// Makes the next messages, at most about [`CHUNK`]; empty: there are none.
     pub(super) fn pull(&mut self, routes_complete: bool, rib: &mut Rib) -> Pulled {
         let mut pulled = Pulled::default();
-        let max_message = self.negotiated.context.max_message_len();
         let enhanced = self.negotiated.enhanced_route_refresh;
         let count = self.families.len();
         for step in 0..count {
@@ -183,12 +181,12 @@ impl Session {
             if known.refresh == Refresh::Begin {
                 known.refresh = Refresh::Running;
                 if enhanced {
-                    pulled.mark(known.family, 1);
+                    pulled.mark(known.family, RouteRefreshKind::Begin, &self.negotiated.context);
                 }
             }
             if !known.adj_out.is_idle() {
                 let (table, attributes) = rib.table(known.family);
-                let mut packer = Packer::new(&mut pulled.bytes, CHUNK, max_message, known.adj_out.egress());
+                let mut packer = Packer::new(&mut pulled.bytes, CHUNK, known.adj_out.egress());
                 let adj_out = &mut known.adj_out;
                 adj_out.pull(&mut packer, table, attributes);
                 pulled.updates += packer.messages();
@@ -199,7 +197,7 @@ impl Session {
             if known.refresh == Refresh::Running {
                 known.refresh = Refresh::No;
                 if enhanced {
-                    pulled.mark(known.family, 2);
+                    pulled.mark(known.family, RouteRefreshKind::End, &self.negotiated.context);
                 }
                 if std::mem::take(&mut known.refresh_again) {
                     known.refresh = Refresh::Begin;
@@ -209,7 +207,10 @@ impl Session {
             }
             if routes_complete && !known.end_of_rib_sent && known.adj_out.is_idle() {
                 known.end_of_rib_sent = true;
-                pulled.bytes.extend_from_slice(&end_of_rib(known.family));
+                let builder = UpdateBuilder::new(&self.negotiated.context);
+                if let Err(error) = builder.end_of_rib(known.family, &mut pulled.bytes) {
+                    tracing::error!(%error, "End-of-RIB cannot be written");
+                }
                 pulled.updates += 1;
             }
         }
@@ -234,12 +235,11 @@ impl Session {
 }
 
 impl Pulled {
-    /// A ROUTE-REFRESH message: the beginning (1) or the end (2) of all routes (RFC 7313 §3.2).
-    fn mark(&mut self, family: Family, subtype: u8) {
-        self.bytes.extend_from_slice(&[0xff; 16]);
-        self.bytes.extend_from_slice(&[0, 23, 5]);
-        self.bytes.extend_from_slice(&family.afi.to_be_bytes());
-        self.bytes.extend_from_slice(&[subtype, family.safi]);
-        self.route_refreshes += 1;
+    /// A ROUTE-REFRESH message that marks the begin or the end of all routes (RFC 7313 §3.2).
+    fn mark(&mut self, family: Family, kind: RouteRefreshKind, context: &SessionContext) {
+        match Message::RouteRefresh(RouteRefresh { family, kind }).encode(context, &mut self.bytes) {
+            Ok(()) => self.route_refreshes += 1,
+            Err(error) => tracing::error!(%error, "a refresh cannot be marked"),
+        }
     }
 }
