@@ -66,7 +66,7 @@ pub enum Outcome {
         pool: PoolId,
         /// The new address.
         address: IpAddr,
-        /// Others hold it too.
+        /// Others hold it too, in the new state.
         shared: bool,
         /// Given up for it.
         replaces: Option<(PoolId, IpAddr)>,
@@ -152,6 +152,11 @@ pub fn decide(pools: &mut Pools, requests: &[Request]) -> Decision {
                 if let Outcome::Granted { replaces: Some((pool, address)), .. } = outcome {
                     batch.release(*pool, *address, &request.holder.id);
                 }
+            }
+        }
+        for outcome in outcomes.iter_mut().flatten() {
+            if let Outcome::Granted { pool, address, shared, .. } = outcome {
+                *shared = batch.pools.get(*pool).is_some_and(|pool| pool.holders(*address).len() > 1);
             }
         }
         return Decision { changes: batch.changes(), outcomes };
@@ -258,17 +263,11 @@ impl Batch<'_> {
         }
         match tried {
             Ok((pool, address)) => {
-                let shared = self.pools.get(pool).is_some_and(|pool| {
-                    let leaving = self.leaving.get(&address);
-                    pool.holders(address).iter().any(|other| {
-                        other.id != holder.id && !leaving.is_some_and(|gone| gone.contains(&other.id))
-                    })
-                });
                 self.assign(pool, address, holder);
                 Outcome::Granted {
                     pool,
                     address,
-                    shared,
+                    shared: false,
                     replaces: want.held.filter(|held| *held != (pool, address)),
                 }
             }
@@ -280,7 +279,9 @@ impl Batch<'_> {
         if holder.terms.key.is_some() {
             for id in pools {
                 let joined = self.pools.get(*id).and_then(|pool| pool.join_by_key(family, holder, avoid));
-                if let Some(address) = joined {
+                if let Some(address) =
+                    joined.filter(|address| self.within_quota(*id, *address, holder).is_ok())
+                {
                     return Ok((*id, address));
                 }
             }
@@ -294,6 +295,22 @@ impl Batch<'_> {
             }
         }
         Err(refusals)
+    }
+
+    /// An address that only leaving members of the group hold counts as new to the group: they take their share of
+    /// the quota with them.
+    fn within_quota(&self, id: PoolId, address: IpAddr, holder: &Holder) -> Result<(), Refusal> {
+        let Some(pool) = self.pools.get(id) else { return Ok(()) };
+        let Some(limit) = pool.spec().max_per_group else { return Ok(()) };
+        let group = &holder.id.group;
+        let leaving = self.leaving.get(&address);
+        let mut members = pool.holders(address).iter().filter(|other| other.id.group == *group).peekable();
+        let only_leaving = members.peek().is_some()
+            && members.all(|member| leaving.is_some_and(|leaving| leaving.contains(&member.id)));
+        if only_leaving && pool.held_by_group(group) > limit {
+            return Err(Refusal::QuotaExceeded { group: group.to_string(), limit });
+        }
+        Ok(())
     }
 
     fn take(
@@ -328,6 +345,7 @@ impl Batch<'_> {
             return Err(allowed.iter().map(outside).collect());
         }
         let Some(pool) = self.pools.get(id) else { return Err(Vec::new()) };
+        self.within_quota(id, address, holder).map_err(|refusal| vec![(Some(id), refusal)])?;
         if pool.admit(address, holder, |_| false).is_ok() {
             return Ok((id, address));
         }
