@@ -36,7 +36,8 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
             let (Some(ours), Some(scan), Some(small)) = (ours.get(i), scan.get(i), small.get_mut(i)) else {
                 continue;
             };
-            let mut row = Row::new(format!("{name}, {used} used"), "ns/op", *ours).beside("linear scan", *scan);
+            let mut row =
+                Row::new(format!("{name}, {used} used"), "ns/op", *ours).beside("linear scan", *scan);
             if used == options.scaled(65_536) {
                 row = row.target(Target::RatioAtMost(0.01));
             }
@@ -45,7 +46,8 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
                 *small = *ours;
             }
             if used == options.scaled(1_000_000) {
-                let row = Row::new(format!("{name}, {used} used beside {}", options.scaled(1_000)), "ns/op", *ours);
+                let row =
+                    Row::new(format!("{name}, {used} used beside {}", options.scaled(1_000)), "ns/op", *ours);
                 report.push(row.beside("ours at 1 k", *small).target(Target::RatioAtMost(2.0)));
             }
         }

@@ -28,6 +28,7 @@
 
 pub mod bgp_codec;
 pub mod bgp_originate;
+pub mod ipam;
 mod machine;
 mod report;
 pub mod suites;

@@ -1,6 +1,6 @@
 //! The suites: what `cargo xtask bench SUITE` can run.
 
-use crate::{Options, Report, bgp_codec, bgp_originate};
+use crate::{Options, Report, bgp_codec, bgp_originate, ipam};
 
 /// A named function that measures.
 #[derive(Debug, Clone, Copy)]
@@ -29,7 +29,7 @@ pub fn all() -> &'static [Suite] {
         Suite {
             name: "ipam",
             about: "address allocation at 1 to 1,000,000 used, beside a linear scan",
-            parts: &[],
+            parts: &[Part { name: "allocation", run: ipam::run }],
         },
         Suite {
             name: "bgp",
