@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use openelb_ipam::{Ask, Family, Holder, Pool, PoolSpec, Pools, Request, Want, decide};
+use openelb_ipam::{Ask, Family, Holder, HolderId, Pool, PoolSpec, Pools, Request, Terms, Want, decide};
 
 use crate::{Options, Report, Row, Target};
 
@@ -18,10 +18,13 @@ const OPERATIONS: u32 = 2_000;
 /// Used addresses.
 const SIZES: [u32; 4] = [1, 1_000, 65_536, 1_000_000];
 
+/// Neighbours in a run: Services come and go in groups, and their addresses are neighbours.
+const RUN: u32 = 64;
+
 /// Measures allocate-lowest, explicit allocation and release.
 ///
-/// In each pool every other address from the lowest on is a gap above the first half, so that the free space is
-/// fragmented; the operations are spread over the whole pool.
+/// In each pool the upper half of what is used has a gap after each address, so that the free space is fragmented.
+/// Explicit allocation and release go through runs of neighbours, and the runs are spread over the whole pool.
 ///
 /// # Errors
 /// None; the signature is that of every part.
@@ -66,19 +69,40 @@ const fn nth(i: u32, used: u32) -> u32 {
     if i < half { i } else { half + 2 * (i - half) }
 }
 
-fn holder(i: u32) -> Arc<Holder> {
-    Arc::new(Holder::new("bench", &format!("service-{i}"), i64::from(i)))
+/// At most [`OPERATIONS`] different indices below `used`: runs of neighbours at places without order.
+fn runs(used: u32, round: u32) -> Vec<u32> {
+    let run = RUN.min(used);
+    let places = used / run;
+    let wanted = (OPERATIONS / run).clamp(1, places);
+    // Odd steps over a power of two visit every place once; those beyond the end are skipped.
+    let mask = places.next_power_of_two() - 1;
+    let mut place = round;
+    let mut starts = Vec::new();
+    while starts.len() < usize::try_from(wanted).unwrap_or(usize::MAX) {
+        place = place.wrapping_add(2_654_435_761) & mask;
+        if place < places {
+            starts.push(place * run);
+        }
+    }
+    starts.into_iter().flat_map(|start| start..start + run).collect()
+}
+
+/// One of many holders of one group, whose name they share.
+fn holder(group: &Arc<str>, i: u32) -> Arc<Holder> {
+    let id = HolderId { group: Arc::clone(group), name: format!("service-{i}").into() };
+    Arc::new(Holder { id, created: i64::from(i), terms: Terms::default() })
 }
 
 fn measure_ours(options: &Options, used: u32) -> anyhow::Result<[f64; 3]> {
     let mut pool = Pool::new(PoolSpec::new("bench", "10.0.0.0/8")?);
+    let group: Arc<str> = "bench".into();
     let mut holders = Vec::new();
     for i in 0..used {
-        let holder = holder(i);
+        let holder = holder(&group, i);
         pool.assign(address(nth(i, used)), Arc::clone(&holder));
         holders.push(holder);
     }
-    let newcomers: Vec<_> = (0..OPERATIONS).map(|i| holder(used + i)).collect();
+    let newcomers: Vec<_> = (0..OPERATIONS).map(|i| holder(&group, used + i)).collect();
     let mut best = [f64::MAX; 3];
     for round in 0..options.rounds.max(1) {
         let mut given = Vec::with_capacity(newcomers.len());
@@ -94,21 +118,11 @@ fn measure_ours(options: &Options, used: u32) -> anyhow::Result<[f64; 3]> {
         for (address, holder) in given.iter().zip(&newcomers) {
             pool.release(*address, &holder.id);
         }
-        // Holders give their address up and ask for the same one again, in an order without locality.
-        let spread: Vec<_> = (0..OPERATIONS)
-            .map(|i| {
-                let i = u64::from(i) * 2_654_435_761 + u64::from(round);
-                usize::try_from(i % u64::from(used)).unwrap_or(0)
-            })
-            .collect::<std::collections::BTreeSet<_>>()
+        // Holders give their address up and ask for the same one again.
+        let spread: Vec<(IpAddr, &Arc<Holder>)> = runs(used, round)
             .into_iter()
+            .filter_map(|i| Some((address(nth(i, used)), holders.get(usize::try_from(i).ok()?)?)))
             .collect();
-        let mut spread: Vec<(IpAddr, &Arc<Holder>)> = spread
-            .into_iter()
-            .filter_map(|i| Some((address(nth(u32::try_from(i).ok()?, used)), holders.get(i)?)))
-            .collect();
-        let half = spread.len() / 2;
-        spread.rotate_left(half);
         let start = std::time::Instant::now();
         for (address, holder) in &spread {
             black_box(pool.release(*address, &holder.id));
@@ -210,14 +224,15 @@ fn measure_scan(options: &Options, used: u32) -> [f64; 3] {
 fn batch(options: &Options) -> anyhow::Result<Row> {
     let used = options.scaled(65_536);
     let count = options.scaled(1_000_u32);
+    let group: Arc<str> = "bench".into();
     let mut full = Pools::new([PoolSpec::new("bench", "10.0.0.0/8")?]);
     let Some(id) = full.find("bench") else { anyhow::bail!("the pool is not there") };
     for i in 0..used {
-        full.assign(id, address(nth(i, used)), holder(i));
+        full.assign(id, address(nth(i, used)), holder(&group, i));
     }
     let requests: Vec<Request> = (0..count)
         .map(|i| Request {
-            holder: holder(used + i),
+            holder: holder(&group, used + i),
             wants: vec![Want { family: Family::V4, ask: Ask::Any(vec![id]), held: None, leave: false }],
             all_or_none: false,
         })

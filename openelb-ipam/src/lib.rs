@@ -33,6 +33,7 @@
 
 mod batch;
 mod error;
+mod held;
 mod pool;
 mod pools;
 mod range;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 
 use crate::error::{Closed, Refusal};
+use crate::held::Held;
 use crate::range::{Family, RangeList, never_given};
 use crate::set::{RangeSet, from_number};
 use crate::sharing::{Holder, HolderId, Sharing, may_share};
@@ -80,7 +81,7 @@ pub struct Pool {
     free: RangeSet,
     /// Exact number of addresses automatic choice may give, per family.
     free_count: [u128; 2],
-    held: HashMap<IpAddr, Holders, RandomState>,
+    held: Held,
     /// Held addresses that are not usable: outside the ranges, or excluded.
     outside: BTreeSet<IpAddr>,
     by_key: HashMap<Arc<str>, BTreeSet<IpAddr>, RandomState>,
@@ -90,7 +91,7 @@ pub struct Pool {
 
 /// The holders of one address; nearly always one.
 #[derive(Debug, Clone)]
-enum Holders {
+pub(crate) enum Holders {
     One(Arc<Holder>),
     Many(Vec<Arc<Holder>>),
 }
@@ -116,7 +117,7 @@ impl Pool {
             elsewhere: RangeSet::default(),
             free: RangeSet::default(),
             free_count: [0; 2],
-            held: HashMap::default(),
+            held: Held::default(),
             outside: BTreeSet::new(),
             by_key: HashMap::default(),
             groups: HashMap::default(),
@@ -174,7 +175,7 @@ impl Pool {
         free.subtract(&self.elsewhere);
         self.usable = usable;
         self.outside.clear();
-        for address in self.held.keys().copied().collect::<Vec<_>>() {
+        for address in self.held.iter().map(|(address, _)| address).collect::<Vec<_>>() {
             free.remove(address);
             if !self.is_usable(address) {
                 self.outside.insert(address);
@@ -236,12 +237,12 @@ impl Pool {
     /// The holders of an address, in the order in which they came.
     #[must_use]
     pub fn holders(&self, address: IpAddr) -> &[Arc<Holder>] {
-        self.held.get(&address).map_or(&[], Holders::as_slice)
+        self.held.get(address).map_or(&[], Holders::as_slice)
     }
 
     /// Every held address with its holders, in no particular order.
     pub fn held(&self) -> impl Iterator<Item = (IpAddr, &[Arc<Holder>])> {
-        self.held.iter().map(|(address, holders)| (*address, holders.as_slice()))
+        self.held.iter().map(|(address, holders)| (address, holders.as_slice()))
     }
 
     /// Records that `holder` has `address`, without asking whether it may: a known state is adopted with it, and the
@@ -256,7 +257,7 @@ impl Pool {
         if let Some(key) = &holder.terms.key {
             self.by_key.entry(Arc::clone(key)).or_default().insert(address);
         }
-        match self.held.get_mut(&address) {
+        match self.held.get_mut(address) {
             Some(Holders::Many(holders)) => holders.push(holder),
             Some(one) => {
                 let mut holders = one.as_slice().to_vec();
@@ -276,7 +277,7 @@ impl Pool {
 
     /// Takes `address` from a holder; returns what was recorded of it, or nothing if it did not hold the address.
     pub fn release(&mut self, address: IpAddr, id: &HolderId) -> Option<Arc<Holder>> {
-        let entry = self.held.get_mut(&address)?;
+        let entry = self.held.get_mut(address)?;
         let (gone, empty) = match entry {
             Holders::One(holder) if holder.id == *id => (Arc::clone(holder), true),
             Holders::One(_) => return None,
@@ -290,7 +291,7 @@ impl Pool {
             }
         };
         if empty {
-            self.held.remove(&address);
+            self.held.remove(address);
             self.outside.remove(&address);
             if self.is_automatic(address) {
                 self.give_free(address);

@@ -83,7 +83,7 @@ fn a_pool_of_edges_alone_has_nothing() {
 #[test]
 fn dangerous_addresses_count_and_are_given_only_by_name() {
     let mut p = shaped("192.0.2.1-192.0.2.2", |spec| {
-        spec.dangerous = [ip("192.0.2.1"), ip("10.0.0.1")].into_iter().collect()
+        spec.dangerous = [ip("192.0.2.1"), ip("10.0.0.1")].into_iter().collect();
     });
     assert_eq!((p.size(Family::V4), p.dangerous_count()), (2, 1));
     assert_eq!(take(&mut p, Family::V4, "a"), Ok(ip("192.0.2.2")));
