@@ -65,7 +65,7 @@ impl Arguments {
 pub(crate) struct Statistics {
     /// Instrumented places, from `INFO: Loaded 1 modules (N inline 8-bit counters)`.
     pub(crate) counters: u64,
-    /// Places reached by the seeds.
+    /// Places reached by the seeds and by the inputs kept from runs before.
     pub(crate) covered_by_seeds: u64,
     /// Places reached at the end.
     pub(crate) covered: u64,
@@ -145,7 +145,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
 pub(crate) fn describe(target: &str, statistics: &Statistics) -> String {
     let Statistics { counters, covered_by_seeds, covered, executions } = statistics;
     format!(
-        "{target}: no finding in {executions} inputs; {covered} of {counters} places reached ({covered_by_seeds} by the seeds)"
+        "{target}: no finding in {executions} inputs; {covered} of {counters} places reached ({covered_by_seeds} by the inputs known before)"
     )
 }
 
