@@ -71,6 +71,7 @@ fn directories_that_are_not_there_exit_with_1_and_are_named() {
     for arguments in [&["validate", "-f", missing][..], &["plan", "--manifests", missing], &standalone] {
         let output = run(arguments);
         assert_eq!(code(&output), 1, "{arguments:?}");
+        assert_eq!(stderr(&output).matches("No such file").count(), 1, "{arguments:?}: {}", stderr(&output));
         assert!(stderr(&output).contains(missing), "{arguments:?}: {}", stderr(&output));
     }
 }

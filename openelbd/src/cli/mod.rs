@@ -82,10 +82,24 @@ pub fn main() -> ExitCode {
             ExitCode::from(USAGE)
         }
         Err(Failure::Other(error)) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", in_full(&error));
             ExitCode::from(FAILED)
         }
     }
+}
+
+/// An error with its causes, each once: some say their cause themselves.
+fn in_full(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
 }
 
 /// How a command that ran to its end came out.
@@ -123,7 +137,14 @@ impl From<std::io::Error> for Failure {
 mod tests {
     use clap::CommandFactory as _;
 
-    use super::Cli;
+    use super::{Cli, in_full};
+
+    #[test]
+    fn causes_are_told_once() {
+        let error =
+            anyhow::anyhow!("no space").context("cannot write x: no space").context("it does not start");
+        assert_eq!(in_full(&error), "it does not start: cannot write x: no space");
+    }
 
     #[test]
     fn the_definition_of_the_command_line_is_consistent() {
