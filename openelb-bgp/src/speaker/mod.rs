@@ -14,6 +14,7 @@ mod stats;
 #[cfg(test)]
 mod tests;
 
+#[cfg(feature = "tokio")]
 pub(crate) use config::index_peers;
 pub use config::{
     ConfigError, Delta, FamilyConfig, GracefulRestartConfig, NextHop, PeerConfig, PeerName, PeerScope, Route,
