@@ -124,15 +124,22 @@ pub fn decide(pools: &mut Pools, requests: &[Request]) -> Decision {
     let mut order: Vec<usize> = (0..requests.len()).collect();
     order.sort_by_key(|i| requests.get(*i).map(|request| request.holder.seniority()));
 
-    let mut batch =
-        Batch { pools, journal: Vec::new(), leaving: Leaving::default(), dependants: HashMap::default() };
+    let mut batch = Batch {
+        pools,
+        journal: Vec::new(),
+        leaving: Leaving::default(),
+        departing: Leaving::default(),
+        dependants: HashMap::default(),
+    };
     for request in requests {
         for want in &request.wants {
             if let Some((_, address)) = want.held
-                && !want.leave
                 && want.is_move()
             {
-                batch.leaving.entry(address).or_default().insert(request.holder.id.clone());
+                batch.departing.entry(address).or_default().insert(request.holder.id.clone());
+                if !want.leave {
+                    batch.leaving.entry(address).or_default().insert(request.holder.id.clone());
+                }
             }
         }
     }
@@ -192,6 +199,8 @@ struct Batch<'a> {
     journal: Vec<Step>,
     /// Holders that ask for another address and are taken to get it.
     leaving: Leaving,
+    /// Those, and holders that want any other address: with them goes their share of a quota.
+    departing: Leaving,
     /// Who was granted an address only because its holder is leaving.
     dependants: HashMap<IpAddr, Vec<HolderId>, RandomState>,
 }
@@ -303,7 +312,7 @@ impl Batch<'_> {
         let Some(pool) = self.pools.get(id) else { return Ok(()) };
         let Some(limit) = pool.spec().max_per_group else { return Ok(()) };
         let group = &holder.id.group;
-        let leaving = self.leaving.get(&address);
+        let leaving = self.departing.get(&address);
         let mut members = pool.holders(address).iter().filter(|other| other.id.group == *group).peekable();
         let only_leaving = members.peek().is_some()
             && members.all(|member| leaving.is_some_and(|leaving| leaving.contains(&member.id)));

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::Bound;
 
 use crate::range::{AddressRange, Family};
 
@@ -98,20 +99,29 @@ impl IntervalSet {
         if first > last {
             return;
         }
-        let (mut start, mut end) = (first, last);
-        // The neighbour below, when it overlaps or touches.
-        if let Some((below, below_last)) = self.intervals.range(..=first).next_back()
-            && below_last.checked_add(1).is_none_or(|next| next >= first)
-        {
-            start = *below;
-        }
+        // The neighbour below grows in place when it overlaps or touches: that is one change of the tree less.
+        let below = self
+            .intervals
+            .range(..=first)
+            .next_back()
+            .map(|(start, end)| (*start, *end))
+            .filter(|(_, end)| end.checked_add(1).is_none_or(|next| next >= first));
+        let (start, mut end) = match below {
+            Some((_, end)) if end >= last => return,
+            Some((start, end)) => {
+                self.count = self.count.wrapping_sub(size(start, end));
+                (start, last)
+            }
+            None => (first, last),
+        };
+        let after = if below.is_some() { Bound::Excluded(start) } else { Bound::Included(start) };
         let reach = last.saturating_add(1);
-        while let Some((&f, &l)) = self.intervals.range(start..=reach).next() {
+        while let Some((&f, &l)) = self.intervals.range((after, Bound::Included(reach))).next() {
             self.intervals.remove(&f);
             self.count = self.count.wrapping_sub(size(f, l));
             end = end.max(l);
         }
-        self.intervals.insert(start, end);
+        *self.intervals.entry(start).or_insert(end) = end;
         self.count = self.count.wrapping_add(size(start, end));
     }
 
@@ -120,15 +130,20 @@ impl IntervalSet {
         if first > last {
             return;
         }
-        let mut start = self.interval_of(first).map_or(first, |(start, _)| start);
-        while let Some((&f, &l)) = self.intervals.range(start..=last).next() {
-            start = first; // what is put back below must not be seen again
+        if let Some((_, end)) = self.intervals.range_mut(..first).next_back()
+            && *end >= first
+        {
+            let old = std::mem::replace(end, first - 1);
+            self.count = self.count.wrapping_sub(size(first, old));
+            if old > last {
+                self.intervals.insert(last + 1, old);
+                self.count = self.count.wrapping_add(size(last + 1, old));
+                return;
+            }
+        }
+        while let Some((&f, &l)) = self.intervals.range(first..=last).next() {
             self.intervals.remove(&f);
             self.count = self.count.wrapping_sub(size(f, l));
-            if f < first {
-                self.intervals.insert(f, first - 1);
-                self.count = self.count.wrapping_add(size(f, first - 1));
-            }
             if l > last {
                 self.intervals.insert(last + 1, l);
                 self.count = self.count.wrapping_add(size(last + 1, l));
