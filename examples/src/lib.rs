@@ -1,1 +1,1 @@
-//! To be written.
+//! How to embed the OpenELB libraries: see the programs beside this directory.
