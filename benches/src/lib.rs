@@ -31,6 +31,7 @@ pub mod bgp_originate;
 pub mod ipam;
 mod machine;
 mod report;
+pub mod standalone;
 pub mod suites;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! The suites: what `cargo xtask bench SUITE` can run.
 
-use crate::{Options, Report, bgp_codec, bgp_originate, ipam};
+use crate::{Options, Report, bgp_codec, bgp_originate, ipam, standalone};
 
 /// A named function that measures.
 #[derive(Debug, Clone, Copy)]
@@ -38,6 +38,11 @@ pub fn all() -> &'static [Suite] {
                 Part { name: "codec", run: bgp_codec::run },
                 Part { name: "originate", run: bgp_originate::run },
             ],
+        },
+        Suite {
+            name: "standalone",
+            about: "an idle openelbd standalone with one peer and 100 Services: memory and processor time (needs root)",
+            parts: &[Part { name: "idle", run: standalone::run }],
         },
     ]
 }

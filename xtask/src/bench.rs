@@ -36,6 +36,15 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     if arguments.suites.iter().any(|suite| suite == "bgp" || suite == "all") {
         system::require("cargo xtask bench", &[system::BIRD])?;
     }
+    if arguments.suites.iter().any(|suite| suite == "standalone" || suite == "all") {
+        system::require("cargo xtask bench", system::LAB)?;
+        let mut build = shell::cargo();
+        build.args(["build", "--package", "openelbd", "--package", "openelb-lab", "--bins"]);
+        if !arguments.smoke {
+            build.arg("--release");
+        }
+        shell::run(&mut build)?;
+    }
     let mut command = shell::cargo();
     command.args(["run", "--package", "openelb-benches"]);
     if !arguments.smoke {
