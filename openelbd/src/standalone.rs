@@ -42,6 +42,8 @@ pub struct Options {
     pub state: PathBuf,
     /// Where to serve metrics and health.
     pub metrics_addr: ListenAddress,
+    /// Where to serve the read API; a loopback address.
+    pub http_bind_address: ListenAddress,
     /// Which Services are ours.
     pub rules: ClassRules,
     /// What plans need to know.
@@ -70,17 +72,20 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let (readiness, ready) = watch::channel(Readiness::default());
     let (ask, mut questions) = mpsc::channel(16);
     let (server_state, mut server) = watch::channel(ServerState::default());
-    let http = tokio::spawn(http::serve(
-        options.metrics_addr,
-        Health::new(ready, ask),
-        Arc::clone(&metrics),
-        server_state,
-    ));
+    let observability = http::observability(Health::new(ready, ask), Arc::clone(&metrics));
+    let metrics_service = http::Service { name: "metrics and health", flag: "--metrics-addr" };
+    let http = tokio::spawn(http::serve(metrics_service, options.metrics_addr, observability, server_state));
     let mut announced = announcer.status();
     let mut owner = Owner::new(&options, store, Arc::clone(&announcer), metrics, readiness);
     for problem in problems {
         owner.tell_problem(&problem);
     }
+    let (ask_snapshot, mut readers) = mpsc::channel(16);
+    let reader = http::read_api::Reader::new(ask_snapshot, owner.revisions());
+    let (api_state, _) = watch::channel(ServerState::default());
+    let read_service = http::Service { name: "the read API", flag: "--http-bind-address" };
+    let api = http::read_api::router(reader);
+    let api = tokio::spawn(http::serve(read_service, options.http_bind_address, api, api_state));
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         node = options.settings.node_name,
@@ -111,6 +116,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
                 }
             }
             Some(question) = questions.recv() => drop(question.send(())),
+            Some(reader) = readers.recv() => drop(reader.send(owner.snapshot())),
             pass = passes.recv() => match pass {
                 Some(pass) => owner.take_in(pass).await,
                 None => {
@@ -135,6 +141,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     tracing::info!(how = ?options.on_stop, within = ?options.drain_timeout, "standalone stops");
     announcer.stop(options.on_stop, options.drain_timeout).await;
     http.abort();
+    api.abort();
     Ok(())
 }
 

@@ -34,6 +34,15 @@ pub(super) struct Arguments {
     /// tried again.
     #[arg(long, env = "OPENELB_METRICS_ADDR", default_value = ":50053", value_name = "ADDRESS")]
     metrics_addr: ListenAddress,
+    /// Where to serve the read API (/api/v1/…): ADDRESS:PORT on loopback, or 0 for nowhere. A port that is taken is
+    /// tried again.
+    #[arg(
+        long,
+        env = "OPENELB_HTTP_BIND_ADDRESS",
+        default_value = "127.0.0.1:50054",
+        value_name = "ADDRESS"
+    )]
+    http_bind_address: ListenAddress,
     #[command(flatten)]
     rules: RuleArguments,
     /// Namespace of the Secrets that BgpPeers name.
@@ -97,10 +106,17 @@ pub(super) fn run(arguments: Arguments) -> Result<Outcome, Failure> {
     if arguments.node_name.trim().is_empty() {
         return Err(Failure::Usage("--node-name is empty: name the Node document of this host".to_owned()));
     }
+    if !arguments.http_bind_address.is_local() {
+        return Err(Failure::Usage(format!(
+            "--http-bind-address {}: the read API has no authentication; give a loopback address, such as 127.0.0.1:50054",
+            arguments.http_bind_address
+        )));
+    }
     let options = Options {
         manifests: arguments.manifests,
         state: arguments.state,
         metrics_addr: arguments.metrics_addr,
+        http_bind_address: arguments.http_bind_address,
         rules: arguments.rules.class_rules(),
         settings: Settings {
             node_name: arguments.node_name,

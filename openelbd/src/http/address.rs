@@ -1,4 +1,4 @@
-//! The value of `--metrics-addr`.
+//! The value of `--metrics-addr` and `--http-bind-address`.
 
 use std::{
     fmt,
@@ -31,6 +31,16 @@ pub enum ListenAddress {
 }
 
 impl ListenAddress {
+    /// Whether it can be reached from this host alone, or not at all.
+    #[must_use]
+    pub fn is_local(self) -> bool {
+        match self {
+            Self::Off => true,
+            Self::All { .. } => false,
+            Self::One(address) => address.ip().is_loopback(),
+        }
+    }
+
     /// The socket addresses to try, in order of preference.
     #[must_use]
     pub fn candidates(self) -> Vec<SocketAddr> {

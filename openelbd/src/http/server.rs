@@ -32,18 +32,27 @@ pub enum ServerState {
     Failed(String),
 }
 
-/// Serves until it is dropped.
-pub async fn serve(
-    address: ListenAddress,
-    health: Arc<Health>,
-    metrics: Arc<Metrics>,
-    state: watch::Sender<ServerState>,
-) {
-    let app = Router::new()
+/// `/metrics`, `/healthz` and `/readyz`.
+pub fn observability(health: Arc<Health>, metrics: Arc<Metrics>) -> Router {
+    Router::new()
         .route("/metrics", get(render))
         .route("/healthz", get(alive))
         .route("/readyz", get(ready))
-        .with_state(Shared { health, metrics });
+        .with_state(Shared { health, metrics })
+}
+
+/// What is served where, for messages about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// What is served.
+    pub name: &'static str,
+    /// The flag that says where.
+    pub flag: &'static str,
+}
+
+/// Serves `app` until it is dropped.
+pub async fn serve(service: Service, address: ListenAddress, app: Router, state: watch::Sender<ServerState>) {
+    let Service { name, flag } = service;
     if address == ListenAddress::Off {
         state.send_replace(ServerState::Off);
         return;
@@ -53,12 +62,12 @@ pub async fn serve(
             Ok(listener) => {
                 let local = listener.local_addr();
                 if let Ok(local) = local {
-                    tracing::info!(address = %local, "metrics and health are served");
+                    tracing::info!(address = %local, "{name} served");
                     state.send_replace(ServerState::Listening(local));
                 }
                 // It only returns if accepting fails for good.
                 if let Err(error) = axum::serve(listener, app.clone()).await {
-                    tracing::warn!(%error, "metrics and health: the listener failed; it is opened again");
+                    tracing::warn!(%error, "the listener for {name} failed; it is opened again");
                 }
             }
             Err(error) => {
@@ -67,7 +76,7 @@ pub async fn serve(
                 if *state.borrow() != failed {
                     tracing::warn!(
                         %address, %error, retry_seconds = RETRY_AFTER.as_secs(),
-                        "metrics and health cannot be served; free the port or set --metrics-addr; it is tried again"
+                        "{name} cannot be served; free the port or set {flag}; it is tried again"
                     );
                 }
                 state.send_replace(failed);

@@ -1,5 +1,6 @@
 //! The one owner of all state: takes changes in, decides, writes, announces.
 
+mod reading;
 mod telling;
 
 use std::{
@@ -45,6 +46,8 @@ pub(super) struct Owner {
     announcer: Arc<BgpAnnouncer>,
     metrics: Arc<Metrics>,
     readiness: watch::Sender<Readiness>,
+    /// Changes with whatever the read API shows.
+    revision: watch::Sender<u64>,
     indexes: Indexes,
     notes: Notes,
     events: EventLog,
@@ -99,6 +102,7 @@ impl Owner {
             announcer,
             metrics,
             readiness,
+            revision: watch::Sender::new(0),
             indexes: Indexes::new(options.rules.clone()),
             notes: Notes::default(),
             events: EventLog::default(),

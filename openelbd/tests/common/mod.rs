@@ -139,6 +139,9 @@ impl Site {
         if !arguments.contains(&"--metrics-addr") {
             command.args(["--metrics-addr", "127.0.0.1:0"]);
         }
+        if !arguments.contains(&"--http-bind-address") {
+            command.args(["--http-bind-address", "0"]);
+        }
         if !arguments.contains(&"--drain-timeout") {
             command.args(["--drain-timeout", "2s"]);
         }
@@ -189,7 +192,7 @@ impl Daemon {
 
     /// Where metrics and health are served.
     pub(crate) fn http(&self) -> SocketAddr {
-        let line = self.wait_for_log(&["metrics and health are served"]);
+        let line = self.wait_for_log(&["metrics and health served"]);
         let line: Value = serde_json::from_str(&line).unwrap();
         line["address"].as_str().unwrap().parse().unwrap()
     }

@@ -110,6 +110,7 @@ impl Owner {
     }
 
     pub(super) fn publish_inventory(&self) {
+        self.revise();
         let mut services: BTreeMap<String, u64> = BTreeMap::new();
         for service in self.indexes.services.ours() {
             let assigned = service.conditions.iter().find(|c| c.type_ == condition::ADDRESS_ASSIGNED);
@@ -168,6 +169,7 @@ impl Owner {
     ) {
         if self.events.tell(kind, object, topic, reason, message) {
             self.metrics.count_event(kind.as_str(), reason);
+            self.revise();
         }
     }
 

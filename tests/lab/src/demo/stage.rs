@@ -181,6 +181,7 @@ impl<'a> Stage<'a> {
         println!("  kernel's routes   {} ip route", self.enter(ROUTER));
         println!("  a client          {} curl http://198.51.100.10/", self.enter(CLIENT));
         println!("  a node's metrics  {} curl http://127.0.0.1:50053/metrics", self.enter("node-1"));
+        println!("  what it knows     {} curl http://127.0.0.1:50054/api/v1/services", self.enter("node-1"));
         println!("  manifests         {} (edit them)", show(&self.manifests));
         println!("  state             {}", show(&self.state));
         println!("  logs              {}", show(&self.lab.path().join("logs")));

@@ -1,0 +1,150 @@
+//! What the read API shows.
+
+use std::net::IpAddr;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use openelb_k8s::{announce::PeerStatus, index::services::ServiceView, names::condition};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::Owner;
+use crate::http::read_api::Snapshot;
+
+impl Owner {
+    /// Changes whenever [`snapshot`](Self::snapshot) may have another answer.
+    pub(in crate::standalone) fn revisions(&self) -> watch::Receiver<u64> {
+        self.revision.subscribe()
+    }
+
+    /// Something that the read API shows may have changed.
+    pub(super) fn revise(&self) {
+        self.revision.send_modify(|revision| *revision = revision.wrapping_add(1));
+    }
+
+    /// Everything that is known now, as this node sees it.
+    pub(in crate::standalone) fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            pools: self.pools(),
+            services: self.indexes.services.ours().map(|service| self.service(service)).collect(),
+            peers: self.announced.peers.iter().map(|(name, status)| self.peer(name, status)).collect(),
+            nodes: self.nodes(),
+            events: self.events.recent().map(event).collect(),
+        }
+    }
+
+    fn pools(&self) -> Vec<Value> {
+        let pool = |pool: &openelb_k8s::index::pools::EipView| {
+            json!({
+                "name": pool.name,
+                "default": pool.is_default,
+                "ready": pool.spec.is_some() && pool.problems.is_empty(),
+                "deleting": pool.deleting,
+                "poolSize": pool.status.pool_size.unwrap_or_default(),
+                "usage": pool.status.usage.unwrap_or_default(),
+                "occupied": pool.status.occupied.unwrap_or_default(),
+                "firstIP": pool.status.first_ip,
+                "lastIP": pool.status.last_ip,
+                "conditions": conditions(pool.status.conditions.as_deref().unwrap_or_default()),
+            })
+        };
+        self.indexes.pools.iter().map(pool).collect()
+    }
+
+    fn service(&self, service: &ServiceView) -> Value {
+        let addresses: Vec<Value> =
+            service.published().into_iter().map(|address| self.address(service, address)).collect();
+        let assigned = service.conditions.iter().find(|known| known.type_ == condition::ADDRESS_ASSIGNED);
+        json!({
+            "namespace": service.key.namespace,
+            "name": service.key.name,
+            "addresses": addresses,
+            "reason": assigned.map(|known| known.reason.as_str()),
+            "message": assigned.map(|known| known.message.as_str()),
+            "conditions": conditions(&service.conditions),
+        })
+    }
+
+    fn address(&self, service: &ServiceView, address: IpAddr) -> Value {
+        let pool = self.indexes.pools.iter().find(|pool| pool.is_held_by(address, &service.key));
+        let status = self.announced.addresses.get(&address);
+        let desired = self.desired.iter().find_map(|desired| desired.addresses.get(&address));
+        let protocol = status.map(|status| status.protocol).or_else(|| desired?.protocols.first().copied());
+        let by = status.filter(|status| status.announced).map(|status| {
+            let peers: Vec<Value> = status
+                .peers
+                .iter()
+                .map(
+                    |(name, advertised)| json!({ "neighbor": self.neighbor(name), "advertised": advertised }),
+                )
+                .collect();
+            json!({ "node": self.settings.node_name, "peers": peers })
+        });
+        json!({
+            "address": address,
+            "protocol": protocol.map(|protocol| protocol.as_str()),
+            "pool": pool.map(|pool| pool.name.as_str()),
+            "announcedBy": Vec::from_iter(by),
+        })
+    }
+
+    /// A neighbour's address, or the name of its BgpPeer while the address is not known.
+    fn neighbor(&self, name: &str) -> String {
+        let address = self.announced.peers.get(name).and_then(|peer| peer.address);
+        address.map_or_else(|| name.to_owned(), |address| address.to_string())
+    }
+
+    fn peer(&self, name: &str, status: &PeerStatus) -> Value {
+        json!({
+            "name": name,
+            "node": self.settings.node_name,
+            "neighbor": status.address,
+            "localAs": status.local_asn,
+            "peerAs": status.peer_asn,
+            "routerId": status.router_id,
+            "state": status.state.as_str(),
+            "adminDown": status.admin_down,
+            "upSince": status.up_since.map(|time| time.to_string()),
+            "advertised": status.advertised,
+            "received": status.received_prefixes,
+            "flaps": status.flaps,
+            "lastError": status.last_error,
+        })
+    }
+
+    fn nodes(&self) -> Vec<Value> {
+        let node = |node: &openelb_k8s::index::nodes::NodeView| {
+            json!({
+                "name": node.name,
+                "ready": node.ready,
+                "cordoned": node.cordoned,
+                "addresses": node.internal_ips,
+                "self": node.name == self.settings.node_name,
+            })
+        };
+        self.indexes.nodes.iter().map(node).collect()
+    }
+}
+
+fn conditions(conditions: &[Condition]) -> Vec<Value> {
+    let shown = |condition: &Condition| {
+        json!({
+            "type": condition.type_,
+            "status": condition.status,
+            "reason": condition.reason,
+            "message": condition.message,
+        })
+    };
+    conditions.iter().map(shown).collect()
+}
+
+fn event(told: &crate::events::Told) -> Value {
+    json!({
+        "time": told.time.to_string(),
+        "type": told.kind.as_str(),
+        "kind": told.object.kind.as_str(),
+        "namespace": told.object.namespace,
+        "name": told.object.name,
+        "reason": told.reason,
+        "message": told.message,
+    })
+}
