@@ -132,9 +132,9 @@ pub enum Output {
         direction: Direction,
     },
     /// A session is up.
-    Established(Negotiated),
+    Established(Box<Negotiated>),
     /// The neighbour's routes. Attribute errors (RFC 7606) are in it.
-    Update(Update),
+    Update(Box<Update>),
     /// The neighbour wants routes again, or marks a refresh.
     RouteRefresh(RouteRefresh),
     /// The neighbour has sent all its routes of a family (RFC 4724 §2).
@@ -150,13 +150,13 @@ pub enum Output {
 #[non_exhaustive]
 pub enum DownReason {
     /// We ended it; the neighbour was told so.
-    #[error("we sent {0:?}")]
+    #[error("we sent {0}")]
     Sent(Notification),
     /// The neighbour ended it.
-    #[error("the neighbour sent {0:?}")]
+    #[error("the neighbour sent {0}")]
     Received(Notification),
     /// The bytes are no BGP, or not what may come now; the neighbour was told so.
-    #[error("{cause}; we sent {notification:?}")]
+    #[error("{cause}; we sent {notification}")]
     BadMessage {
         /// What is wrong with them.
         cause: String,

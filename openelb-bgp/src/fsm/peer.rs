@@ -264,7 +264,7 @@ impl Fsm {
                 self.arm_hold(direction, now);
                 let output = match update.end_of_rib_family() {
                     Some(family) => Output::EndOfRib(family),
-                    None => Output::Update(update),
+                    None => Output::Update(Box::new(update)),
                 };
                 self.outputs.push_back(output);
             }
@@ -383,7 +383,7 @@ impl Fsm {
         }
         let Some(connection) = self.slot(direction) else { return };
         let Stage::OpenConfirm(negotiated) = &connection.stage else { return };
-        let negotiated = negotiated.as_ref().clone();
+        let negotiated = negotiated.clone();
         connection.stage = Stage::Established { context: negotiated.context.clone() };
         if self.connecting {
             self.connecting = false;

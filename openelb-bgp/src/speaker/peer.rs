@@ -275,7 +275,7 @@ impl Peer {
             }
             fsm::Output::Established(negotiated) => {
                 self.counters.established += 1;
-                let session = Session::new(&self.config, around.config, negotiated, around.rib, now);
+                let session = Session::new(&self.config, around.config, *negotiated, around.rib, now);
                 if let Some(before) = self.session.replace(session) {
                     before.release(around.rib);
                 }
