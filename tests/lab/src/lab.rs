@@ -23,17 +23,20 @@ const REQUIREMENTS: [(&str, &str); 6] = [
     ("bird", "bird2"),
 ];
 
-/// The first process of a lab. Its standard input is a pipe from the process that started the lab: when that ends, so
-/// does `cat`, and with the init of a pid namespace the kernel ends everything in it.
-const INIT: &str = "
+/// The first process of a lab. Its standard input is a pipe from the process that started the lab: when that ends,
+/// however it does, so does `cat`; then everything else in the pid namespace is killed and the lab's directory removed.
+const INIT: &str = r#"
 mount -t proc proc /proc
 mkdir -p /run/netns
 mount -t tmpfs tmpfs /run/netns
 mount --make-shared /run/netns
 ip link set lo up
 echo ready
-exec cat >/dev/null
-";
+cat >/dev/null
+trap '' TERM
+kill -9 -1 || true
+rm -rf "$LAB_DIRECTORY"
+"#;
 
 /// A network of its own. It ends when it is dropped, or when the process that made it ends.
 #[derive(Debug)]
@@ -78,6 +81,7 @@ impl Lab {
             .args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "private"])
             .args(["sh", "-ec", INIT])
             .env("PATH", PATH)
+            .env("LAB_DIRECTORY", directory.path())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -105,11 +109,6 @@ impl Lab {
     /// The lab's directory, removed with it: configuration, logs, sockets.
     pub fn path(&self) -> &Path {
         self.directory.path()
-    }
-
-    /// Keeps the directory after the lab ends.
-    pub fn keep_directory(&mut self) {
-        self.directory.disable_cleanup(true);
     }
 
     /// The pid of the lab's init, outside.

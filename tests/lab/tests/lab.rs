@@ -74,7 +74,7 @@ fn nothing_is_left_when_a_lab_is_dropped() {
 fn nothing_is_left_when_the_owner_of_a_lab_is_killed() {
     if let Ok(marker) = std::env::var("OPENELB_LAB_OWNER") {
         // This is the child: it makes a lab and waits to be killed.
-        let lab = Lab::start("owner").unwrap();
+        let lab = Lab::start(&marker.replace(' ', "-")).unwrap();
         lab.network(|network| {
             network.host("a");
         })

@@ -62,7 +62,7 @@ impl Setup {
 #[test]
 fn addresses_stay_through_kill_and_restart_and_a_stopped_node_withdraws_at_once() {
     let setup = Setup::new("restart");
-    let _router = topology::start_router(&setup.lab).unwrap();
+    let router = topology::start_router(&setup.lab).unwrap();
     let nodes: Vec<Process> = NODES.into_iter().map(|n| setup.start(n)).collect();
     let (web, _) = eventually("the addresses of default/web", Duration::from_secs(15), || {
         let addresses = setup.addresses("default", "web");
@@ -85,12 +85,16 @@ fn addresses_stay_through_kill_and_restart_and_a_stopped_node_withdraws_at_once(
     setup.await_hops(web[0], &[2, 3]);
     assert!(stopped.elapsed() < Duration::from_secs(6), "as slow as the hold time: {:?}", stopped.elapsed());
     setup.lab.wait_exit(&first, Duration::from_secs(15)).unwrap();
+    // It did say goodbye: a process that just dies sends no Cease.
+    let log = fs::read_to_string(&router.process.log).unwrap();
+    assert!(log.contains("Administrative shutdown"), "{log}");
 
     // All killed at once, and started again: nothing is assigned anew.
     for process in &nodes[1..] {
         setup.lab.signal(process, "KILL").unwrap();
     }
     let before = setup.service("default", "web");
+    setup.await_hops(web[0], &[]);
     for n in NODES {
         setup.start(n);
     }

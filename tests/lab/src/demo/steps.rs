@@ -110,8 +110,11 @@ fn routes(stage: &Stage<'_>, bird: &Bird<'_>, addresses: &[IpAddr], d: &mut Deta
     d.time("established_s", took);
     for address in addresses {
         stage.await_route(*address, &hops(*address, NODES), ROUTE_DEADLINE)?;
+        let told = bird.ask(&format!("show route for {address}"))?;
+        let from_bgp = told.lines().filter(|line| line.trim_start().starts_with("via ")).count();
+        ensure!(from_bgp == NODES.len(), "BIRD has {from_bgp} routes for {address}: {told}");
         let hops: Vec<_> = hops(*address, NODES).iter().map(ToString::to_string).collect();
-        d.say(format!("{address} via {}", hops.join(", ")));
+        d.say(format!("{address}: {from_bgp} routes in BIRD, in the kernel via {}", hops.join(", ")));
     }
     Ok(())
 }
@@ -205,9 +208,11 @@ fn added(
 }
 
 fn cut(stage: &Stage<'_>, web: &[IpAddr], d: &mut Detail) -> anyhow::Result<()> {
-    let first = *web.first().context("web has no address")?;
-    let plan = Plan { count: 10_000, interval: Duration::from_millis(20), timeout: Duration::from_secs(1) };
-    let client = stage.client("cut", first, 80, plan)?;
+    let plan = Plan { count: 10_000, interval: Duration::from_millis(10), timeout: Duration::from_secs(1) };
+    let clients = web
+        .iter()
+        .map(|address| Ok((*address, stage.client(&format!("cut-{address}"), *address, 80, plan)?)))
+        .collect::<anyhow::Result<Vec<_>>>()?;
     topology::cut_off(stage.lab, 2)?;
     let mut last = Duration::ZERO;
     for address in web {
@@ -219,18 +224,25 @@ fn cut(stage: &Stage<'_>, web: &[IpAddr], d: &mut Detail) -> anyhow::Result<()> 
         HOLD_TIME.as_secs()
     ));
     d.time("route_gone_s", last);
-    let seen = client.stop(Duration::from_secs(10))?;
-    d.say(format!(
-        "{} requests while node-2 was away: {} failed, those that the router still sent to it",
-        seen.requests, seen.failed
-    ));
-    d.count("requests", seen.requests);
-    d.count("failed", seen.failed);
-    let after = stage.requests("after", first, 80, 100)?;
-    let nodes = spread(&after)?;
-    d.say(format!("then 100 requests: {} failed; by node {nodes:?}", after.failed));
-    ensure!(after.failed == 0, "requests fail without node-2: {:?}", after.errors);
-    ensure!(!nodes.contains_key("node-2"), "node-2 still gets requests");
+    for (address, client) in clients {
+        let seen = client.stop(Duration::from_secs(15))?;
+        let family = if address.is_ipv4() { "ipv4" } else { "ipv6" };
+        d.say(format!(
+            "{address}: {} requests meanwhile, {} failed over {:.1} s: those that the router still sent to node-2",
+            seen.requests,
+            seen.failed,
+            seen.outage_ms / 1000.0
+        ));
+        d.count(&format!("requests_{family}"), seen.requests);
+        d.count(&format!("failed_{family}"), seen.failed);
+    }
+    for address in web {
+        let after = stage.requests("after", *address, 80, 100)?;
+        let nodes = spread(&after)?;
+        d.say(format!("{address}: then 100 requests, {} failed; by node {nodes:?}", after.failed));
+        ensure!(after.failed == 0, "requests fail without node-2: {:?}", after.errors);
+        ensure!(!nodes.contains_key("node-2"), "node-2 still gets requests");
+    }
     Ok(())
 }
 
@@ -264,6 +276,9 @@ metadata: {name: broken, namespace: default
 ";
 
 fn bad(stage: &Stage<'_>, addresses: &Addresses, d: &mut Detail) -> anyhow::Result<()> {
+    let first = *addresses.web.first().context("web has no address")?;
+    let plan = Plan { count: 10_000, interval: Duration::from_millis(10), timeout: Duration::from_secs(2) };
+    let running = stage.client("bad", first, 80, plan)?;
     stage.write_manifest("70-bad.yaml", BAD)?;
     let (line, _) = eventually("a word about 70-bad.yaml in the logs", Duration::from_secs(10), || {
         Ok(stage.logs().lines().find(|line| line.contains("70-bad.yaml")).map(str::to_owned))
@@ -287,7 +302,12 @@ fn bad(stage: &Stage<'_>, addresses: &Addresses, d: &mut Detail) -> anyhow::Resu
     for address in &addresses.all {
         stage.await_route(*address, &hops(*address, NODES), Duration::from_secs(2))?;
     }
-    d.say("every address and every route is where it was");
+    let meanwhile = running.stop(Duration::from_secs(10))?;
+    d.say(format!(
+        "every address and every route is where it was; {} requests meanwhile, {} failed",
+        meanwhile.requests, meanwhile.failed
+    ));
+    ensure!(meanwhile.failed == 0, "requests failed: {:?}", meanwhile.errors);
     stage.delete_manifest("70-bad.yaml")
 }
 
@@ -359,6 +379,10 @@ fn deleted(stage: &Stage<'_>, api: &[IpAddr], d: &mut Detail) -> anyhow::Result<
     let (addresses, _) = stage.await_addresses("default", "reuse", 1)?;
     ensure!(addresses == [address], "default/reuse has {addresses:?}");
     stage.await_route(address, &hops(address, NODES), ROUTE_DEADLINE)?;
-    d.say(format!("default/reuse has {address}, over three nodes"));
+    let took = stage.await_answer(address, 8080)?;
+    d.say(format!(
+        "default/reuse has {address}, over three nodes, and answers after {:.0} ms",
+        took.as_secs_f64() * 1000.0
+    ));
     Ok(())
 }
