@@ -41,7 +41,7 @@ pub(super) enum IoEvent {
     /// Somebody connected.
     Accepted { stream: TcpStream },
     /// A listener opened, or could not.
-    Listener { index: usize, result: Result<std::net::SocketAddr, String> },
+    Listener { id: u64, result: Result<std::net::SocketAddr, String> },
 }
 
 /// Reports a connection's end if its task panics, so that the peer's place is free again. The ordinary end is an

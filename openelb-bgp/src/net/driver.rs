@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -38,6 +39,8 @@ const ROUTES_EVERY: Duration = Duration::from_millis(100);
 const ROUTES_SHARE: u32 = 20;
 /// Refused connections are logged this often at most.
 const REFUSALS_LOGGED_EVERY: Duration = Duration::from_secs(10);
+/// The state of a listener whose task has not run yet.
+const NOT_OPEN_YET: &str = "not open yet";
 /// How long sessions may take to close when the speaker stops.
 const SHUTDOWN_WITHIN: Duration = Duration::from_secs(3);
 
@@ -64,6 +67,7 @@ pub fn spawn(config: SpeakerConfig) -> Result<(SpeakerHandle, JoinHandle<()>), C
         shared: Arc::clone(&shared),
         connections: HashMap::new(),
         listeners: Vec::new(),
+        next_listener: 0,
         events_sender,
         events,
         ended_sender,
@@ -91,8 +95,10 @@ enum Slot {
 }
 
 struct Listener {
+    /// Never used again: what one that is gone has reported concerns no other.
+    id: u64,
     status: ListenerStatus,
-    task: AbortHandle,
+    task: JoinHandle<()>,
 }
 
 struct Driver {
@@ -100,6 +106,7 @@ struct Driver {
     shared: Arc<Shared>,
     connections: HashMap<ConnectionId, Slot>,
     listeners: Vec<Listener>,
+    next_listener: u64,
     events_sender: mpsc::Sender<IoEvent>,
     events: mpsc::Receiver<IoEvent>,
     ended_sender: mpsc::UnboundedSender<ConnectionId>,
@@ -132,7 +139,7 @@ impl Drop for Driver {
 
 impl Driver {
     async fn run(&mut self) {
-        self.listen();
+        self.listen().await;
         loop {
             let now = Instant::now();
             self.pump(now);
@@ -146,7 +153,7 @@ impl Driver {
             tokio::select! {
                 () = self.shared.wake.notified() => {
                     let mailbox = self.shared.take();
-                    if let Some(mode) = self.obey(mailbox) {
+                    if let Some(mode) = self.obey(mailbox).await {
                         return self.stop(mode).await;
                     }
                 }
@@ -164,19 +171,36 @@ impl Driver {
         }
     }
 
-    fn listen(&mut self) {
-        for listener in self.listeners.drain(..) {
+    /// Listens where the configuration says. A listener whose address stays is not touched.
+    async fn listen(&mut self) {
+        let mut before = std::mem::take(&mut self.listeners);
+        let wanted = self.speaker.config().listen.clone();
+        let kept: Vec<(SocketAddr, Option<Listener>)> = wanted
+            .into_iter()
+            .map(|address| {
+                let known = before.iter().position(|listener| listener.status.address == address);
+                (address, known.map(|index| before.swap_remove(index)))
+            })
+            .collect();
+        for listener in before {
             listener.task.abort();
+            // Its socket must be gone: the new address may overlap (0.0.0.0). It ends at its next await.
+            let _ = listener.task.await;
         }
-        for (index, address) in self.speaker.config().listen.iter().copied().enumerate() {
-            let task =
-                tokio::spawn(listener::listen(index, address, self.events_sender.clone())).abort_handle();
-            let state = ListenerState::Failed { error: "not open yet".to_owned() };
-            self.listeners.push(Listener { status: ListenerStatus { address, bound: None, state }, task });
+        for (address, listener) in kept {
+            let listener = listener.unwrap_or_else(|| {
+                let id = self.next_listener;
+                self.next_listener += 1;
+                let task = tokio::spawn(listener::listen(id, address, self.events_sender.clone()));
+                let state = ListenerState::Failed { error: NOT_OPEN_YET.to_owned() };
+                Listener { id, status: ListenerStatus { address, bound: None, state }, task }
+            });
+            self.listeners.push(listener);
         }
+        self.peers_revision = u64::MAX;
     }
 
-    fn obey(&mut self, mailbox: Mailbox) -> Option<Shutdown> {
+    async fn obey(&mut self, mailbox: Mailbox) -> Option<Shutdown> {
         let now = Instant::now();
         let Mailbox { config, peers, sources, resets, queries, refresh_routes, shutdown, .. } = mailbox;
         if let Some(config) = config {
@@ -186,7 +210,7 @@ impl Driver {
                 tracing::error!(%error, "configuration refused");
             }
             if listen {
-                self.listen();
+                self.listen().await;
             }
         }
         if let Some(peers) = peers
@@ -238,8 +262,8 @@ impl Driver {
                 }
             }
             IoEvent::Accepted { stream } => self.accept(stream, now),
-            IoEvent::Listener { index, result } => {
-                if let Some(listener) = self.listeners.get_mut(index) {
+            IoEvent::Listener { id, result } => {
+                if let Some(listener) = self.listeners.iter_mut().find(|listener| listener.id == id) {
                     let address = listener.status.address;
                     (listener.status.bound, listener.status.state) = match result {
                         Ok(bound) => {
@@ -378,7 +402,11 @@ impl Driver {
         }
         self.pump(now);
         // Dropping a connection lets it send what it has, the NOTIFICATION last, and then ends its tasks.
-        self.connections.clear();
+        for (_, slot) in self.connections.drain() {
+            if let Slot::Connecting(task) = slot {
+                task.abort();
+            }
+        }
         let (sender, _) = mpsc::channel(1);
         self.events_sender = sender; // ours is gone, so the channel closes with the last task
         let _ = timeout(SHUTDOWN_WITHIN, async { while self.events.recv().await.is_some() {} }).await;

@@ -12,7 +12,7 @@ const RETRY: Duration = Duration::from_secs(5);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Listens on one address for ever. An address in use is reported, and tried again.
-pub(super) async fn listen(index: usize, address: SocketAddr, events: mpsc::Sender<IoEvent>) {
+pub(super) async fn listen(id: u64, address: SocketAddr, events: mpsc::Sender<IoEvent>) {
     loop {
         let opened =
             socket_options::listening(address).and_then(|listener| Ok((listener.local_addr()?, listener)));
@@ -20,7 +20,7 @@ pub(super) async fn listen(index: usize, address: SocketAddr, events: mpsc::Send
             Ok((bound, listener)) => (Ok(bound), Some(listener)),
             Err(error) => (Err(explain(&error)), None),
         };
-        if events.send(IoEvent::Listener { index, result }).await.is_err() {
+        if events.send(IoEvent::Listener { id, result }).await.is_err() {
             return;
         }
         let Some(listener) = listener else {

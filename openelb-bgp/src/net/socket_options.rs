@@ -66,7 +66,7 @@ pub(super) fn refuse(stream: TcpStream) {
 }
 
 fn with_scope(address: IpAddr, scope_id: u32) -> SocketAddr {
-    match address {
+    match address.to_canonical() {
         IpAddr::V4(address) => SocketAddr::new(address.into(), 0),
         IpAddr::V6(address) => std::net::SocketAddrV6::new(address, 0, 0, scope_id).into(),
     }

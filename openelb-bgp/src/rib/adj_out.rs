@@ -430,27 +430,27 @@ impl AdjOut {
     ) -> Advertisement {
         let Some(path) = table.path(index) else { return Advertisement::NotBest };
         let eligible = |id| store.get(id).map(|set| self.state.egress.check(set));
+        let is_eligible = |id| matches!(eligible(id), Some(Ok(())));
         let sent = self.state.sent(if self.state.add_path { index } else { destination });
-        match eligible(path.attributes) {
-            None if sent == NONE => return Advertisement::NotBest,
-            None => return Advertisement::Withdrawing,
-            Some(Err(Ineligible::OutOfScope)) => return Advertisement::OutOfScope,
-            Some(Err(Ineligible::NoNextHop)) => return Advertisement::NoNextHop,
-            Some(Err(Ineligible::TooLarge)) => return Advertisement::AttributesTooLarge,
-            Some(Ok(())) => {}
-        }
-        let better = table
-            .chain(destination)
-            .take_while(|(other, _)| *other != index)
-            .filter(|(_, other)| matches!(eligible(other.attributes), Some(Ok(()))))
-            .count();
-        if better >= self.state.max_paths {
-            Advertisement::NotBest
-        } else if sent == path.attributes {
-            Advertisement::Advertised
-        } else {
-            Advertisement::Pending
-        }
+        let why = match eligible(path.attributes) {
+            None => Advertisement::NotBest,
+            Some(Err(Ineligible::OutOfScope)) => Advertisement::OutOfScope,
+            Some(Err(Ineligible::NoNextHop)) => Advertisement::NoNextHop,
+            Some(Err(Ineligible::TooLarge)) => Advertisement::AttributesTooLarge,
+            Some(Ok(())) => {
+                let before = table.chain(destination).take_while(|(other, _)| *other != index);
+                let better = before.filter(|(_, other)| is_eligible(other.attributes)).count();
+                match better >= self.state.max_paths {
+                    true => Advertisement::NotBest,
+                    false if sent == path.attributes => return Advertisement::Advertised,
+                    false => return Advertisement::Pending,
+                }
+            }
+        };
+        // Not wanted here, for that reason; but does the neighbour still have it?
+        let replaced =
+            !self.state.add_path && table.chain(destination).any(|(_, other)| is_eligible(other.attributes));
+        if sent == NONE || replaced { why } else { Advertisement::Withdrawing }
     }
 
     /// Whether a destination of which nothing is wanted any more has still to be withdrawn.

@@ -175,7 +175,8 @@ pub struct PeerConfig {
     pub name: PeerName,
     /// Its address. Connections from it are accepted; two peers never share one.
     pub address: IpAddr,
-    /// The interface scope (`sin6_scope_id`) of a link-local address, else 0.
+    /// The interface scope (`sin6_scope_id`) of a link-local address, or 0 if [`bind_interface`](Self::bind_interface)
+    /// tells the interface; 0 for all other addresses.
     pub scope_id: u32,
     /// Its TCP port; 179.
     pub port: u16,
@@ -191,7 +192,7 @@ pub struct PeerConfig {
     pub hold_time: Duration,
     /// Interval of keepalives, at most a third of the negotiated hold time; 10 s.
     pub keepalive: Duration,
-    /// The first pause between attempts to connect; it doubles up to [`connect_retry_max`](Self::connect_retry_max).
+    /// The first pause between attempts to connect, not 0; it doubles up to [`connect_retry_max`](Self::connect_retry_max).
     pub connect_retry: Duration,
     /// The longest pause between attempts to connect.
     pub connect_retry_max: Duration,
@@ -251,7 +252,7 @@ impl PeerConfig {
 
     /// The address and port to connect to.
     pub fn socket_address(&self) -> SocketAddr {
-        match self.address {
+        match self.address.to_canonical() {
             IpAddr::V4(address) => SocketAddr::new(address.into(), self.port),
             IpAddr::V6(address) => std::net::SocketAddrV6::new(address, self.port, 0, self.scope_id).into(),
         }
@@ -276,16 +277,22 @@ impl PeerConfig {
         if self.port == 0 && !self.passive {
             return Err(ConfigError::Port { peer: peer() });
         }
+        if self.connect_retry.is_zero() {
+            return Err(ConfigError::ConnectRetry { peer: peer() });
+        }
         if self.families.is_empty() {
             return Err(ConfigError::NoFamily { peer: peer() });
         }
-        for family in &self.families {
+        for (index, family) in self.families.iter().enumerate() {
+            if self.families.iter().take(index).any(|other| other.family == family.family) {
+                return Err(ConfigError::DuplicateFamily { peer: peer(), family: family.family });
+            }
             if ![Family::IPV4_UNICAST, Family::IPV6_UNICAST].contains(&family.family) {
                 return Err(ConfigError::Family { peer: peer(), family: family.family });
             }
         }
         if let Some(local) = self.local_address
-            && local.is_ipv4() != self.address.is_ipv4()
+            && local.to_canonical().is_ipv4() != self.address.to_canonical().is_ipv4()
         {
             return Err(ConfigError::LocalAddress { peer: peer(), local, remote: self.address });
         }
@@ -344,6 +351,20 @@ pub enum ConfigError {
         peer: PeerName,
         /// The bad value.
         family: Family,
+    },
+    /// Each family is offered once.
+    #[error("peer {peer}: family {family} is there twice: offer each once")]
+    DuplicateFamily {
+        /// Whose configuration.
+        peer: PeerName,
+        /// The family.
+        family: Family,
+    },
+    /// Attempts to connect without a pause would be a flood.
+    #[error("peer {peer}: the pause between attempts to connect is 0 s: use 1 s or more")]
+    ConnectRetry {
+        /// Whose configuration.
+        peer: PeerName,
     },
     /// A TCP connection has one family.
     #[error("peer {peer}: local address {local} and neighbour {remote} are of different families")]
@@ -488,7 +509,9 @@ pub(crate) fn index_peers(peers: Vec<PeerConfig>) -> Result<BTreeMap<PeerName, P
     let mut by_address: BTreeMap<(IpAddr, u32), PeerName> = BTreeMap::new();
     for peer in peers {
         peer.validate()?;
-        if let Some(first) = by_address.insert((peer.address, peer.scope_id), peer.name.clone()) {
+        if let Some(first) =
+            by_address.insert((peer.address.to_canonical(), peer.scope_id), peer.name.clone())
+        {
             return Err(if first == peer.name {
                 ConfigError::DuplicateName { peer: first }
             } else {

@@ -99,6 +99,12 @@ pub enum Refusal {
         /// Where it came to.
         local: SocketAddr,
     },
+    /// The last session failed, and the pause after it is not over.
+    #[error("peer {peer} pauses after an error")]
+    Idle {
+        /// Which.
+        peer: PeerName,
+    },
     /// The peer has an incoming connection already.
     #[error("peer {peer} has an incoming connection already")]
     Busy {

@@ -140,12 +140,16 @@ impl Peer {
             return Err(Refusal::AdminDown { peer: peer() });
         }
         if let Some(expected) = self.config.local_address
-            && info.local.ip().to_canonical() != expected
+            && info.local.ip().to_canonical() != expected.to_canonical()
         {
             return Err(Refusal::LocalAddress { peer: peer(), expected, local: info.local });
         }
         if self.link(Direction::Incoming).live {
             return Err(Refusal::Busy { peer: self.config.name.clone() });
+        }
+        // RFC 4271 §8.2.2. Refused at once, so that a neighbour that comes back and back leaves nothing behind.
+        if self.fsm.state() == State::Idle {
+            return Err(Refusal::Idle { peer: self.config.name.clone() });
         }
         self.open(Direction::Incoming);
         let connection = self.connection(Direction::Incoming);

@@ -155,7 +155,10 @@ impl Session {
             known.refresh_again = true; // one at a time, however often it asks
             return;
         }
-        known.refresh = Refresh::Begin;
+        // RFC 7313 §4: no marker before End-of-RIB, which is still to come after all routes.
+        if known.end_of_rib_sent {
+            known.refresh = Refresh::Begin;
+        }
         let (table, attributes) = rib.table(family);
         known.adj_out.refresh(table, attributes);
     }

@@ -20,7 +20,6 @@ use crate::{
     rib::{
         Rib,
         adj_out::Urgency,
-        attributes::NONE,
         table::{Claim, DestinationId, SourceId},
     },
     wire::{Family, Nlri, Notification, Prefix},
@@ -163,6 +162,9 @@ impl Speaker {
     /// If the configuration is not valid; the one before stays.
     pub fn set_config(&mut self, config: SpeakerConfig, now: Instant) -> Result<(), ConfigError> {
         config.validate()?;
+        if config == self.config {
+            return Ok(());
+        }
         let before = std::mem::replace(&mut self.config, config);
         let ids: Vec<PeerId> = self.peers.keys().copied().collect();
         for id in ids {
@@ -338,7 +340,9 @@ impl Speaker {
             std::net::SocketAddr::V6(remote) if remote.ip().is_unicast_link_local() => remote.scope_id(),
             _ => 0,
         };
-        let id = self.by_address.get(&(info.remote.ip().to_canonical(), scope));
+        let address = info.remote.ip().to_canonical();
+        // A link-local neighbour without a scope is told by the interface that its sockets are bound to.
+        let id = self.by_address.get(&(address, scope)).or_else(|| self.by_address.get(&(address, 0)));
         let peer = id.and_then(|id| self.peers.get_mut(id));
         peer.ok_or(Refusal::Unconfigured { source_address: info.remote })?.accept(info)
     }
@@ -518,7 +522,7 @@ impl Speaker {
             let peers = peers().map(|(name, peer)| (name.clone(), state(peer))).collect();
             into.push(RouteStatus { prefix, path_id: path.path_id, peers });
         }
-        if table.chain(id).all(|(_, path)| path.attributes == NONE) {
+        if table.chain(id).next().is_none() {
             let withdrawing = peers().filter(|(_, peer)| {
                 let families = peer.session.iter().flat_map(|session| &session.families);
                 families.into_iter().any(|known| known.family == family && known.adj_out.is_withdrawing(id))

@@ -1,5 +1,8 @@
 //! Two speakers, joined by connections that exist only here, in a time that only the test moves.
 
+mod changes;
+mod terms;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     net::{IpAddr, Ipv4Addr, SocketAddr},
@@ -17,7 +20,7 @@ use super::{
 };
 use crate::{
     fsm::{ConnectionInfo, Direction, State},
-    wire::{Family, Message, MessageKind, Update, frame},
+    wire::{Family, Message, MessageKind, RouteRefresh, SessionContext, Update, frame},
 };
 
 /// The one look at the clock; all else is added to it.
@@ -43,6 +46,8 @@ struct Pair {
     pipes: Vec<Pipe>,
     /// Every UPDATE that the second one was sent, in order; emptied when a session comes up.
     updates: Vec<Bytes>,
+    /// Every ROUTE-REFRESH, with the number of UPDATEs before it; likewise.
+    refreshes: Vec<(usize, RouteRefresh)>,
     /// Nothing that the first one sends arrives.
     stalled: bool,
     next_port: u16,
@@ -61,7 +66,15 @@ impl Pair {
             speaker.set_peers(vec![Self::peer(index, &change)], now).unwrap();
             speaker
         });
-        Self { now, speakers, pipes: Vec::new(), updates: Vec::new(), stalled: false, next_port: 50_000 }
+        Self {
+            now,
+            speakers,
+            pipes: Vec::new(),
+            updates: Vec::new(),
+            refreshes: Vec::new(),
+            stalled: false,
+            next_port: 50_000,
+        }
     }
 
     fn peer(index: usize, change: &impl Fn(&mut PeerConfig)) -> PeerConfig {
@@ -105,7 +118,15 @@ impl Pair {
         while let Some(length) = frame(bytes, 65535).unwrap() {
             match MessageKind::from_code(bytes[18]).unwrap() {
                 MessageKind::Update => self.updates.push(Bytes::copy_from_slice(&bytes[..length])),
-                MessageKind::Open => self.updates.clear(),
+                MessageKind::RouteRefresh => {
+                    let message = Message::decode(&bytes[..length], &SessionContext::default()).unwrap();
+                    let Message::RouteRefresh(refresh) = message else { panic!("{message:?}") };
+                    self.refreshes.push((self.updates.len(), refresh));
+                }
+                MessageKind::Open => {
+                    self.updates.clear();
+                    self.refreshes.clear();
+                }
                 _ => {}
             }
             bytes = &bytes[length..];

@@ -279,7 +279,10 @@ impl<'a> Decoder<'a> {
             };
             self.fault(error, &[]);
         }
-        if let (false, Some((error, whole))) = (reachable, self.culprit) {
+        // RFC 7606 §5.2. MP_UNREACH_NLRI alone says what it withdraws.
+        let unreach_alone = self.seen == only(codes::MP_UNREACH_NLRI)
+            && self.errors.iter().all(|error| error.code == codes::MP_UNREACH_NLRI);
+        if let (false, false, Some((error, whole))) = (unreach_alone, reachable, self.culprit) {
             return Err(nothing_to_withdraw(error, whole));
         }
         if !self.cx.four_octet_as {
@@ -304,6 +307,15 @@ impl<'a> Decoder<'a> {
             path.merge_as4(as4_path);
         }
     }
+}
+
+/// What has been seen if it was this code alone.
+fn only(code: u8) -> [u64; 4] {
+    let mut seen = [0; 4];
+    if let Some(word) = seen.get_mut(usize::from(code >> 6)) {
+        *word = 1 << (code & 63);
+    }
+    seen
 }
 
 fn read_raw<'a>(reader: &mut Reader<'a>) -> Option<Raw<'a>> {

@@ -305,3 +305,16 @@ fn bad_attributes_without_prefixes_end_the_session() {
     assert_eq!(update.errors.len(), 1);
     assert_eq!(update.withdrawals().count(), 1);
 }
+
+#[test]
+fn a_withdrawal_with_wrong_flags_is_done_and_the_session_stays() {
+    // MP_UNREACH_NLRI as transitive, of 2001:db8::/32.
+    let unreach = attribute(0xc0, 15, &hex("0002 01 20 20010db8"));
+    let update = decode_update(&update_bytes(&[], &unreach, &[]), &external()).unwrap();
+    assert_eq!(update.withdrawals().flat_map(prefixes).collect::<Vec<_>>(), ["2001:db8::/32"]);
+    assert_eq!(update.errors.len(), 1);
+    // With another attribute beside it, prefixes may have been lost (RFC 7606 section 5.2).
+    let beside = [unreach, hex("40 01 01 00")].concat();
+    let (code, subcode, _) = answer(&update_bytes(&[], &beside, &[]), &external());
+    assert_eq!((code, subcode), (3, 4));
+}
