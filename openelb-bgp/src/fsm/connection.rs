@@ -3,13 +3,16 @@
 use bytes::{Buf, BytesMut};
 
 use super::{ConnectionInfo, Negotiated};
-use crate::wire::{DecodeError, HeaderError, MAX_MESSAGE_LEN, Message, SessionContext, frame};
+use crate::wire::{DecodeError, HeaderError, MAX_MESSAGE_LEN, Message, Open, SessionContext, frame};
 
 /// How far the handshake is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
     /// Our OPEN is sent, the neighbour's is awaited.
     OpenSent,
+    /// The neighbour's OPEN is here, but the other connection would win a collision and may still come up: this one is
+    /// confirmed when that is settled. Nothing more is read until then.
+    Deferred(Box<Open>),
     /// Both OPENs are exchanged, the neighbour's KEEPALIVE is awaited.
     OpenConfirm(Box<Negotiated>),
     /// The session runs here.
@@ -37,12 +40,18 @@ impl Connection {
         self.buffer.extend_from_slice(bytes);
     }
 
+    /// Octets that wait to be read.
+    pub(super) fn waiting(&self) -> usize {
+        self.buffer.len()
+    }
+
     /// The next whole message.
     pub(super) fn next(&mut self) -> Option<Result<Message, DecodeError>> {
         let plain;
         let (context, max_len) = match &self.stage {
             Stage::Established { context } => (context, context.max_message_len()),
             Stage::OpenConfirm(negotiated) => (&negotiated.context, negotiated.context.max_message_len()),
+            Stage::Deferred(_) => return None,
             Stage::OpenSent => {
                 plain = SessionContext::default();
                 (&plain, MAX_MESSAGE_LEN)

@@ -24,6 +24,11 @@ const STABLE: Duration = Duration::from_secs(30);
 /// both compare identifiers; later it is one of a neighbour that has lost the session.
 const SIMULTANEOUS: Duration = Duration::from_secs(10);
 
+/// How long a connection waits for the one that would win a collision.
+const DEFER: Duration = Duration::from_secs(1);
+/// What a neighbour may send ahead on a connection that waits, in octets: more than an OPEN and a KEEPALIVE is not due.
+const AHEAD: usize = 8192;
+
 /// What is wanted of the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wanted {
@@ -153,6 +158,7 @@ impl Fsm {
         }
         self.connecting = false;
         self.failures = self.failures.saturating_add(1);
+        self.settle(now);
         self.retry(false, now);
         self.update_state();
     }
@@ -167,6 +173,9 @@ impl Fsm {
                 Ok(message) => self.handle_message(direction, message, now),
                 Err(error) => self.refuse(direction, &error, now),
             }
+        }
+        if self.connection(direction).is_some_and(|c| is_deferred(c) && c.waiting() > AHEAD) {
+            self.unexpected(direction, State::OpenConfirm, MessageKind::Update, now);
         }
         self.update_state();
     }
@@ -213,9 +222,13 @@ impl Fsm {
                 Timer::IdleHold | Timer::ConnectRetry => self.try_connect(now),
                 Timer::HoldOutgoing => self.hold_expired(Direction::Outgoing, now),
                 Timer::HoldIncoming => self.hold_expired(Direction::Incoming, now),
+                Timer::Defer => self.give_up_waiting(now),
                 Timer::Keepalive => {
                     for direction in [Direction::Outgoing, Direction::Incoming] {
-                        if self.connection(direction).is_some_and(|c| c.stage != Stage::OpenSent) {
+                        if self
+                            .connection(direction)
+                            .is_some_and(|c| stage_state(&c.stage) != State::OpenSent)
+                        {
                             self.send(direction, &Message::Keepalive);
                             self.arm_keepalive(now);
                         }
@@ -257,7 +270,7 @@ impl Fsm {
                 let error = !is_collision(&notification);
                 self.lost(&connection, DownReason::Received(notification), error, now);
             }
-            (State::OpenSent, Message::Open(open)) => self.handle_open(direction, &open, now),
+            (State::OpenSent, Message::Open(open)) => self.handle_open(direction, open, now),
             (State::OpenConfirm, Message::Keepalive) => self.establish(direction, now),
             (State::Established, Message::Keepalive) => self.arm_hold(direction, now),
             (State::Established, Message::Update(update)) => {
@@ -313,45 +326,64 @@ impl Fsm {
         self.close_after_error(direction, DownReason::Sent(notification), now);
     }
 
-    fn handle_open(&mut self, direction: Direction, open: &Open, now: Instant) {
+    fn handle_open(&mut self, direction: Direction, open: Open, now: Instant) {
         let Some(info) = self.connection(direction).map(|connection| connection.info) else { return };
-        let negotiated = match self.config.accept(open, direction, info) {
-            Ok(negotiated) => negotiated,
-            Err((cause, notification)) => return self.fail(direction, cause, notification, now),
-        };
-        if !self.survives_collision(direction, open, now) {
-            return;
+        if let Err((cause, notification)) = self.config.accept(&open, direction, info) {
+            return self.fail(direction, cause, notification, now);
         }
+        match self.collide(direction, &open, now) {
+            Collision::Stays => self.confirm(direction, &open, now),
+            Collision::Leaves => {}
+            Collision::Waits => {
+                if let Some(connection) = self.slot(direction) {
+                    connection.stage = Stage::Deferred(Box::new(open));
+                }
+                self.timers.set(Timer::Defer, now + DEFER);
+            }
+        }
+    }
+
+    /// The connection's OPEN is accepted: answer it.
+    fn confirm(&mut self, direction: Direction, open: &Open, now: Instant) {
+        let Some(info) = self.connection(direction).map(|connection| connection.info) else { return };
+        let Ok(negotiated) = self.config.accept(open, direction, info) else { return };
         self.send(direction, &Message::Keepalive);
         self.hold_time = negotiated.hold_time;
         self.keepalive = negotiated.keepalive;
-        if negotiated.hold_time.is_zero() {
-            self.timers.clear(hold_timer(direction));
-        } else {
-            self.timers.set(hold_timer(direction), now + negotiated.hold_time);
-        }
+        self.arm_hold(direction, now);
         self.arm_keepalive(now);
         if let Some(connection) = self.slot(direction) {
             connection.stage = Stage::OpenConfirm(Box::new(negotiated));
         }
     }
 
-    /// RFC 4271 §6.8 and RFC 6286 §2.3: with two connections, the one stays that was opened by the speaker with the
-    /// higher BGP identifier; if they are equal, with the higher AS number. Says whether `direction` stays.
-    fn survives_collision(&mut self, direction: Direction, open: &Open, now: Instant) -> bool {
+    /// Two connections, or one and an attempt: RFC 4271 §6.8 and RFC 6286 §2.3. The one stays that was opened by the
+    /// speaker with the higher BGP identifier; if they are equal, with the higher AS number. Both ends decide alike,
+    /// whatever the order in which they hear of the two, and neither confirms the one that would lose while the other
+    /// may still come up: so a session that is established is not taken down again.
+    fn collide(&mut self, direction: Direction, open: &Open, now: Instant) -> Collision {
         let other = direction.other();
-        let Some(connection) = self.connection(other) else { return true };
         let ours = (self.config.router_id, self.config.local_asn);
         let theirs = (open.router_id, open.four_octet_asn());
-        let stays = if ours > theirs { Direction::Outgoing } else { Direction::Incoming };
+        let winner = if ours > theirs { Direction::Outgoing } else { Direction::Incoming };
+        let Some(connection) = self.connection(other) else {
+            if direction == Direction::Incoming && self.connecting {
+                if winner == Direction::Outgoing {
+                    return Collision::Waits;
+                }
+                self.abort_attempt();
+            }
+            return Collision::Stays;
+        };
         let stays = match &connection.stage {
-            // Its OPEN is still to come: then it is decided.
-            Stage::OpenSent => return true,
-            Stage::OpenConfirm(_) => stays,
+            Stage::OpenSent if winner == direction => direction,
+            Stage::OpenSent => return Collision::Waits,
+            Stage::Deferred(_) => direction,
+            Stage::OpenConfirm(_) => winner,
             Stage::Established { .. } => {
                 let young = self.established_at.is_some_and(|at| now.duration_since(at) < SIMULTANEOUS);
                 if young {
-                    stays
+                    winner
                 } else if self.config.graceful_restart.is_some() && open.graceful_restart().is_some() {
                     direction // RFC 4724 §4.2: the neighbour has restarted
                 } else {
@@ -359,38 +391,71 @@ impl Fsm {
                 }
             }
         };
-        let leaves = stays.other();
+        self.leave(stays.other());
+        if stays == direction { Collision::Stays } else { Collision::Leaves }
+    }
+
+    /// Closes the connection that lost a collision.
+    fn leave(&mut self, direction: Direction) {
         let notification = Notification::connection_collision();
-        self.send(leaves, &Message::Notification(notification.clone()));
-        if let Some(connection) = self.take(leaves) {
-            self.outputs.push_back(Output::Close { direction: leaves });
+        self.send(direction, &Message::Notification(notification.clone()));
+        if let Some(connection) = self.take(direction) {
+            self.outputs.push_back(Output::Close { direction });
             if matches!(connection.stage, Stage::Established { .. }) {
                 self.end_session();
                 self.outputs.push_back(Output::Down(DownReason::Sent(notification)));
             }
         }
-        stays == direction
+    }
+
+    /// Stops opening a connection.
+    fn abort_attempt(&mut self) {
+        if std::mem::take(&mut self.connecting) {
+            self.outputs.push_back(Output::Close { direction: Direction::Outgoing });
+        }
+    }
+
+    /// A connection or an attempt is gone: if the other one has waited for that, it is confirmed now, and what came in
+    /// on it meanwhile is read.
+    fn settle(&mut self, now: Instant) {
+        let waiting = self.connections().find(|(_, connection)| is_deferred(connection)).map(|(d, _)| d);
+        let Some(direction) = waiting else { return };
+        if self.connection(direction.other()).is_some()
+            || (direction == Direction::Incoming && self.connecting)
+        {
+            return;
+        }
+        self.timers.clear(Timer::Defer);
+        let Some(connection) = self.slot(direction) else { return };
+        let Stage::Deferred(open) = std::mem::replace(&mut connection.stage, Stage::OpenSent) else { return };
+        self.confirm(direction, &open, now);
+        self.handle_bytes(direction, &[], now);
+    }
+
+    /// The connection that would win has not come up in time: the other one is taken.
+    fn give_up_waiting(&mut self, now: Instant) {
+        let waiting = self.connections().find(|(_, connection)| is_deferred(connection)).map(|(d, _)| d);
+        let Some(direction) = waiting else { return };
+        if self.connection(direction.other()).is_some() {
+            self.leave(direction.other());
+        }
+        if direction == Direction::Incoming {
+            self.abort_attempt();
+        }
+        self.settle(now);
     }
 
     fn establish(&mut self, direction: Direction, now: Instant) {
-        let other = direction.other();
-        // A connection that has not got as far as the neighbour's OPEN is superfluous now.
-        if matches!(self.connection(other).map(|c| &c.stage), Some(Stage::OpenConfirm(_))) {
-            self.send(other, &Message::Notification(Notification::connection_collision()));
-            if self.take(other).is_some() {
-                self.outputs.push_back(Output::Close { direction: other });
-            }
+        // Decided already where both had their OPEN; a silent one is superfluous now.
+        if self.connection(direction.other()).is_some() {
+            self.leave(direction.other());
         }
+        self.timers.clear(Timer::Defer);
         let Some(connection) = self.slot(direction) else { return };
         let Stage::OpenConfirm(negotiated) = &connection.stage else { return };
         let negotiated = negotiated.clone();
         connection.stage = Stage::Established { context: negotiated.context.clone() };
-        if self.connecting {
-            self.connecting = false;
-            if direction == Direction::Incoming {
-                self.outputs.push_back(Output::Close { direction: Direction::Outgoing });
-            }
-        }
+        self.abort_attempt();
         self.established_at = Some(now);
         self.timers.clear(Timer::ConnectRetry);
         self.arm_hold(direction, now);
@@ -438,7 +503,7 @@ impl Fsm {
 
     /// The neighbour has answered on some connection: no other attempt is needed.
     fn is_confirmed(&self) -> bool {
-        self.connections().any(|(_, connection)| connection.stage != Stage::OpenSent)
+        self.connections().any(|(_, connection)| stage_state(&connection.stage) != State::OpenSent)
     }
 
     fn is_idle(&self) -> bool {
@@ -471,7 +536,7 @@ impl Fsm {
             self.failures = if stable { 0 } else { self.failures.saturating_add(1) };
             self.outputs.push_back(Output::Down(reason));
         } else if self.connections().next().is_some() {
-            return; // the other connection goes on
+            return self.settle(now); // the other connection goes on
         } else {
             self.failures = self.failures.saturating_add(1);
             self.outputs.push_back(Output::Down(reason));
@@ -498,9 +563,8 @@ impl Fsm {
                 self.outputs.push_back(Output::Close { direction });
             }
         }
-        if std::mem::take(&mut self.connecting) {
-            self.outputs.push_back(Output::Close { direction: Direction::Outgoing });
-        }
+        self.abort_attempt();
+        self.timers.clear(Timer::Defer);
         self.end_session();
         any
     }
@@ -560,10 +624,25 @@ impl Fsm {
 
 const fn stage_state(stage: &Stage) -> State {
     match stage {
-        Stage::OpenSent => State::OpenSent,
+        Stage::OpenSent | Stage::Deferred(_) => State::OpenSent,
         Stage::OpenConfirm(_) => State::OpenConfirm,
         Stage::Established { .. } => State::Established,
     }
+}
+
+const fn is_deferred(connection: &Connection) -> bool {
+    matches!(connection.stage, Stage::Deferred(_))
+}
+
+/// What becomes of a connection whose OPEN has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Collision {
+    /// It goes on, alone.
+    Stays,
+    /// It was closed.
+    Leaves,
+    /// The other one would win, and may still come up.
+    Waits,
 }
 
 const fn hold_timer(direction: Direction) -> Timer {

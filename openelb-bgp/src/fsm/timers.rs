@@ -17,16 +17,19 @@ pub(super) enum Timer {
     Keepalive,
     /// The neighbour does not read (RFC 9687).
     SendHold,
+    /// The connection that would win a collision has not come up.
+    Defer,
 }
 
 impl Timer {
-    pub(super) const ALL: [Self; 6] = [
+    pub(super) const ALL: [Self; 7] = [
         Self::IdleHold,
         Self::ConnectRetry,
         Self::HoldOutgoing,
         Self::HoldIncoming,
         Self::Keepalive,
         Self::SendHold,
+        Self::Defer,
     ];
 }
 

@@ -1,4 +1,8 @@
-//! Shared by the tests of the machine.
+//! The machine, alone and against itself, on a virtual clock.
+
+mod alone;
+mod pair;
+mod support;
 
 use std::time::Instant;
 
