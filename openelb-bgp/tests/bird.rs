@@ -77,8 +77,7 @@ struct Bird {
 impl Bird {
     /// `session`: statements within the BGP protocol, `channel`: within each of its channels.
     fn start(session: &str, channel: &str) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let configuration = format!(
+        Self::run(&format!(
             "router id {THEIRS};\nprotocol device {{}}\n\
              protocol static {{ ipv4; route 203.0.113.0/24 blackhole; route 203.0.113.0/25 blackhole; }}\n\
              protocol static {{ ipv6; route 2001:db8:1::/48 blackhole; }}\n\
@@ -86,10 +85,19 @@ impl Bird {
              connect delay time 1;\n connect retry time 1;\n error wait time 1, 2;\n{session}\n\
              ipv4 {{ import all; export where source = RTS_STATIC; next hop address {THEIRS}; {channel} }};\n\
              ipv6 {{ import all; export where source = RTS_STATIC; next hop address 2001:db8::2; {channel} }};\n}}\n"
-        );
+        ))
+    }
+
+    fn run(configuration: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
         std::fs::write(directory.path().join("bird.conf"), configuration).unwrap();
         let child = Self::spawn(&directory);
         Self { directory, child }
+    }
+
+    fn signal(&self, name: &str) {
+        let id = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
     }
 
     fn spawn(directory: &tempfile::TempDir) -> Child {
@@ -171,6 +179,7 @@ fn program(name: &str) -> PathBuf {
 struct Ours {
     speaker: SpeakerHandle,
     runtime: tokio::runtime::Runtime,
+    config: PeerConfig,
 }
 
 impl Ours {
@@ -187,8 +196,8 @@ impl Ours {
         peer.local_address = Some(OURS.parse().unwrap());
         peer.connect_retry_max = Duration::from_secs(2);
         change(&mut peer);
-        speaker.set_peers(vec![peer]).unwrap();
-        Self { speaker, runtime }
+        speaker.set_peers(vec![peer.clone()]).unwrap();
+        Self { speaker, runtime, config: peer }
     }
 
     fn peer(&self) -> PeerStatus {
@@ -356,5 +365,134 @@ fn bird_connects_to_us_and_asks_for_our_routes_again() {
         });
         assert_eq!(after.established, 1);
         bird.wait_for_prefixes(&["198.51.100.1/32"]);
+    });
+}
+
+#[test]
+fn bird_is_disabled_enabled_and_restarted_by_hand() {
+    isolated("bird_is_disabled_enabled_and_restarted_by_hand", || {
+        let bird = Bird::start("", "");
+        let ours = Ours::start(|_| {});
+        ours.speaker.set_routes("test", [route("198.51.100.1/32")]);
+        bird.wait_for_prefixes(&["198.51.100.1/32"]);
+        bird.ask("disable ours");
+        let reason = wait_for("the session's end", || {
+            let peer = ours.peer();
+            (peer.counters.dropped == 1).then(|| peer.last_error.unwrap().reason)
+        });
+        assert!(reason.to_lowercase().contains("administrative"), "{reason}");
+        bird.ask("enable ours");
+        ours.wait_for_established(2);
+        bird.wait_for_prefixes(&["198.51.100.1/32"]);
+        bird.ask("restart ours");
+        ours.wait_for_established(3);
+        bird.wait_for_prefixes(&["198.51.100.1/32"]);
+    });
+}
+
+#[test]
+fn a_wrong_as_number_is_told_and_mended() {
+    isolated("a_wrong_as_number_is_told_and_mended", || {
+        let bird = Bird::start("", "");
+        let ours = Ours::start(|peer| peer.asn = 65099);
+        ours.speaker.set_routes("test", [route("198.51.100.1/32")]);
+        wait_for("the cause in words", || {
+            let reason = ours.peer().last_error?.reason;
+            (reason.contains("65001") && reason.contains("65099")).then_some(())
+        });
+        let mut right = ours.config.clone();
+        right.asn = 65001;
+        ours.speaker.set_peers(vec![right.clone()]).unwrap();
+        bird.wait_for_prefixes(&["198.51.100.1/32"]);
+        // Now we are not whom BIRD expects.
+        let mut wrong = right.clone();
+        wrong.local_asn = Some(65098);
+        ours.speaker.set_peers(vec![wrong]).unwrap();
+        wait_for("BIRD's refusal", || {
+            let reason = ours.peer().last_error?.reason;
+            reason.to_lowercase().contains("bad peer as").then_some(())
+        });
+        ours.speaker.set_peers(vec![right]).unwrap();
+        bird.wait_for_prefixes(&["198.51.100.1/32"]);
+    });
+}
+
+#[test]
+fn a_hold_time_of_three_seconds_is_kept_and_notices_a_frozen_bird() {
+    isolated("a_hold_time_of_three_seconds_is_kept_and_notices_a_frozen_bird", || {
+        let bird = Bird::start("hold time 3;", "");
+        let ours = Ours::start(|_| {});
+        ours.speaker.set_routes("test", [route("198.51.100.1/32")]);
+        let before = ours.wait_for_established(1);
+        assert_eq!(before.session.unwrap().hold_time, Duration::from_secs(3));
+        let kept = wait_for("more than two hold times of keepalives", || {
+            let peer = ours.peer();
+            (peer.counters.sent.keepalive > 8).then_some(peer)
+        });
+        assert_eq!((kept.state, kept.counters.dropped), (State::Established, 0));
+        bird.signal("STOP");
+        let frozen = Instant::now();
+        wait_for("the hold timer", || {
+            let peer = ours.peer();
+            (peer.counters.dropped == 1 && peer.last_error?.reason.to_lowercase().contains("hold"))
+                .then_some(())
+        });
+        assert!(frozen.elapsed() < Duration::from_secs(5), "{:?}", frozen.elapsed());
+        bird.signal("CONT");
+        ours.wait_for_established(2);
+        bird.wait_for_prefixes(&["198.51.100.1/32"]);
+    });
+}
+
+#[test]
+fn a_session_over_ipv6_alone_carries_ipv4_with_an_ipv6_next_hop() {
+    isolated("a_session_over_ipv6_alone_carries_ipv4_with_an_ipv6_next_hop", || {
+        let bird = Bird::run(&format!(
+            "router id {THEIRS};\nprotocol device {{}}\n\
+             protocol bgp ours {{\n local 2001:db8::2 as 65001;\n neighbor 2001:db8::1 as 65000;\n multihop;\n\
+             strict bind;\n connect delay time 1;\n connect retry time 1;\n error wait time 1, 2;\n\
+             ipv4 {{ import all; export none; extended next hop on; }};\n\
+             ipv6 {{ import all; export none; }};\n}}\n"
+        ));
+        let ours = Ours::start(|peer| {
+            peer.address = "2001:db8::2".parse().unwrap();
+            peer.local_address = Some("2001:db8::1".parse().unwrap());
+            peer.extended_next_hop = true;
+        });
+        ours.speaker.set_routes("test", [route("198.51.100.1/32"), route("2001:db8:2::1/128")]);
+        let routes = bird.wait_for_prefixes(&["198.51.100.1/32", "2001:db8:2::1/128"]);
+        for (prefix, attributes) in routes {
+            assert!(attributes.contains("BGP.next_hop: 2001:db8::1\n"), "{prefix}: {attributes}");
+        }
+        ours.speaker.set_routes("test", [route("2001:db8:2::1/128")]);
+        bird.wait_for_prefixes(&["2001:db8:2::1/128"]);
+        assert_eq!(ours.peer().counters.established, 1);
+    });
+}
+
+#[test]
+fn a_hundred_thousand_prefixes_with_two_paths_each() {
+    isolated("a_hundred_thousand_prefixes_with_two_paths_each", || {
+        let bird = Bird::start("", "add paths rx;");
+        let ours = Ours::start(|_| {});
+        let paths = |count: u32| -> Vec<Route> {
+            let all = (0..count).flat_map(|index| [1_u8, 2].map(|node| (index, node)));
+            all.map(|(index, node)| Route {
+                path_id: node.into(),
+                next_hop: NextHop::Address(Ipv4Addr::new(192, 0, 2, 10 + node).into()),
+                ..Route::new(ipnet::IpNet::from(std::net::IpAddr::from(Ipv4Addr::from(0x0a00_0000 + index))))
+            })
+            .collect()
+        };
+        ours.speaker.set_routes("test", paths(100_000));
+        let count = || bird.ask("show route count table master4");
+        wait_for("200,000 paths in BIRD", || {
+            count().contains("200002 of 200002 routes for 100002").then_some(())
+        });
+        let peer = ours.wait_for_established(1);
+        assert!(peer.counters.sent.update < 1_000, "packed full: {} UPDATEs", peer.counters.sent.update);
+        ours.speaker.set_routes("test", paths(1));
+        wait_for("all but one withdrawn", || count().contains("4 of 4 routes for 3").then_some(()));
+        assert_eq!(ours.peer().counters.established, 1);
     });
 }
