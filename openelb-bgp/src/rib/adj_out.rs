@@ -6,7 +6,10 @@
 //! hold at least one entry for every dirty unit; entries that are out of date are skipped when they come up, so a
 //! route that changes while the neighbour is slow is sent once, as it is then.
 
-use std::collections::{HashMap, VecDeque};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
 
 use foldhash::fast::FixedState;
 
@@ -39,6 +42,16 @@ pub(crate) enum Urgency {
     Fresh,
     /// One of many.
     Bulk,
+}
+
+/// Whether two sets say the same to a neighbour that gets both: whom else they are for is not told.
+fn same_on_the_wire(a: AttributesId, b: AttributesId, store: &AttributeStore) -> bool {
+    let equal = || {
+        let (a, b) = (store.get(a)?, store.get(b)?);
+        let attributes = Arc::ptr_eq(&a.attributes, &b.attributes) || a.attributes == b.attributes;
+        Some(a.next_hop == b.next_hop && attributes)
+    };
+    a == b || equal().unwrap_or(false)
 }
 
 /// What the neighbour has been told, and on which terms.
@@ -269,7 +282,7 @@ impl AdjOut {
     ) {
         if !self.state.add_path {
             let want = self.state.want(destination, table, store);
-            self.set_want(destination, want, urgency);
+            self.set_want(destination, want, urgency, store);
         } else {
             let mut sent = 0;
             for (unit, path) in table.chain(destination) {
@@ -279,7 +292,7 @@ impl AdjOut {
                 } else {
                     NONE
                 };
-                self.set_want(unit, want, urgency);
+                self.set_want(unit, want, urgency, store);
             }
         }
         if self.queues.entries > 2 * self.state.pending + SLACK {
@@ -287,8 +300,8 @@ impl AdjOut {
         }
     }
 
-    fn set_want(&mut self, unit: Unit, want: AttributesId, urgency: Urgency) {
-        let differs = self.state.sent(unit) != want;
+    fn set_want(&mut self, unit: Unit, want: AttributesId, urgency: Urgency, store: &AttributeStore) {
+        let differs = !same_on_the_wire(self.state.sent(unit), want, store);
         self.state.set_dirty(unit, differs);
         if differs {
             self.queues.push(unit, want, urgency);
@@ -442,7 +455,9 @@ impl AdjOut {
                 let better = before.filter(|(_, other)| is_eligible(other.attributes)).count();
                 match better >= self.state.max_paths {
                     true => Advertisement::NotBest,
-                    false if sent == path.attributes => return Advertisement::Advertised,
+                    false if same_on_the_wire(sent, path.attributes, store) => {
+                        return Advertisement::Advertised;
+                    }
                     false => return Advertisement::Pending,
                 }
             }

@@ -450,7 +450,9 @@ pub enum PeerScope {
 pub struct Route {
     /// Where to.
     pub prefix: IpNet,
-    /// Tells several routes of one prefix apart, and is the path identifier on sessions with add-path (RFC 7911).
+    /// Tells several routes of one prefix apart, those of other sources too: of equal ones only that of the source whose
+    /// name sorts first counts, whatever their [`scope`](Self::scope). It is the path identifier on sessions with
+    /// add-path (RFC 7911).
     pub path_id: u32,
     /// The next hop.
     pub next_hop: NextHop,

@@ -131,7 +131,9 @@ fn a_change_of_the_routes_costs_one_update_for_what_differs() {
         all
     };
     let stranger = PeerScope::Only(Arc::new(["stranger".into()].into()));
-    let table: [(&str, &str, Vec<Route>, Cost); 10] = [
+    let wider = PeerScope::Only(Arc::new(["other".into(), "stranger".into()].into()));
+    let table: [(&str, &str, Vec<Route>, Cost); 11] = [
+        ("a wider or narrower scope", "test", with(&|all| all[0].scope = wider.clone()), Cost::Nothing),
         ("the same", "test", routes(), Cost::Nothing),
         ("the same, sorted otherwise", "test", with(&|all| all.reverse()), Cost::Nothing),
         ("equal attributes", "test", with(&|all| all[0].attributes = med(None)), Cost::Nothing),

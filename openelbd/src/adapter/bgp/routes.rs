@@ -29,6 +29,12 @@ pub fn path_identifier(text: &str) -> u32 {
     text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
+/// Path identifiers of a source. Of two sources' routes with one prefix and identifier a speaker has only one, whomever
+/// it is for, so each source has its own; that of [`ALL_NODES`] is the Go OpenELB's.
+fn identifier(source: &str, text: &str) -> u32 {
+    if source == ALL_NODES { path_identifier(text) } else { path_identifier(&format!("{source}/{text}")) }
+}
+
 /// The source of routes for one neighbour with `advertisements` of its own.
 fn source_of(peer: &str) -> String {
     format!("peer/{peer}")
@@ -54,13 +60,18 @@ pub fn routes(desired: &Announcements, base: &Arc<RouteAttributes>) -> BTreeMap<
         }
         let scope =
             if peers.len() == bgp.peers.len() { PeerScope::All } else { PeerScope::Only(Arc::new(peers)) };
-        by_source.insert(source.to_owned(), source_routes(desired, mode, &scope, |_| Some(Arc::clone(base))));
+        by_source.insert(
+            source.to_owned(),
+            source_routes(desired, source, mode, &scope, |_| Some(Arc::clone(base))),
+        );
     }
     for (name, peer) in &bgp.peers {
         if peer.spec.advertisements.is_some() {
             let scope = PeerScope::Only(Arc::new(BTreeSet::from([PeerName::from(name.as_str())])));
             let attributes = |announcement: &Announcement| attributes::attributes(peer, announcement, base);
-            by_source.insert(source_of(name), source_routes(desired, peer.next_hops, &scope, attributes));
+            let source = source_of(name);
+            let routes = source_routes(desired, &source, peer.next_hops, &scope, attributes);
+            by_source.insert(source, routes);
         }
     }
     by_source
@@ -68,6 +79,7 @@ pub fn routes(desired: &Announcements, base: &Arc<RouteAttributes>) -> BTreeMap<
 
 fn source_routes(
     desired: &Announcements,
+    source: &str,
     mode: NextHops,
     scope: &PeerScope,
     attributes: impl Fn(&Announcement) -> Option<Arc<RouteAttributes>>,
@@ -83,9 +95,9 @@ fn source_routes(
             NextHops::SelfOnly => this_node(desired, *address, announcement),
             NextHops::AllNodes => all_nodes(desired, rack, *address, announcement),
         };
-        routes.extend(hops.into_iter().map(|(next_hop, path_id)| Route {
+        routes.extend(hops.into_iter().map(|(next_hop, text)| Route {
             prefix: IpNet::from(*address),
-            path_id,
+            path_id: identifier(source, &text),
             next_hop,
             attributes: Arc::clone(&attributes),
             scope: scope.clone(),
@@ -110,7 +122,12 @@ pub fn own_addresses(desired: &Announcements) -> (Option<Ipv4Addr>, Option<Ipv6A
     (v4, v6)
 }
 
-fn this_node(desired: &Announcements, address: IpAddr, announcement: &Announcement) -> Vec<(NextHop, u32)> {
+/// Each next hop with its text, of which the path identifier is made.
+fn this_node(
+    desired: &Announcements,
+    address: IpAddr,
+    announcement: &Announcement,
+) -> Vec<(NextHop, String)> {
     if !announcement.self_eligible {
         return Vec::new();
     }
@@ -118,7 +135,7 @@ fn this_node(desired: &Announcements, address: IpAddr, announcement: &Announceme
     let text = own
         .and_then(|hop| of_family(hop, address))
         .map_or_else(|| desired.node.clone(), |own| own.to_string());
-    vec![(NextHop::SelfAddress, path_identifier(&text))]
+    vec![(NextHop::SelfAddress, text)]
 }
 
 fn all_nodes(
@@ -126,7 +143,7 @@ fn all_nodes(
     rack: Option<&str>,
     address: IpAddr,
     announcement: &Announcement,
-) -> Vec<(NextHop, u32)> {
+) -> Vec<(NextHop, String)> {
     let mut hops = BTreeMap::new();
     for hop in announcement.hops_of_rack(rack) {
         let own = hop.node == desired.node;
@@ -137,18 +154,18 @@ fn all_nodes(
             Some(next_hop) => {
                 let value = if own { NextHop::SelfAddress } else { NextHop::Address(next_hop) };
                 // Two nodes that claim one address are one next hop; this node's own claim comes first.
-                let id = path_identifier(&next_hop.to_string());
-                if own || !hops.contains_key(&id) {
-                    hops.insert(id, value);
+                let text = next_hop.to_string();
+                if own || !hops.contains_key(&text) {
+                    hops.insert(text, value);
                 }
             }
             None if own => {
-                hops.insert(path_identifier(&desired.node), NextHop::SelfAddress);
+                hops.insert(desired.node.clone(), NextHop::SelfAddress);
             }
             None => {}
         }
     }
-    hops.into_iter().map(|(id, next_hop)| (next_hop, id)).collect()
+    hops.into_iter().map(|(text, next_hop)| (next_hop, text)).collect()
 }
 
 /// The first InternalIP of the address's family.

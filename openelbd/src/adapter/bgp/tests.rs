@@ -338,8 +338,8 @@ fn next_hops_self() {
         let by_source = routes::routes(&desired, &Arc::default());
         let own = NextHop::SelfAddress;
         let expected = vec![
-            ("203.0.113.1/32".to_owned(), path_identifier("192.0.2.10"), own),
-            ("2001:db8:100::1/128".to_owned(), path_identifier("2001:db8::10"), own),
+            ("203.0.113.1/32".to_owned(), path_identifier("self/192.0.2.10"), own),
+            ("2001:db8:100::1/128".to_owned(), path_identifier("self/2001:db8::10"), own),
         ];
         assert_eq!(simplified(&by_source[SELF]), expected);
         assert!(by_source[SELF].iter().all(|route| route.scope == PeerScope::All));
@@ -406,6 +406,9 @@ fn peers_with_different_modes_and_rules_hear_different_routes() {
     let only = |name: &str| PeerScope::Only(Arc::new(BTreeSet::from([PeerName::from(name)])));
     assert!(by_source[SELF].iter().all(|route| route.scope == only("plain")), "{:?}", by_source[SELF]);
     assert!(by_source[ALL_NODES].iter().all(|route| route.scope == only("all")));
+    // A speaker has one route of a prefix and identifier: sources must not hide each other's.
+    let keys: Vec<_> = by_source.values().flatten().map(openelb_bgp::speaker::Route::key).collect();
+    assert_eq!(keys.iter().collect::<BTreeSet<_>>().len(), keys.len(), "{keys:?}");
     let ruled = &by_source["peer/ruled"];
     assert_eq!(ruled.len(), 1, "only the Service that a rule matches: {ruled:?}");
     assert_eq!(ruled[0].prefix.to_string(), "203.0.113.1/32");
