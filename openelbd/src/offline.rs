@@ -185,6 +185,9 @@ fn entries(directory: &Path) -> Vec<PathBuf> {
 }
 
 fn read_object(file: &Path) -> anyhow::Result<Option<Object>> {
+    if !file.is_file() {
+        return Err(anyhow!("it is not a regular file"));
+    }
     let text = std::fs::read_to_string(file)?;
     let value: serde_json::Value = serde_saphyr::from_str(&text)?;
     Object::from_value(value).map_err(|problem| anyhow!("{problem}"))

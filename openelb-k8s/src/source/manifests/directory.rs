@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -31,10 +31,19 @@ pub(super) fn list(directory: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 pub(super) fn read(file: &Path) -> io::Result<String> {
-    if std::fs::metadata(file)?.len() > MAX_FILE {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than 64 MiB"));
+    let too_large = || io::Error::new(io::ErrorKind::FileTooLarge, "larger than 64 MiB");
+    let metadata = std::fs::metadata(file)?;
+    if !metadata.is_file() {
+        // A pipe would be waited for, a device never ends.
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
-    std::fs::read_to_string(file)
+    if metadata.len() > MAX_FILE {
+        return Err(too_large());
+    }
+    // It may grow meanwhile.
+    let mut text = String::new();
+    std::fs::File::open(file)?.take(MAX_FILE + 1).read_to_string(&mut text)?;
+    if u64::try_from(text.len()).is_ok_and(|length| length <= MAX_FILE) { Ok(text) } else { Err(too_large()) }
 }
 
 /// Which document holds an object: the first.

@@ -82,6 +82,26 @@ fn files_that_do_not_count() {
 }
 
 #[test]
+fn what_is_no_regular_file_is_named_and_does_not_stall_the_rest() {
+    let (mut fixture, _) = Fixture::new(&[("a.yaml", &eip("a", "192.0.2.1"))]);
+    let pipe = fixture.path("pipe.yaml");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    std::os::unix::fs::symlink("/dev/zero", fixture.path("zero.yaml")).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(fixture.path("socket.yaml")).unwrap();
+    // A reader that waits for the pipe never answers; one that reads the device never ends.
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let pass = fixture.settle();
+        let _ = sender.send((fixture, pass));
+    });
+    let (_fixture, pass) = receiver.recv_timeout(Duration::from_secs(20)).expect("the look stalls");
+    let pass = pass.unwrap();
+    let causes: Vec<&str> = pass.problems.iter().map(|problem| problem.cause.as_str()).collect();
+    assert_eq!(causes, ["cannot be read: not a regular file"; 3]);
+    assert!(pass.deleted.is_empty() && !pass.complete);
+}
+
+#[test]
 fn an_edit_counts_once_it_is_seen_twice() {
     let (mut fixture, _) = Fixture::new(&[("a.yaml", &eip("a", "192.0.2.1"))]);
     fixture.write("a.yaml", &eip("a", "192.0.2.2"));

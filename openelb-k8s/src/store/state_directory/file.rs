@@ -90,6 +90,10 @@ fn entries(directory: &Path) -> Result<Vec<PathBuf>, StoreError> {
 pub(super) fn read(path: &Path, reference: &ObjectRef) -> Read {
     // The fingerprint is older than the content or equal: a change in between is seen the next time.
     let Some(fingerprint) = fingerprint(path) else { return Read::Gone };
+    if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+        // A pipe would be waited for, a device never ends.
+        return Read::Garbled("it is not a regular file".to_owned());
+    }
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Read::Gone,

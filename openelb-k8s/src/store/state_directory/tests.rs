@@ -269,6 +269,30 @@ fn a_garbled_file_is_reported_and_set_aside_and_the_rest_goes_on() {
 }
 
 #[test]
+fn what_is_no_regular_file_is_set_aside() {
+    let fixture = Fixture::new();
+    fixture.take_in(&[eip("192.0.2.0/24")]);
+    let directory = fixture.path("services/ns");
+    fs::create_dir_all(directory.join("directory.yaml")).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", directory.join("device.yaml")).unwrap();
+    let pipe = directory.join("pipe.yaml");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    // A reader that waits for the pipe never answers; one that reads the device never ends.
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let opened = StateDirectory::open(fixture.directory.path());
+        let _ = sender.send((opened, fixture));
+    });
+    let (opened, fixture) = receiver.recv_timeout(Duration::from_secs(20)).expect("opening stalls");
+    let (store, problems) = opened.unwrap();
+    assert_eq!(problems.len(), 3, "{problems:?}");
+    assert!(problems.iter().all(|problem| problem.cause.contains("not a regular file")), "{problems:?}");
+    assert!(store.get(&pool()).is_some());
+    let left = fs::read_dir(fixture.path("services/ns")).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(left.into_iter().all(|name| name.to_str().unwrap().starts_with(".garbled-")));
+}
+
+#[test]
 fn a_file_garbled_while_it_runs_is_rebuilt_with_its_status() {
     let fixture = Fixture::new();
     fixture.take_in(&[eip("192.0.2.0/24")]);
