@@ -232,3 +232,24 @@ async fn write_all(
         let _ = events.send(IoEvent::Written { connection, octets }).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{fsm::Direction, speaker::PeerId};
+
+    #[tokio::test]
+    async fn a_task_that_panics_reports_its_connection_as_ended() {
+        let connection = ConnectionId { peer: PeerId(7), direction: Direction::Incoming, generation: 3 };
+        let (sender, mut ended) = mpsc::unbounded_channel();
+        let guard = Ended::new(connection, sender.clone());
+        let task = tokio::spawn(async move {
+            let _guard = guard;
+            panic!("on purpose");
+        });
+        assert!(task.await.unwrap_err().is_panic());
+        assert_eq!(ended.recv().await, Some(connection), "so its place is free again");
+        Ended::new(connection, sender).disarm();
+        assert_eq!(ended.recv().await, None, "an ordinary end is told once, by its event");
+    }
+}
