@@ -182,6 +182,9 @@ fn route(number: u32) -> Route {
     route
 }
 
+/// Code, subcode and data of a NOTIFICATION; `None`: the session goes on.
+type Answer = Option<(NotificationCode, u8, Option<Vec<u8>>)>;
+
 /// RFC 4271 §6.1 to §6.3 and RFC 7606: what the neighbour sends in an established session, and how it is answered:
 /// code, subcode and data, or `None`, where the session goes on.
 #[tokio::test]
@@ -192,7 +195,7 @@ async fn malformed_messages_end_the_session_as_the_rfc_says_or_not_at_all() {
     let length = |octets: u16, kind: u8| [&[0xff; 16][..], &octets.to_be_bytes(), &[kind]].concat();
     let header = |subcode, data: &[u8]| Some((MessageHeader, subcode, Some(data.to_vec())));
     let end = |code, subcode| Some((code, subcode, None));
-    let cases: Vec<(&str, Vec<u8>, Option<(NotificationCode, u8, Option<Vec<u8>>)>)> = vec![
+    let cases: Vec<(&str, Vec<u8>, Answer)> = vec![
         ("marker", marker, header(1, &[])),
         ("length 18", length(18, 4), header(2, &[0, 18])),
         ("length 4097", length(4097, 2), header(2, &[0x10, 1])),
