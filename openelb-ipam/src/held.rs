@@ -65,16 +65,17 @@ impl Held {
         }
     }
 
-    pub(crate) fn remove(&mut self, address: IpAddr) {
+    /// Takes the holders of an address away.
+    pub(crate) fn take(&mut self, address: IpAddr) -> Option<Holders> {
         let (key, slot) = locate(address);
-        let Some(page) = self.pages.get_mut(&key) else { return };
-        if page.slots.get_mut(slot).and_then(Option::take).is_some() {
-            page.used -= 1;
-            self.len -= 1;
-            if page.used == 0 {
-                self.pages.remove(&key);
-            }
+        let page = self.pages.get_mut(&key)?;
+        let taken = page.slots.get_mut(slot)?.take()?;
+        page.used -= 1;
+        self.len -= 1;
+        if page.used == 0 {
+            self.pages.remove(&key);
         }
+        Some(taken)
     }
 
     /// In no particular order.

@@ -279,7 +279,10 @@ impl Pool {
     pub fn release(&mut self, address: IpAddr, id: &HolderId) -> Option<Arc<Holder>> {
         let entry = self.held.get_mut(address)?;
         let (gone, empty) = match entry {
-            Holders::One(holder) if holder.id == *id => (Arc::clone(holder), true),
+            Holders::One(holder) if holder.id == *id => match self.held.take(address)? {
+                Holders::One(holder) => (holder, true),
+                Holders::Many(_) => return None,
+            },
             Holders::One(_) => return None,
             Holders::Many(holders) => {
                 let position = holders.iter().position(|holder| holder.id == *id)?;
@@ -291,13 +294,12 @@ impl Pool {
             }
         };
         if empty {
-            self.held.remove(address);
             self.outside.remove(&address);
             if self.is_automatic(address) {
                 self.give_free(address);
             }
         }
-        if !self.group_has(address, &gone.id.group)
+        if (empty || !self.group_has(address, &gone.id.group))
             && let Some(count) = self.groups.get_mut(&gone.id.group)
         {
             *count -= 1;
