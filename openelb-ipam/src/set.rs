@@ -99,6 +99,30 @@ impl IntervalSet {
         if first > last {
             return;
         }
+        let reach = last.saturating_add(1);
+        // The last interval that begins before the end of the new one: if it begins below it, too, nothing above has to
+        // be merged, and one way down the tree is enough to grow it, two to add one. This is how single addresses come.
+        match self.intervals.range_mut(..=reach).next_back() {
+            Some((start, end)) if *start <= first => {
+                if *end >= last {
+                    return;
+                }
+                if *end >= first.saturating_sub(1) {
+                    self.count = self.count.wrapping_sub(size(*start, *end)).wrapping_add(size(*start, last));
+                    *end = last;
+                    return;
+                }
+                self.intervals.insert(first, last);
+                self.count = self.count.wrapping_add(size(first, last));
+                return;
+            }
+            Some(_) => {}
+            None => {
+                self.intervals.insert(first, last);
+                self.count = self.count.wrapping_add(size(first, last));
+                return;
+            }
+        }
         // The neighbour below grows in place when it overlaps or touches: that is one change of the tree less.
         let below = self
             .intervals
@@ -115,7 +139,6 @@ impl IntervalSet {
             None => (first, last),
         };
         let after = if below.is_some() { Bound::Excluded(start) } else { Bound::Included(start) };
-        let reach = last.saturating_add(1);
         while let Some((&f, &l)) = self.intervals.range((after, Bound::Included(reach))).next() {
             self.intervals.remove(&f);
             self.count = self.count.wrapping_sub(size(f, l));
