@@ -37,7 +37,7 @@ const SLICE: Duration = Duration::from_millis(100);
 /// The first pause after the store refused to work; it doubles up to [`RETRY_MAX`].
 const RETRY_MIN: Duration = Duration::from_millis(500);
 /// The longest one.
-const RETRY_MAX: Duration = Duration::from_secs(10);
+const RETRY_MAX: Duration = Duration::from_secs(2);
 
 /// All state and what is still to be done.
 pub(super) struct Owner {

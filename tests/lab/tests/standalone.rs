@@ -112,3 +112,30 @@ fn an_idle_instance_with_a_hundred_services_is_small_and_quiet() {
     assert!(idle.resident < 60_000_000, "{} bytes resident", idle.resident);
     assert!(idle.core < 0.05, "{:.1} % of a core while idle", idle.core * 100.0);
 }
+
+#[test]
+fn a_state_directory_that_is_full_is_told_and_written_as_soon_as_there_is_space() {
+    let setup = Setup::new("full");
+    let state = setup.state.to_string_lossy().into_owned();
+    // In the lab's own mount namespace; made full before anything is written.
+    setup
+        .lab
+        .script(&format!(
+            "mkdir -p {state}\nmount -t tmpfs -o size=256k tmpfs {state}\nhead -c 1000000 /dev/zero >{state}/fill 2>/dev/null || true"
+        ))
+        .unwrap();
+    let process = setup.start(1);
+    let log = || fs::read_to_string(&process.log).unwrap_or_default();
+    eventually("a word about the full disk", Duration::from_secs(20), || {
+        Ok(log().contains("No space left on device").then_some(()))
+    })
+    .unwrap();
+    assert!(setup.lab.is_running(&process));
+    setup.lab.script(&format!("rm {state}/fill")).unwrap();
+    eventually("the address in the state", Duration::from_secs(20), || {
+        let text = setup.lab.run("node-1", &["cat", &format!("{state}/services/default/web.yaml")])?;
+        Ok(text.contains("198.51.100.10").then_some(()))
+    })
+    .unwrap();
+    assert!(log().contains("the state directory works again"));
+}
