@@ -116,6 +116,19 @@ impl IntervalSet {
                 self.count = self.count.wrapping_add(size(first, last));
                 return;
             }
+            // The only one that can begin above a single value begins right behind it: it moves into the one below, or
+            // begins one earlier.
+            Some((&above, &mut end)) if first == last => {
+                self.intervals.remove(&above);
+                self.count = self.count.wrapping_add(1);
+                match self.intervals.range_mut(..first).next_back() {
+                    Some((_, below)) if *below >= first.saturating_sub(1) => *below = end,
+                    _ => {
+                        self.intervals.insert(first, end);
+                    }
+                }
+                return;
+            }
             Some(_) => {}
             None => {
                 self.intervals.insert(first, last);
