@@ -307,7 +307,9 @@ impl Pool {
                 self.groups.remove(&gone.id.group);
             }
         }
-        if let Some(key) = &gone.terms.key
+        // Pools without any key need not look for one.
+        if !self.by_key.is_empty()
+            && let Some(key) = &gone.terms.key
             && !self.holders(address).iter().any(|holder| holder.terms.key.as_ref() == Some(key))
             && let Some(addresses) = self.by_key.get_mut(key)
         {

@@ -12,7 +12,9 @@ use super::{
     connection::{Connection, Stage},
     timers::{Jitter, Timer, Timers},
 };
-use crate::wire::{DecodeError, Message, MessageKind, Notification, Open, SessionContext};
+use crate::wire::{
+    DecodeError, HEADER_LEN, MAX_MESSAGE_LEN, Message, MessageKind, Notification, Open, SessionContext,
+};
 
 /// The hold time before a session is established (RFC 4271 §8.2.2 suggests 4 minutes).
 const OPEN_HOLD: Duration = Duration::from_secs(240);
@@ -306,7 +308,9 @@ impl Fsm {
         self.fail(direction, error.to_string(), error.notification(), now);
     }
 
-    fn fail(&mut self, direction: Direction, cause: String, notification: Notification, now: Instant) {
+    fn fail(&mut self, direction: Direction, cause: String, mut notification: Notification, now: Instant) {
+        // What is echoed may be longer than a NOTIFICATION can be where messages are extended.
+        notification.data.truncate(MAX_MESSAGE_LEN - HEADER_LEN - 2);
         self.send(direction, &Message::Notification(notification.clone()));
         self.close_after_error(direction, DownReason::BadMessage { cause, notification }, now);
     }

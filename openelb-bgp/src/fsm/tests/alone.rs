@@ -271,6 +271,23 @@ fn a_connection_that_waits_is_taken_when_the_attempt_fails_or_after_a_second() {
     }
 }
 
+/// RFC 7313 §5 echoes the whole message; on an extended session that may be longer than a NOTIFICATION.
+#[test]
+fn an_echo_that_is_too_long_is_cut_and_sent() {
+    let now = origin();
+    let mut extended = open();
+    extended.capabilities.push(Capability::ExtendedMessage);
+    let mut fsm = in_state(config(), State::OpenSent, now);
+    fsm.handle_bytes(OUT, &bytes(extended), now);
+    fsm.handle_bytes(OUT, &bytes(Message::Keepalive), now);
+    outputs(&mut fsm);
+    let body = [&[0, 1, 1, 1][..], &[0; 8000]].concat();
+    let length = u16::try_from(19 + body.len()).unwrap().to_be_bytes();
+    fsm.handle_bytes(OUT, &[&[0xff; 16][..], &length, &[5], &body].concat(), now);
+    let told = notification(&outputs(&mut fsm)).expect("it is told");
+    assert_eq!((told.code, told.subcode, told.data.len()), (NotificationCode::RouteRefresh, 1, 4075));
+}
+
 /// Anything that can happen to a machine.
 #[derive(Clone, Debug)]
 enum Op {
