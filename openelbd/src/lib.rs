@@ -26,6 +26,7 @@ pub mod cli;
 mod decide;
 mod events;
 pub mod http;
+pub mod kubernetes;
 mod logging;
 mod offline;
 pub mod standalone;

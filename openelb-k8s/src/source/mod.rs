@@ -1,5 +1,6 @@
-//! Where objects come from: a directory of manifests (the API server's watches come beside it).
+//! Where objects come from: an API server, or a directory of manifests.
 
+pub mod kube;
 pub mod manifests;
 
 use std::collections::BTreeSet;

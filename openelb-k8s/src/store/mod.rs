@@ -1,11 +1,15 @@
 //! Where objects with their status are kept.
 
+pub mod api_server;
 pub mod state_directory;
 
 use crate::object::{Object, ObjectRef};
+use serde_json::{Map, Value};
+
 use crate::plan::Write;
 use crate::problem::Problem;
 
+pub use api_server::ApiServer;
 pub use state_directory::StateDirectory;
 
 /// Keeps objects with their status, and commits writes by compare-and-swap on `metadata.resourceVersion`.
@@ -57,6 +61,22 @@ pub enum StoreError {
         /// What is wrong.
         cause: String,
     },
+    /// The store does not take it, and will not take it again: rights, or rules of the API server.
+    #[error("{object}: {cause}")]
+    Refused {
+        /// The object.
+        object: ObjectRef,
+        /// What it said, with the remedy where there is one.
+        cause: String,
+    },
+    /// The store cannot be reached, is overloaded, or did not answer in time: try again. A write may have taken effect.
+    #[error("{cause}; is the API server there and reachable?")]
+    Unavailable {
+        /// What happened.
+        cause: String,
+        /// How long it asked us to wait; zero: it did not say.
+        retry_after: std::time::Duration,
+    },
     /// The store cannot be reached: for a directory, the file system.
     #[error("{path}: {source}; check that the directory exists, is writable, and has space")]
     Io {
@@ -65,4 +85,20 @@ pub enum StoreError {
         /// What the operating system said.
         source: std::io::Error,
     },
+}
+
+/// The part of a patch that a plan may write.
+fn allowed(patch: &Value) -> Value {
+    let mut allowed = Map::new();
+    if let Some(status) = patch.get("status") {
+        allowed.insert("status".to_owned(), status.clone());
+    }
+    let metadata: Map<String, Value> = ["labels", "annotations", "finalizers"]
+        .iter()
+        .filter_map(|key| patch.get("metadata")?.get(key).map(|value| ((*key).to_owned(), value.clone())))
+        .collect();
+    if !metadata.is_empty() {
+        allowed.insert("metadata".to_owned(), Value::Object(metadata));
+    }
+    Value::Object(allowed)
 }

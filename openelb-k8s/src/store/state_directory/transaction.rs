@@ -6,7 +6,7 @@ use std::sync::MutexGuard;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::file::{self, Fingerprint, Read};
 use super::{Entry, State};
@@ -14,7 +14,7 @@ use crate::names::{annotation, label};
 use crate::object::{Object, ObjectRef};
 use crate::plan::{Write, merge_patch, whole_seconds};
 use crate::problem::Problem;
-use crate::store::{StoreChange, StoreError};
+use crate::store::{StoreChange, StoreError, allowed};
 
 /// Both locks are held: this process's and the directory's (which goes with the file).
 pub(super) struct Transaction<'a> {
@@ -266,20 +266,4 @@ fn keep(
             labels.get_or_insert_default().entry((*key).to_owned()).or_insert_with(|| value.clone());
         }
     }
-}
-
-/// The part of a patch that a plan may write.
-fn allowed(patch: &Value) -> Value {
-    let mut allowed = Map::new();
-    if let Some(status) = patch.get("status") {
-        allowed.insert("status".to_owned(), status.clone());
-    }
-    let metadata: Map<String, Value> = ["labels", "annotations", "finalizers"]
-        .iter()
-        .filter_map(|key| patch.get("metadata")?.get(key).map(|value| ((*key).to_owned(), value.clone())))
-        .collect();
-    if !metadata.is_empty() {
-        allowed.insert("metadata".to_owned(), Value::Object(metadata));
-    }
-    Value::Object(allowed)
 }

@@ -1,0 +1,422 @@
+//! One selection: list, watch, and again.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{FutureExt as _, StreamExt as _};
+use kube::Client;
+use kube::api::{ListParams, WatchParams};
+use kube::core::request::Request;
+use kube::core::{ListMeta, WatchEvent};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
+
+use super::versions::parse;
+use super::{Backoff, Change, Selection};
+use crate::object::{Kind, Object, ObjectRef};
+use crate::problem::Problem;
+
+/// Objects of one page.
+const PAGE: u32 = 500;
+/// A request that is not answered by then is given up.
+const REQUEST: Duration = Duration::from_secs(30);
+/// The server ends a watch after this long; bookmarks come about every minute.
+const WATCH: u32 = 120;
+/// A watch that says nothing for so long is dead: the server would have ended it.
+const SILENCE: Duration = Duration::from_secs(WATCH as u64 + 5);
+/// Events that arrive together are told together, so many at most.
+const BATCH: usize = 256;
+
+/// The path of a kind's objects, or of those of a namespace.
+pub(crate) fn path(kind: Kind, namespace: Option<&str>) -> String {
+    let version = kind.api_version();
+    let root = if version.contains('/') { format!("/apis/{version}") } else { format!("/api/{version}") };
+    match namespace {
+        Some(namespace) => format!("{root}/namespaces/{namespace}/{}", kind.plural()),
+        None => format!("{root}/{}", kind.plural()),
+    }
+}
+
+/// What we know of an object that was told.
+struct Known {
+    version: u64,
+    /// Of [`Selection::by_generation`]: what decides whether it is fetched again.
+    essence: Option<Value>,
+}
+
+/// Why a round ended.
+enum End {
+    /// The watch ended as it should, or its connection broke: watch on from the last version.
+    Watch,
+    /// The version is too old: list again.
+    Gone,
+    /// Nobody listens any more.
+    Closed,
+}
+
+pub(super) struct Reflector {
+    client: Client,
+    selection: Selection,
+    sender: mpsc::Sender<Vec<Change>>,
+    failing: Arc<watch::Sender<BTreeMap<Kind, String>>>,
+    known: HashMap<ObjectRef, Known>,
+    listed: bool,
+}
+
+#[derive(Deserialize)]
+struct List {
+    #[serde(default)]
+    metadata: ListMeta,
+    #[serde(default = "Vec::new")]
+    items: Vec<Value>,
+}
+
+impl Reflector {
+    pub(super) fn new(
+        client: Client,
+        selection: Selection,
+        sender: mpsc::Sender<Vec<Change>>,
+        failing: Arc<watch::Sender<BTreeMap<Kind, String>>>,
+    ) -> Self {
+        Self { client, selection, sender, failing, known: HashMap::new(), listed: false }
+    }
+
+    pub(super) async fn run(mut self) {
+        let mut backoff = Backoff::default();
+        let mut version: Option<u64> = None;
+        loop {
+            let result = match version {
+                None => match self.list().await {
+                    Ok(Some(listed)) => {
+                        version = Some(listed);
+                        backoff.reset();
+                        self.working();
+                        continue;
+                    }
+                    Ok(None) => return,
+                    Err(error) => Err(error),
+                },
+                Some(ref mut from) => self.watch(from, &mut backoff).await,
+            };
+            match result {
+                Ok(End::Closed) => return,
+                Ok(End::Watch) => {}
+                Ok(End::Gone) => version = None,
+                Err(error) => {
+                    self.failed(&error);
+                    if is_gone(&error) {
+                        version = None;
+                    }
+                    let asked = asked_pause(&error);
+                    tokio::time::sleep(asked.max(backoff.next_pause())).await;
+                }
+            }
+            if self.sender.is_closed() {
+                return;
+            }
+        }
+    }
+
+    fn working(&self) {
+        let kind = self.selection.kind;
+        if self.failing.send_if_modified(|failing| failing.remove(&kind).is_some()) {
+            tracing::info!(%kind, "watched again");
+        }
+    }
+
+    fn failed(&self, error: &kube::Error) {
+        let (kind, text) = (self.selection.kind, describe(error));
+        self.failing.send_if_modified(|failing| {
+            if failing.get(&kind) == Some(&text) {
+                return false;
+            }
+            tracing::warn!(%kind, error = text, "cannot be watched; it is tried again");
+            failing.insert(kind, text);
+            true
+        });
+    }
+
+    /// Lists everything; returns the version of the list, or `None` if nobody listens any more.
+    async fn list(&mut self) -> Result<Option<u64>, kube::Error> {
+        let request = Request::new(path(self.selection.kind, self.selection.namespace.as_deref()));
+        let mut parameters = ListParams {
+            label_selector: self.selection.label_selector.clone(),
+            field_selector: self.selection.field_selector.clone(),
+            limit: Some(PAGE),
+            ..ListParams::default()
+        };
+        let mut seen: HashSet<ObjectRef> = HashSet::new();
+        let version = loop {
+            let request = if self.selection.by_generation {
+                request.list_metadata(&parameters)
+            } else {
+                request.list(&parameters)
+            };
+            let page: List = self.ask(request.map_err(kube::Error::BuildRequest)?).await?;
+            let mut batch = Vec::with_capacity(page.items.len());
+            for item in page.items {
+                let Some(reference) = self.reference(&item) else { continue };
+                seen.insert(reference.clone());
+                if let Err(error) = self.take(reference, item, &mut batch).await {
+                    self.tell(batch).await;
+                    return Err(error);
+                }
+            }
+            if !self.tell(batch).await {
+                return Ok(None);
+            }
+            match page.metadata.continue_ {
+                Some(token) if !token.is_empty() => parameters.continue_token = Some(token),
+                _ => break parse(page.metadata.resource_version.as_deref()),
+            }
+        };
+        // A list that is older than an object cannot know it.
+        let gone = |(reference, known): &(&ObjectRef, &Known)| {
+            !seen.contains(*reference) && known.version <= version
+        };
+        let gone: Vec<ObjectRef> = self.known.iter().filter(gone).map(|(r, _)| r.clone()).collect();
+        let mut batch = Vec::with_capacity(gone.len());
+        for reference in gone {
+            self.known.remove(&reference);
+            batch.push(Change::Delete { reference, version, witnessed: false });
+        }
+        if !std::mem::replace(&mut self.listed, true) {
+            batch.push(Change::Listed(self.selection.kind));
+        }
+        Ok(self.tell(batch).await.then_some(version))
+    }
+
+    /// Watches from a version, which it moves on.
+    async fn watch(&mut self, from: &mut u64, backoff: &mut Backoff) -> Result<End, kube::Error> {
+        let parameters = WatchParams {
+            label_selector: self.selection.label_selector.clone(),
+            field_selector: self.selection.field_selector.clone(),
+            timeout: Some(WATCH),
+            ..WatchParams::default()
+        };
+        let request = Request::new(path(self.selection.kind, self.selection.namespace.as_deref()));
+        let version = from.to_string();
+        let request = if self.selection.by_generation {
+            request.watch_metadata(&parameters, &version)
+        } else {
+            request.watch(&parameters, &version)
+        };
+        let request = request.map_err(kube::Error::BuildRequest)?;
+        let answer = timeout(REQUEST, self.client.request_events::<Value>(request)).await;
+        let mut events = pin!(answer.map_err(|_| silent(REQUEST))??);
+        self.working();
+        loop {
+            let Ok(next) = timeout(SILENCE, events.next()).await else {
+                return Err(silent(SILENCE));
+            };
+            let Some(mut event) = next.transpose()? else { return Ok(End::Watch) };
+            backoff.reset();
+            let mut batch = Vec::new();
+            let end = loop {
+                match self.event(event, from, &mut batch).await {
+                    Ok(None) if batch.len() < BATCH => {}
+                    Ok(None) => break None,
+                    Ok(Some(end)) => break Some(Ok(end)),
+                    Err(error) => break Some(Err(error)),
+                }
+                // What has arrived already goes with it.
+                match events.next().now_or_never() {
+                    Some(Some(Ok(more))) => event = more,
+                    Some(Some(Err(error))) => break Some(Err(error)),
+                    Some(None) => break Some(Ok(End::Watch)),
+                    None => break None,
+                }
+            };
+            // Told also if something failed: what is known here is not told again.
+            if !self.tell(batch).await {
+                return Ok(End::Closed);
+            }
+            if let Some(end) = end {
+                return end;
+            }
+        }
+    }
+
+    async fn event(
+        &mut self,
+        event: WatchEvent<Value>,
+        from: &mut u64,
+        batch: &mut Vec<Change>,
+    ) -> Result<Option<End>, kube::Error> {
+        match event {
+            WatchEvent::Added(value) | WatchEvent::Modified(value) => {
+                let version = value_version(&value);
+                if let Some(reference) = self.reference(&value) {
+                    self.take(reference, value, batch).await?;
+                }
+                *from = version.max(*from);
+            }
+            WatchEvent::Deleted(value) => {
+                let version = value_version(&value);
+                if let Some(reference) = self.reference(&value) {
+                    let newer = self.known.get(&reference).is_some_and(|known| known.version > version);
+                    if !newer {
+                        self.known.remove(&reference);
+                        batch.push(Change::Delete { reference, version, witnessed: true });
+                    }
+                }
+                *from = version.max(*from);
+            }
+            WatchEvent::Bookmark(bookmark) => {
+                *from = parse(Some(&bookmark.metadata.resource_version)).max(*from);
+            }
+            WatchEvent::Error(status) if status.code == 410 => return Ok(Some(End::Gone)),
+            WatchEvent::Error(status) => return Err(kube::Error::Api(status)),
+        }
+        Ok(None)
+    }
+
+    /// Which object it is; `None` if it has no name, which an API server does not send.
+    fn reference(&self, value: &Value) -> Option<ObjectRef> {
+        let metadata = value.get("metadata")?;
+        let text = |key: &str| metadata.get(key).and_then(Value::as_str).map(str::to_owned);
+        let kind = self.selection.kind;
+        let namespace = kind.is_namespaced().then(|| text("namespace")).flatten();
+        Some(ObjectRef { kind, namespace, name: text("name")? })
+    }
+
+    /// Takes in the present version of an object, unless a newer one is known.
+    async fn take(
+        &mut self,
+        reference: ObjectRef,
+        mut value: Value,
+        batch: &mut Vec<Change>,
+    ) -> Result<(), kube::Error> {
+        let mut version = value_version(&value);
+        let known = self.known.get(&reference);
+        if known.is_some_and(|known| known.version > version || known.version == version && version != 0) {
+            return Ok(());
+        }
+        let mut essence = None;
+        if self.selection.by_generation {
+            let present = essence_of(&value);
+            if known.is_some_and(|known| known.essence.as_ref() == Some(&present)) {
+                self.known.insert(reference, Known { version, essence: Some(present) });
+                return Ok(());
+            }
+            let request = Request::new(path(reference.kind, reference.namespace.as_deref()))
+                .get(&reference.name, &kube::api::GetParams::default())
+                .map_err(kube::Error::BuildRequest)?;
+            value = match self.ask(request).await {
+                Ok(value) => value,
+                // The watch will say that it is gone.
+                Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
+                Err(error) => return Err(error),
+            };
+            version = value_version(&value).max(version);
+            essence = Some(essence_of(&value));
+        }
+        self.known.insert(reference.clone(), Known { version, essence });
+        match read(reference.kind, value) {
+            Ok(object) => batch.push(Change::Apply(without_covered(object, self.selection.by_generation))),
+            Err(problem) => batch.push(Change::Unreadable(reference, *problem)),
+        }
+        Ok(())
+    }
+
+    async fn ask<T: serde::de::DeserializeOwned>(
+        &self,
+        request: http::Request<Vec<u8>>,
+    ) -> Result<T, kube::Error> {
+        timeout(REQUEST, self.client.request(request)).await.map_err(|_| silent(REQUEST))?
+    }
+
+    async fn tell(&self, batch: Vec<Change>) -> bool {
+        batch.is_empty() || self.sender.send(batch).await.is_ok()
+    }
+}
+
+/// Reads an object as an API server returns it, in a list or by itself.
+pub(crate) fn read(kind: Kind, mut value: Value) -> Result<Object, Box<Problem>> {
+    if let Value::Object(map) = &mut value {
+        map.insert("kind".into(), json!(kind.as_str()));
+        map.insert("apiVersion".into(), json!(kind.api_version()));
+        if let Some(Value::Object(metadata)) = map.get_mut("metadata") {
+            // Of no use to us, and often the bigger part.
+            metadata.remove("managedFields");
+        }
+    }
+    Object::from_value(value)?.ok_or_else(|| {
+        Problem::error(format!("is not a {kind}"), "check the version of the CustomResourceDefinitions")
+            .into()
+    })
+}
+
+/// Of Eips that are read by generation, only what lies outside the ranges stays in `used`.
+fn without_covered(mut object: Object, by_generation: bool) -> Object {
+    if by_generation && let Object::Eip(eip) = &mut object {
+        let covers = crate::index::pools::coverage(&eip.spec);
+        if let Some(used) = eip.status.as_mut().and_then(|status| status.used.as_mut()) {
+            used.retain(|address, _| address.parse().is_ok_and(|address| !covers(address)));
+        }
+    }
+    object
+}
+
+/// What of an object's metadata decides whether it is fetched again.
+fn essence_of(value: &Value) -> Value {
+    let metadata = |key: &str| value.get("metadata").and_then(|metadata| metadata.get(key)).cloned();
+    let keys = ["uid", "generation", "annotations", "labels", "deletionTimestamp"];
+    Value::Array(keys.iter().map(|key| metadata(key).unwrap_or(Value::Null)).collect())
+}
+
+fn value_version(value: &Value) -> u64 {
+    let version = value.get("metadata").and_then(|metadata| metadata.get("resourceVersion"));
+    parse(version.and_then(Value::as_str))
+}
+
+fn is_gone(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 410)
+}
+
+/// How long the server asked us to wait (429).
+fn asked_pause(error: &kube::Error) -> Duration {
+    let seconds = match error {
+        kube::Error::Api(status) => status.details.as_ref().map_or(0, |details| details.retry_after_seconds),
+        _ => 0,
+    };
+    Duration::from_secs(u64::from(seconds.min(10)))
+}
+
+fn silent(after: Duration) -> kube::Error {
+    let error = std::io::Error::new(std::io::ErrorKind::TimedOut, format!("no answer within {after:?}"));
+    kube::Error::Service(Box::new(error))
+}
+
+/// What an error of the client says, with a remedy where there is one.
+pub(crate) fn describe(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) if status.code == 403 => {
+            format!("{}; give this ServiceAccount the rights of deploy/", status.message)
+        }
+        kube::Error::Api(status) if status.code == 401 => {
+            "the API server does not accept our credentials; check the token or kubeconfig".to_owned()
+        }
+        kube::Error::Api(status) if status.code == 404 => format!(
+            "{}; apply the CustomResourceDefinitions first (openelbd crds | kubectl apply -f -)",
+            status.message
+        ),
+        kube::Error::Api(status) => format!("{} ({})", status.message, status.code),
+        other => {
+            let mut text = other.to_string();
+            let mut source = std::error::Error::source(other);
+            while let Some(cause) = source {
+                let cause_text = cause.to_string();
+                if !text.contains(&cause_text) {
+                    text = format!("{text}: {cause_text}");
+                }
+                source = cause.source();
+            }
+            text
+        }
+    }
+}
