@@ -16,6 +16,7 @@ mod commit;
 mod eip_status;
 mod hint;
 mod outcome;
+mod planner;
 mod publish;
 mod reason;
 mod request;
@@ -30,6 +31,8 @@ use super::status::Wanted;
 use super::{Event, Write};
 use crate::index::Indexes;
 use crate::object::NamespacedName;
+
+pub use planner::Planner;
 
 /// What is to be written, and what comes of it for every Service of ours and every Eip.
 #[derive(Clone, Debug, Default, PartialEq)]
