@@ -45,7 +45,9 @@ async fn config(arguments: &ClusterArguments) -> anyhow::Result<Config> {
         return from_file(file, &options).await;
     }
     if std::env::var_os("KUBECONFIG").is_some_and(|value| !value.is_empty()) {
-        return Config::from_kubeconfig(&options).await.context("the file that KUBECONFIG names cannot be used");
+        return Config::from_kubeconfig(&options)
+            .await
+            .context("the file that KUBECONFIG names cannot be used");
     }
     if arguments.context.is_none() && std::env::var_os("KUBERNETES_SERVICE_HOST").is_some() {
         return Config::incluster().context(

@@ -28,6 +28,8 @@ mod events;
 pub mod http;
 pub mod kubernetes;
 mod logging;
+mod notes;
 mod offline;
+mod snapshot;
 pub mod standalone;
 mod unsupported;

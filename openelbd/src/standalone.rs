@@ -4,7 +4,6 @@
 //! and back from the announcers' status into the store. It is level-triggered: whatever happens, it looks at the
 //! whole state again and writes what is missing; whoever was interrupted starts from what the store holds.
 
-mod notes;
 mod owner;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};

@@ -1,6 +1,5 @@
 //! The one owner of all state: takes changes in, decides, writes, announces.
 
-mod reading;
 mod telling;
 
 use std::{
@@ -21,7 +20,7 @@ use openelb_k8s::{
 };
 use tokio::sync::watch;
 
-use super::{Options, notes::Notes};
+use super::Options;
 use crate::{
     adapter::bgp::{BgpAnnouncer, status},
     decide,
@@ -30,6 +29,7 @@ use crate::{
         Check, Readiness, ServerState,
         metrics::{Metrics, WriteResult},
     },
+    notes::Notes,
 };
 
 /// After so long of writing the loop looks at signals and questions again.

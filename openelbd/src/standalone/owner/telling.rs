@@ -1,9 +1,6 @@
 //! What the owner tells: events, readiness, metrics.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use openelb_k8s::{
     announce::{AnnouncerStatus, SessionState},
@@ -13,14 +10,14 @@ use openelb_k8s::{
     problem::{Problem, Severity},
 };
 
+use tokio::sync::watch;
+
 use super::Owner;
 use crate::{
     adapter::bgp::status,
     events::EventType,
-    http::{
-        Check, Readiness, ServerState,
-        metrics::{Inventory, PoolInventory},
-    },
+    http::{Check, Readiness, ServerState, read_api::Snapshot},
+    snapshot::View,
 };
 
 impl Owner {
@@ -111,40 +108,33 @@ impl Owner {
 
     pub(super) fn publish_inventory(&self) {
         self.revise();
-        let mut services: BTreeMap<String, u64> = BTreeMap::new();
-        for service in self.indexes.services.ours() {
-            let assigned = service.conditions.iter().find(|c| c.type_ == condition::ADDRESS_ASSIGNED);
-            let reason = assigned.map_or("Undecided", |condition| condition.reason.as_str());
-            *services.entry(reason.to_owned()).or_default() += 1;
+        let problems = self.problems.len() + self.unusable.len();
+        self.metrics.set_inventory(self.view().inventory(problems, self.readiness.borrow().is_ready()));
+    }
+
+    fn view(&self) -> View<'_> {
+        View {
+            indexes: &self.indexes,
+            node_name: &self.settings.node_name,
+            announced: &self.announced,
+            desired: self.desired.as_ref(),
+            events: &self.events,
         }
-        let pools = self.indexes.pools.iter().map(|pool| {
-            let holders = pool.used.values().map(Vec::len).sum::<usize>();
-            let inventory = PoolInventory {
-                size: pool.status.pool_size.unwrap_or_default(),
-                used: i64::try_from(pool.used.len()).unwrap_or(i64::MAX),
-                services: i64::try_from(holders).unwrap_or(i64::MAX),
-                ready: pool.spec.is_some(),
-            };
-            (pool.name.clone(), inventory)
-        });
-        let mut desired = BTreeMap::new();
-        for announcement in self.desired.iter().flat_map(|desired| desired.addresses.values()) {
-            for protocol in &announcement.protocols {
-                *desired.entry(protocol.as_str()).or_default() += 1;
-            }
-        }
-        let mut announced = BTreeMap::new();
-        for address in self.announced.addresses.values().filter(|address| address.announced) {
-            *announced.entry(address.protocol.as_str()).or_default() += 1;
-        }
-        self.metrics.set_inventory(Inventory {
-            pools: pools.collect(),
-            services,
-            announced,
-            desired,
-            manifest_problems: u64::try_from(self.problems.len() + self.unusable.len()).unwrap_or(u64::MAX),
-            ready: self.readiness.borrow().is_ready(),
-        });
+    }
+
+    /// Changes whenever [`snapshot`](Self::snapshot) may have another answer.
+    pub(in crate::standalone) fn revisions(&self) -> watch::Receiver<u64> {
+        self.revision.subscribe()
+    }
+
+    /// Something that the read API shows may have changed.
+    fn revise(&self) {
+        self.revision.send_modify(|revision| *revision = revision.wrapping_add(1));
+    }
+
+    /// Everything that is known now, as this node sees it.
+    pub(in crate::standalone) fn snapshot(&self) -> Snapshot {
+        self.view().snapshot()
     }
 
     /// Tells what is new among everything that is wrong in the manifests.

@@ -18,7 +18,7 @@ use crate::unsupported;
 
 /// Objects of ours whose settings are looked at.
 #[derive(Debug, Default)]
-pub(super) struct Notes {
+pub(crate) struct Notes {
     objects: BTreeMap<ObjectRef, Annotated>,
 }
 
@@ -32,7 +32,7 @@ struct Annotated {
 
 impl Notes {
     /// Takes in an object.
-    pub(super) fn apply(&mut self, object: &Object) {
+    pub(crate) fn apply(&mut self, object: &Object) {
         let conditions = match object {
             Object::Eip(object) => object.status.as_ref().and_then(|status| status.conditions.clone()),
             Object::BgpConf(object) => object.status.as_ref().and_then(|status| status.conditions.clone()),
@@ -54,12 +54,12 @@ impl Notes {
     }
 
     /// Forgets an object.
-    pub(super) fn delete(&mut self, reference: &ObjectRef) {
+    pub(crate) fn delete(&mut self, reference: &ObjectRef) {
         self.objects.remove(reference);
     }
 
     /// Writes of conditions that are missing, out of date, or not true any more.
-    pub(super) fn writes(&self, now: Timestamp) -> Vec<Write> {
+    pub(crate) fn writes(&self, now: Timestamp) -> Vec<Write> {
         let mut writes = Vec::new();
         for (reference, object) in &self.objects {
             let present = object.conditions.iter().find(|c| c.type_ == condition::SETTINGS_APPLIED);
@@ -82,7 +82,7 @@ impl Notes {
     }
 
     /// What of each object has no effect.
-    pub(super) fn messages(&self) -> impl Iterator<Item = (&ObjectRef, Option<&str>)> {
+    pub(crate) fn messages(&self) -> impl Iterator<Item = (&ObjectRef, Option<&str>)> {
         self.objects.iter().map(|(reference, object)| (reference, object.message.as_deref()))
     }
 }

@@ -1,34 +1,83 @@
-//! What the read API shows.
+//! What the read API and `/metrics` show of the state: the same for standalone, controller and speaker.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use openelb_k8s::{announce::PeerStatus, index::services::ServiceView, names::condition};
+use openelb_k8s::{
+    announce::{Announcements, AnnouncerStatus, PeerStatus},
+    index::{Indexes, services::ServiceView},
+    names::condition,
+};
 use serde_json::{Value, json};
-use tokio::sync::watch;
 
-use super::Owner;
-use crate::http::read_api::Snapshot;
+use crate::{
+    events::EventLog,
+    http::{
+        metrics::{Inventory, PoolInventory},
+        read_api::Snapshot,
+    },
+};
 
-impl Owner {
-    /// Changes whenever [`snapshot`](Self::snapshot) may have another answer.
-    pub(in crate::standalone) fn revisions(&self) -> watch::Receiver<u64> {
-        self.revision.subscribe()
-    }
+/// What is known now, as one process sees it.
+#[derive(Clone, Copy)]
+pub(crate) struct View<'a> {
+    pub(crate) indexes: &'a Indexes,
+    /// The node of this process; empty: none in particular.
+    pub(crate) node_name: &'a str,
+    /// What this process announces.
+    pub(crate) announced: &'a AnnouncerStatus,
+    /// What it should announce.
+    pub(crate) desired: Option<&'a Announcements>,
+    pub(crate) events: &'a EventLog,
+}
 
-    /// Something that the read API shows may have changed.
-    pub(super) fn revise(&self) {
-        self.revision.send_modify(|revision| *revision = revision.wrapping_add(1));
-    }
-
-    /// Everything that is known now, as this node sees it.
-    pub(in crate::standalone) fn snapshot(&self) -> Snapshot {
+impl View<'_> {
+    /// Everything that the read API shows.
+    pub(crate) fn snapshot(&self) -> Snapshot {
         Snapshot {
             pools: self.pools(),
             services: self.indexes.services.ours().map(|service| self.service(service)).collect(),
             peers: self.announced.peers.iter().map(|(name, status)| self.peer(name, status)).collect(),
             nodes: self.nodes(),
             events: self.events.recent().map(event).collect(),
+        }
+    }
+
+    /// Everything that `/metrics` counts of it.
+    pub(crate) fn inventory(&self, problems: usize, ready: bool) -> Inventory {
+        let mut services: BTreeMap<String, u64> = BTreeMap::new();
+        for service in self.indexes.services.ours() {
+            let assigned = service.conditions.iter().find(|c| c.type_ == condition::ADDRESS_ASSIGNED);
+            let reason = assigned.map_or("Undecided", |condition| condition.reason.as_str());
+            *services.entry(reason.to_owned()).or_default() += 1;
+        }
+        let pools = self.indexes.pools.iter().map(|pool| {
+            let holders = pool.used.values().map(Vec::len).sum::<usize>();
+            let inventory = PoolInventory {
+                size: pool.status.pool_size.unwrap_or_default(),
+                used: i64::try_from(pool.used.len()).unwrap_or(i64::MAX),
+                services: i64::try_from(holders).unwrap_or(i64::MAX),
+                ready: pool.spec.is_some(),
+            };
+            (pool.name.clone(), inventory)
+        });
+        let mut desired = BTreeMap::new();
+        for announcement in self.desired.iter().flat_map(|desired| desired.addresses.values()) {
+            for protocol in &announcement.protocols {
+                *desired.entry(protocol.as_str()).or_default() += 1;
+            }
+        }
+        let mut announced = BTreeMap::new();
+        for address in self.announced.addresses.values().filter(|address| address.announced) {
+            *announced.entry(address.protocol.as_str()).or_default() += 1;
+        }
+        Inventory {
+            pools: pools.collect(),
+            services,
+            announced,
+            desired,
+            manifest_problems: u64::try_from(problems).unwrap_or(u64::MAX),
+            ready,
         }
     }
 
@@ -77,7 +126,7 @@ impl Owner {
                     |(name, advertised)| json!({ "neighbor": self.neighbor(name), "advertised": advertised }),
                 )
                 .collect();
-            json!({ "node": self.settings.node_name, "peers": peers })
+            json!({ "node": self.node_name, "peers": peers })
         });
         json!({
             "address": address,
@@ -96,7 +145,7 @@ impl Owner {
     fn peer(&self, name: &str, status: &PeerStatus) -> Value {
         json!({
             "name": name,
-            "node": self.settings.node_name,
+            "node": self.node_name,
             "neighbor": status.address,
             "localAs": status.local_asn,
             "peerAs": status.peer_asn,
@@ -118,7 +167,7 @@ impl Owner {
                 "ready": node.ready,
                 "cordoned": node.cordoned,
                 "addresses": node.internal_ips,
-                "self": node.name == self.settings.node_name,
+                "self": node.name == self.node_name,
             })
         };
         self.indexes.nodes.iter().map(node).collect()
