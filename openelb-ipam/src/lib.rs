@@ -34,6 +34,7 @@
 mod batch;
 mod error;
 mod held;
+mod interval;
 mod pool;
 mod pools;
 mod range;
@@ -42,10 +43,11 @@ mod sharing;
 
 pub use batch::{Ask, Decision, Outcome, Request, Want, decide};
 pub use error::{Closed, RangeError, RangeProblem, Refusal};
+pub use interval::IntervalSet;
 pub use pool::{Pool, PoolSpec};
 pub use pools::{PoolId, Pools};
 pub use range::{AddressRange, Entry, Family, RangeList, never_given, parse_address};
-pub use set::{IntervalSet, RangeSet};
+pub use set::RangeSet;
 pub use sharing::{
     Conflict, Holder, HolderId, Port, Sharing, Terms, Traffic, Transport, may_coexist, may_share,
 };

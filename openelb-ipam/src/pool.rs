@@ -89,22 +89,6 @@ pub struct Pool {
     groups: HashMap<Arc<str>, u64, RandomState>,
 }
 
-/// The holders of one address; nearly always one.
-#[derive(Debug, Clone)]
-pub(crate) enum Holders {
-    One(Arc<Holder>),
-    Many(Vec<Arc<Holder>>),
-}
-
-impl Holders {
-    fn as_slice(&self) -> &[Arc<Holder>] {
-        match self {
-            Self::One(holder) => std::slice::from_ref(holder),
-            Self::Many(holders) => holders,
-        }
-    }
-}
-
 impl Pool {
     /// An empty pool.
     #[must_use]
@@ -237,12 +221,12 @@ impl Pool {
     /// The holders of an address, in the order in which they came.
     #[must_use]
     pub fn holders(&self, address: IpAddr) -> &[Arc<Holder>] {
-        self.held.get(address).map_or(&[], Holders::as_slice)
+        self.held.get(address)
     }
 
     /// Every held address with its holders, in no particular order.
     pub fn held(&self) -> impl Iterator<Item = (IpAddr, &[Arc<Holder>])> {
-        self.held.iter().map(|(address, holders)| (address, holders.as_slice()))
+        self.held.iter()
     }
 
     /// Records that `holder` has `address`, without asking whether it may: a known state is adopted with it, and the
@@ -257,42 +241,18 @@ impl Pool {
         if let Some(key) = &holder.terms.key {
             self.by_key.entry(Arc::clone(key)).or_default().insert(address);
         }
-        match self.held.get_mut(address) {
-            Some(Holders::Many(holders)) => holders.push(holder),
-            Some(one) => {
-                let mut holders = one.as_slice().to_vec();
-                holders.push(holder);
-                *one = Holders::Many(holders);
-            }
-            None => {
-                self.held.insert(address, Holders::One(holder));
-                if self.is_automatic(address) {
-                    self.take_free(address);
-                } else if !self.is_usable(address) {
-                    self.outside.insert(address);
-                }
+        if self.held.push(address, holder) {
+            if self.is_automatic(address) {
+                self.take_free(address);
+            } else if !self.is_usable(address) {
+                self.outside.insert(address);
             }
         }
     }
 
     /// Takes `address` from a holder; returns what was recorded of it, or nothing if it did not hold the address.
     pub fn release(&mut self, address: IpAddr, id: &HolderId) -> Option<Arc<Holder>> {
-        let entry = self.held.get_mut(address)?;
-        let (gone, empty) = match entry {
-            Holders::One(holder) if holder.id == *id => match self.held.take(address)? {
-                Holders::One(holder) => (holder, true),
-                Holders::Many(_) => return None,
-            },
-            Holders::One(_) => return None,
-            Holders::Many(holders) => {
-                let position = holders.iter().position(|holder| holder.id == *id)?;
-                let gone = holders.remove(position);
-                if let [last] = holders.as_slice() {
-                    *entry = Holders::One(Arc::clone(last));
-                }
-                (gone, false)
-            }
-        };
+        let (gone, empty) = self.held.take(address, |holder| holder.id == *id)?;
         if empty {
             self.outside.remove(&address);
             if self.is_automatic(address) {
