@@ -1,4 +1,4 @@
-//! The task runner: `cargo xtask demo|test|ci|soak|bench|fuzz|dist`.
+//! The task runner: `cargo xtask demo|test|ci|soak|bench|fuzz|kube|dist`.
 //!
 //! Everything that a developer, CI or a newcomer does with this repository is a sub-command here, so that all of them
 //! do the same thing. Exit codes: 0 good, 1 failed, 2 not available (yet) or wrong arguments.
@@ -8,6 +8,7 @@ mod ci;
 mod demo;
 mod dist;
 mod fuzz;
+mod kube;
 mod metadata;
 mod shell;
 mod soak;
@@ -35,6 +36,7 @@ enum Task {
     Fuzz(fuzz::Arguments),
     Soak(soak::Arguments),
     Dist(dist::Arguments),
+    Kube(kube::Arguments),
     Generate(ci::generated::Arguments),
 }
 
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
         Task::Ci(arguments) => ci::run(&arguments),
         Task::Soak(arguments) => soak::run(&arguments),
         Task::Dist(arguments) => dist::run(&arguments),
+        Task::Kube(arguments) => kube::run(&arguments),
         Task::Generate(arguments) => ci::generated::generate(&arguments),
         Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),

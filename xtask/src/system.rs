@@ -36,6 +36,11 @@ pub(crate) const LAB: &[Requirement] = &[
         purpose: "carries virtual addresses to the lab's pods",
     },
     Requirement {
+        program: "iptables-restore",
+        package: "iptables",
+        purpose: "is what kube-proxy programs nodes with in its older mode",
+    },
+    Requirement {
         program: "unshare",
         package: "util-linux",
         purpose: "gives each lab namespaces of its own",

@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader, Write},
+    os::fd::AsFd,
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
     sync::Mutex,
@@ -185,6 +186,25 @@ impl Lab {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
+    /// Runs code on a thread of its own in a host's network: its sockets are the host's, and so are those of threads that
+    /// it starts, such as a tokio runtime that is made there. The file system stays that of the machine.
+    ///
+    /// # Errors
+    /// There is no such host, or the code panicked.
+    pub fn within<T: Send>(&self, host: &str, code: impl FnOnce() -> T + Send) -> anyhow::Result<T> {
+        let path = format!("/proc/{}/root/run/netns/{host}", self.init);
+        let namespace = fs::File::open(&path).with_context(|| format!("there is no host {host}"))?;
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(move || {
+                let network = Some(rustix::thread::LinkNameSpaceType::Network);
+                rustix::thread::move_into_link_name_space(namespace.as_fd(), network)?;
+                Ok::<T, rustix::io::Errno>(code())
+            });
+            let result = thread.join().map_err(|_| anyhow!("the code that ran on {host} panicked"))?;
+            result.with_context(|| format!("cannot enter the network of {host}"))
+        })
+    }
+
     /// Starts a program on a host; its output goes to `logs/NAME.log`.
     ///
     /// # Errors
@@ -270,7 +290,7 @@ impl Drop for Lab {
 
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-fn installed(program: &str) -> bool {
+pub(crate) fn installed(program: &str) -> bool {
     PATH.split(':').any(|directory| Path::new(directory).join(program).is_file())
 }
 

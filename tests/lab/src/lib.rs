@@ -23,6 +23,7 @@ pub mod bird;
 pub mod client;
 pub mod demo;
 pub mod idle;
+pub mod kube;
 mod lab;
 mod network;
 pub mod pod;

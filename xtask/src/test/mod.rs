@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use crate::{shell, system};
+use crate::{kube, shell, system};
 
 /// Run every test of the workspace: unit, documentation, integration and lab.
 ///
@@ -68,10 +68,18 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     if chosen(LAB) || chosen("openelb-bgp") {
         system::require("cargo xtask test", system::LAB)?;
     }
+    // Beside the rest: Go and Rust fill each other's gaps. With filters it is known only later whether it is needed.
+    let everything = arguments.filters.is_empty();
+    let control_plane = (everything && chosen(LAB)).then(kube::start).transpose()?;
     let binaries = cargo::build(&arguments.package)?;
+    let cases = cargo::cases(&binaries, |name| arguments.wants(name))?;
+    if let Some(build) = control_plane {
+        build.finish()?;
+    } else if cases.iter().any(|case| case.binary.package == LAB) {
+        kube::start()?.finish()?;
+    }
     println!("built in {}", shell::seconds(start.elapsed()));
 
-    let cases = cargo::cases(&binaries, |name| arguments.wants(name))?;
     let documentation =
         if arguments.filters.is_empty() { cargo::libraries(&arguments.package)? } else { Vec::new() };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
