@@ -10,6 +10,8 @@ pub const VERSION: &str = "v1alpha2";
 pub const VERSION_V1ALPHA1: &str = "v1alpha1";
 /// The only `BgpConf` and `Layer2Conf` that is honoured.
 pub const DEFAULT_OBJECT: &str = "default";
+/// The Lease of the controller that leads.
+pub const LEASE: &str = "openelb-controller";
 /// The load balancer class that is ours unless `--load-balancer-class` says otherwise.
 pub const DEFAULT_LOAD_BALANCER_CLASS: &str = "openelb.io/openelb";
 /// The key of GoBGP's policy file in the ConfigMap that `BgpConf.spec.policy` names.

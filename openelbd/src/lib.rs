@@ -17,12 +17,15 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`cli`] | sub-commands, flags, exit codes, output formats |
+//! | [`controller`] | the loop in a cluster: watches → indexes → allocation → writes, by one leader |
 //! | [`standalone`] | the loop: manifests → indexes → allocation → store → announcement → announcers |
 //! | [`adapter`] | the announcers: translates plans into what the protocol libraries take, and their state back |
 //! | [`http`] | `/metrics`, `/healthz`, `/readyz` |
 
 pub mod adapter;
+mod api_events;
 pub mod cli;
+pub mod controller;
 mod decide;
 mod events;
 pub mod http;

@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 the input is bad or the check failed, 2 usage.
 
 mod completion;
+mod controller;
 mod crds;
 pub mod output;
 mod plan;
@@ -13,7 +14,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::logging::{self, LogFormat};
+use crate::{
+    http::ListenAddress,
+    logging::{self, LogFormat},
+};
 
 /// The input is bad, or the check failed.
 const FAILED: u8 = 1;
@@ -34,7 +38,7 @@ pub struct Cli {
     #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT", help_heading = "Logging")]
     log_format: LogFormat,
     /// What is logged: a level (error, warn, info, debug, trace) or a filter such as openelb_bgp=debug,info
-    /// [default: info for standalone, warn for the other commands].
+    /// [default: info for controller and standalone, warn for the other commands].
     #[arg(long, global = true, value_name = "FILTER", help_heading = "Logging")]
     log_level: Option<String>,
     #[command(subcommand)]
@@ -43,6 +47,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Controller(controller::Arguments),
     Standalone(standalone::Arguments),
     Plan(plan::Arguments),
     Validate(validate::Arguments),
@@ -62,12 +67,14 @@ pub fn main() -> ExitCode {
             return code;
         }
     };
-    let quiet = if matches!(cli.command, Command::Standalone(_)) { None } else { Some("warn") };
+    let serves = matches!(cli.command, Command::Controller(_) | Command::Standalone(_));
+    let quiet = if serves { None } else { Some("warn") };
     if let Err(error) = logging::init(cli.log_format, cli.log_level.as_deref().or(quiet)) {
         eprintln!("error: {error}");
         return ExitCode::from(USAGE);
     }
     let outcome = match cli.command {
+        Command::Controller(arguments) => controller::run(arguments),
         Command::Standalone(arguments) => standalone::run(arguments),
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Validate(arguments) => validate::run(&arguments),
@@ -100,6 +107,16 @@ fn in_full(error: &anyhow::Error) -> String {
         }
     }
     text
+}
+
+/// The read API has no authentication: it is served to this host alone.
+fn require_loopback(address: ListenAddress) -> Result<(), Failure> {
+    if address.is_local() {
+        return Ok(());
+    }
+    Err(Failure::Usage(format!(
+        "--http-bind-address {address}: the read API has no authentication; give a loopback address, such as 127.0.0.1:50054"
+    )))
 }
 
 /// How a command that ran to its end came out.

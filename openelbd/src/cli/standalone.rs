@@ -106,12 +106,7 @@ pub(super) fn run(arguments: Arguments) -> Result<Outcome, Failure> {
     if arguments.node_name.trim().is_empty() {
         return Err(Failure::Usage("--node-name is empty: name the Node document of this host".to_owned()));
     }
-    if !arguments.http_bind_address.is_local() {
-        return Err(Failure::Usage(format!(
-            "--http-bind-address {}: the read API has no authentication; give a loopback address, such as 127.0.0.1:50054",
-            arguments.http_bind_address
-        )));
-    }
+    super::require_loopback(arguments.http_bind_address)?;
     let options = Options {
         manifests: arguments.manifests,
         state: arguments.state,

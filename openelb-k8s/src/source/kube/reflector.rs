@@ -17,6 +17,7 @@ use tokio::time::timeout;
 
 use super::versions::parse;
 use super::{Backoff, Change, Selection};
+use crate::names::annotation;
 use crate::object::{Kind, Object, ObjectRef};
 use crate::problem::Problem;
 
@@ -343,6 +344,9 @@ pub(crate) fn read(kind: Kind, mut value: Value) -> Result<Object, Box<Problem>>
         if let Some(Value::Object(metadata)) = map.get_mut("metadata") {
             // Of no use to us, and often the bigger part.
             metadata.remove("managedFields");
+            if let Some(Value::Object(annotations)) = metadata.get_mut("annotations") {
+                annotations.remove(annotation::LAST_APPLIED);
+            }
         }
     }
     Object::from_value(value)?.ok_or_else(|| {

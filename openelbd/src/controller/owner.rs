@@ -1,0 +1,604 @@
+//! The one owner of all state: takes changes in, decides, hands writes out.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    future::pending,
+    time::{Duration, Instant},
+};
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use openelb_k8s::{
+    announce::AnnouncerStatus,
+    index::Indexes,
+    names::{condition, reason},
+    object::{Kind, NamespacedName, Object, ObjectRef},
+    plan::{Event, Write, allocation::Planner},
+    problem::Problem,
+    source::kube::{Backoff, Change, Versions},
+    store::{ApiServer, StoreError},
+};
+use tokio::{
+    sync::watch,
+    task::{Id, JoinSet},
+};
+
+use super::{
+    DECIDED_ON, Options,
+    writer::{self, Done, Job},
+};
+use crate::{
+    api_events::Reporter,
+    events::{EventLog, EventType},
+    http::{
+        Check, Readiness, ServerState,
+        metrics::{Metrics, WriteResult},
+        read_api::Snapshot,
+    },
+    notes::Notes,
+    snapshot::View,
+};
+
+/// While writes run, deciding takes at most the fifth part of the time.
+const DECIDING_SHARE: u32 = 4;
+/// But it does not wait longer than this.
+const DECIDE_WITHIN: Duration = Duration::from_millis(250);
+/// What `/metrics` and the read API show is this old at most.
+const SHOW_EVERY: Duration = Duration::from_millis(500);
+/// Status of sessions and settings is looked at this often at most.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+/// A write that the server refuses is tried again after this long, doubling up to [`REFUSED_MAX`].
+const REFUSED_MIN: Duration = Duration::from_secs(2);
+/// The longest pause after a refusal.
+const REFUSED_MAX: Duration = Duration::from_secs(120);
+
+/// A write that was refused: not before then, and how long after the next time.
+struct Refused {
+    until: Instant,
+    pause: Duration,
+}
+
+/// All state and what is still to be done.
+pub(super) struct Owner {
+    store: ApiServer,
+    reporter: Reporter,
+    metrics: Arc<Metrics>,
+    readiness: watch::Sender<Readiness>,
+    /// Changes with whatever the read API shows.
+    revision: watch::Sender<u64>,
+    indexes: Indexes,
+    planner: Planner,
+    versions: Versions,
+    notes: Notes,
+    events: EventLog,
+    announced: AnnouncerStatus,
+    unreadable: BTreeMap<ObjectRef, Problem>,
+    /// Objects that can be read, and whose spec cannot be used.
+    unusable: BTreeSet<ObjectRef>,
+    /// What is not listed yet.
+    unlisted: BTreeSet<Kind>,
+    leading: bool,
+
+    /// Addresses are to be decided.
+    undecided: bool,
+    /// Status of sessions and settings is to be looked at.
+    unreported: bool,
+    reported_at: Option<Instant>,
+    decided_at: Option<Instant>,
+    decision_took: Duration,
+    decision_began: Option<Instant>,
+    queue: VecDeque<Write>,
+    writers: usize,
+    tasks: JoinSet<Done>,
+    in_flight: HashMap<Id, ObjectRef>,
+    /// To be told when the write on that object is done.
+    tell: HashMap<ObjectRef, Vec<Event>>,
+    refused: HashMap<ObjectRef, Refused>,
+    /// The API server does not answer: nothing is sent before then.
+    paused_until: Option<Instant>,
+    pause: Backoff,
+    unshown: bool,
+    shown_at: Option<Instant>,
+}
+
+impl Owner {
+    pub(super) fn new(
+        options: &Options,
+        store: ApiServer,
+        reporter: Reporter,
+        metrics: Arc<Metrics>,
+        readiness: watch::Sender<Readiness>,
+    ) -> Self {
+        readiness.send_modify(|readiness| readiness.set(Check::Configuration, Ok(())));
+        Self {
+            store,
+            reporter,
+            metrics,
+            readiness,
+            revision: watch::Sender::new(0),
+            indexes: Indexes::new(options.rules.clone()),
+            planner: Planner::new(),
+            versions: Versions::default(),
+            notes: Notes::default(),
+            events: EventLog::default(),
+            announced: AnnouncerStatus::default(),
+            unreadable: BTreeMap::new(),
+            unusable: BTreeSet::new(),
+            unlisted: DECIDED_ON.into(),
+            leading: false,
+            undecided: true,
+            unreported: true,
+            reported_at: None,
+            decided_at: None,
+            decision_took: Duration::ZERO,
+            decision_began: None,
+            queue: VecDeque::new(),
+            writers: options.writers.max(1),
+            tasks: JoinSet::new(),
+            in_flight: HashMap::new(),
+            tell: HashMap::new(),
+            refused: HashMap::new(),
+            paused_until: None,
+            pause: Backoff::default(),
+            unshown: true,
+            shown_at: None,
+        }
+    }
+
+    /// When [`work`](Self::work) is to be called; `None`: not before something happens.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let now = Instant::now();
+        let show = self.unshown.then(|| self.shown_at.map_or(now, |at| at + SHOW_EVERY));
+        if !self.leading || !self.unlisted.is_empty() {
+            return show;
+        }
+        let decide = self.undecided.then(|| self.decide_at(now));
+        let report = (self.unreported && self.unreported_can_run()).then(|| self.report_at(now));
+        let can_send = !self.queue.is_empty() && self.tasks.len() < self.writers;
+        let send = can_send.then(|| self.paused_until.unwrap_or(now));
+        let again = self.refused.values().map(|refused| refused.until).filter(|until| *until > now).min();
+        [show, decide, report, send, again].into_iter().flatten().min()
+    }
+
+    /// At once if nothing is under way, else when enough time has passed since the last decision.
+    fn decide_at(&self, now: Instant) -> Instant {
+        if let Some(until) = self.paused_until {
+            return until;
+        }
+        match self.decided_at {
+            Some(at) if !self.tasks.is_empty() => {
+                at + (self.decision_took * DECIDING_SHARE).min(DECIDE_WITHIN)
+            }
+            _ => now,
+        }
+    }
+
+    fn report_at(&self, now: Instant) -> Instant {
+        self.reported_at.map_or(now, |at| at + REPORT_EVERY)
+    }
+
+    /// Status comes after addresses.
+    fn unreported_can_run(&self) -> bool {
+        !self.undecided && self.queue.is_empty()
+    }
+
+    /// Does what is due.
+    pub(super) fn work(&mut self) {
+        let now = Instant::now();
+        if self.leading && self.unlisted.is_empty() {
+            if self.paused_until.is_some_and(|until| until <= now) {
+                self.paused_until = None;
+            }
+            if self.refused.values().any(|refused| refused.until <= now) {
+                (self.undecided, self.unreported) = (true, true);
+            }
+            if self.undecided && self.decide_at(now) <= now {
+                self.decide(now);
+            }
+            if self.unreported && self.unreported_can_run() && self.report_at(now) <= now {
+                self.report(now);
+            }
+            self.send();
+            if !self.undecided && self.queue.is_empty() && self.tasks.is_empty() {
+                self.settled();
+            }
+        }
+        if self.unshown && self.shown_at.is_none_or(|at| at + SHOW_EVERY <= now) {
+            self.show(now);
+        }
+    }
+
+    /// Decides about addresses; what was decided before and is not sent yet is decided again.
+    fn decide(&mut self, now: Instant) {
+        self.undecided = false;
+        self.decision_began.get_or_insert(now);
+        let allocation = self.planner.plan(&mut self.indexes, Timestamp::now());
+        // Commits first: others wait for them.
+        let (commits, publications): (Vec<Write>, Vec<Write>) =
+            allocation.writes.into_iter().partition(|write| write.target.kind == Kind::Eip);
+        self.tell.clear();
+        for event in allocation.events {
+            self.tell.entry(event.regarding.clone()).or_default().push(event);
+        }
+        self.replace_queue(commits.into_iter().chain(publications));
+        self.decided_at = Some(Instant::now());
+        self.decision_took = now.elapsed();
+    }
+
+    fn replace_queue(&mut self, writes: impl Iterator<Item = Write>) {
+        let now = Instant::now();
+        let busy: BTreeSet<&ObjectRef> = self.in_flight.values().collect();
+        let refused = &self.refused;
+        let may = |write: &Write| {
+            // The end of what is under way leads to another decision.
+            !busy.contains(&write.target)
+                && refused.get(&write.target).is_none_or(|refused| refused.until <= now)
+        };
+        self.queue = writes.filter(may).collect();
+    }
+
+    /// Queues writes of status: what has no effect, sessions.
+    fn report(&mut self, now: Instant) {
+        self.unreported = false;
+        self.reported_at = Some(now);
+        self.tell_notes();
+        let mut targets = BTreeSet::new();
+        let writes: Vec<Write> = self
+            .notes
+            .writes(Timestamp::now())
+            .into_iter()
+            .filter(|write| {
+                let first = targets.insert(write.target.clone());
+                // One write of an object at a time: the second would be a conflict with the first.
+                self.unreported |= !first;
+                first
+            })
+            .collect();
+        self.replace_queue(writes.into_iter());
+    }
+
+    /// Starts writes while there are writers.
+    fn send(&mut self) {
+        if self.paused_until.is_some() {
+            return;
+        }
+        while self.tasks.len() < self.writers {
+            let Some(write) = self.queue.pop_front() else { return };
+            let target = write.target.clone();
+            let job = Job { confirm: self.released_by(&write), write };
+            let task = self.tasks.spawn(writer::run(self.store.clone(), job));
+            self.in_flight.insert(task.id(), target);
+        }
+    }
+
+    /// The Services that lose an address by this write of an Eip.
+    fn released_by(&self, write: &Write) -> Vec<(NamespacedName, Option<String>)> {
+        let used = write.patch.get("status").and_then(|status| status.get("used"));
+        let Some(used) = used.and_then(serde_json::Value::as_object) else { return Vec::new() };
+        let Some(pool) = self.indexes.pools.get(&write.target.name) else { return Vec::new() };
+        let mut released = BTreeMap::new();
+        for (address, holders) in used {
+            let Some(before) = address.parse().ok().and_then(|address| pool.used.get(&address)) else {
+                continue;
+            };
+            let after: BTreeSet<&str> = holders.as_str().unwrap_or_default().split(';').collect();
+            for holder in before.iter().filter(|holder| !after.contains(holder.to_string().as_str())) {
+                let version = self.indexes.services.get(holder).map(|view| view.resource_version.clone());
+                released.insert(holder.clone(), version);
+            }
+        }
+        released.into_iter().collect()
+    }
+
+    /// The next write that ends; never, while none is under way.
+    pub(super) async fn finished(&mut self) -> Option<Done> {
+        match self.tasks.join_next_with_id().await {
+            None => pending().await,
+            Some(Ok((id, done))) => {
+                self.in_flight.remove(&id);
+                Some(done)
+            }
+            Some(Err(error)) => {
+                // Its write may have taken effect; the watch will tell.
+                tracing::error!(%error, "a write ended abnormally; it is decided again");
+                self.in_flight.remove(&error.id());
+                self.undecided = true;
+                None
+            }
+        }
+    }
+
+    /// Takes in what came of a write.
+    pub(super) fn take_done(&mut self, done: Done) {
+        let Done { write, result, read } = done;
+        for (reference, found) in read {
+            match found {
+                Some(object) => {
+                    self.versions.set(&object);
+                    self.apply(&object);
+                }
+                None => {
+                    self.versions.remove(&reference);
+                    self.delete(&reference);
+                }
+            }
+        }
+        let kind = write.target.kind.as_str();
+        match result {
+            Ok(object) => {
+                self.metrics.count_write(kind, WriteResult::Ok);
+                self.pause.reset();
+                self.refused.remove(&write.target);
+                match object {
+                    Some(object) => {
+                        if self.versions.admit_object(&object) {
+                            self.apply(&object);
+                        }
+                    }
+                    None => {
+                        self.delete(&write.target);
+                    }
+                }
+                for event in self.tell.remove(&write.target).unwrap_or_default() {
+                    let kind = if event.warning { EventType::Warning } else { EventType::Normal };
+                    self.event(kind, &event.regarding, "address", event.reason, &event.message);
+                }
+            }
+            Err(StoreError::Conflict { .. } | StoreError::NotFound(_)) => {
+                self.metrics.count_write(kind, WriteResult::Conflict);
+                if matches!(result, Err(StoreError::NotFound(_))) {
+                    self.versions.remove(&write.target);
+                    self.delete(&write.target);
+                }
+            }
+            Err(error @ StoreError::Unavailable { .. }) => {
+                self.metrics.count_write(kind, WriteResult::Error);
+                let asked = match &error {
+                    StoreError::Unavailable { retry_after, .. } => *retry_after,
+                    _ => Duration::ZERO,
+                };
+                // Those that failed together wait together.
+                if self.paused_until.is_none() {
+                    let pause = self.pause.next_pause().max(asked);
+                    tracing::warn!(%error, again_in = ?pause, "a write failed");
+                    self.paused_until = Some(Instant::now() + pause);
+                }
+            }
+            Err(error) => {
+                self.metrics.count_write(kind, WriteResult::Error);
+                let pause = match self.refused.get(&write.target) {
+                    Some(refused) => (refused.pause * 2).min(REFUSED_MAX),
+                    None => REFUSED_MIN,
+                };
+                let until = Instant::now() + pause;
+                self.refused.insert(write.target.clone(), Refused { until, pause });
+                let message = format!("a write was refused: {error}");
+                self.event(EventType::Warning, &write.target, "write", "WriteRefused", &message);
+            }
+        }
+        (self.undecided, self.unreported) = (true, true);
+        self.work();
+    }
+
+    /// Takes changes of the API server in.
+    pub(super) fn take_in(&mut self, changes: Vec<Change>) {
+        for change in changes {
+            if !self.versions.admit(&change) {
+                continue;
+            }
+            match change {
+                Change::Apply(object) => self.apply(&object),
+                Change::Delete { reference, .. } => self.delete(&reference),
+                Change::Unreadable(reference, problem) => {
+                    let message = problem.to_string();
+                    self.event(
+                        EventType::Warning,
+                        &reference,
+                        condition::READY,
+                        reason::INVALID_SPEC,
+                        &message,
+                    );
+                    self.unreadable.insert(reference, problem);
+                    self.show_unreadable();
+                }
+                Change::Listed(kind) => {
+                    self.unlisted.remove(&kind);
+                    if self.unlisted.is_empty() {
+                        self.check(Check::Lists, Ok(()));
+                        if !self.leading {
+                            // A replica that waits has nothing to decide.
+                            self.check(Check::Decisions, Ok(()));
+                        }
+                    }
+                }
+            }
+        }
+        if self.leading && self.unlisted.is_empty() {
+            self.work();
+        }
+    }
+
+    fn show_unreadable(&mut self) {
+        let all: Vec<(ObjectRef, Problem)> =
+            self.unreadable.iter().map(|(reference, problem)| (reference.clone(), problem.clone())).collect();
+        if self.indexes.set_unreadable(&all) {
+            (self.undecided, self.unreported) = (true, true);
+        }
+    }
+
+    fn apply(&mut self, object: &Object) {
+        let reference = object.reference();
+        if self.unreadable.remove(&reference).is_some() {
+            self.show_unreadable();
+        }
+        if self.indexes.apply(object) {
+            self.undecided |= DECIDED_ON.contains(&reference.kind);
+            self.unshown = true;
+        }
+        if reference.kind.is_ours() {
+            self.notes.apply(object);
+            self.unreported = true;
+            self.tell_spec_problems(&reference);
+        }
+    }
+
+    fn delete(&mut self, reference: &ObjectRef) {
+        if self.unreadable.remove(reference).is_some() {
+            self.show_unreadable();
+        }
+        if self.indexes.delete(reference) {
+            self.undecided |= DECIDED_ON.contains(&reference.kind);
+            self.unshown = true;
+        }
+        self.notes.delete(reference);
+        self.events.forget(reference);
+        self.unusable.remove(reference);
+        self.refused.remove(reference);
+    }
+
+    /// Whether this replica writes.
+    pub(super) fn set_leading(&mut self, leading: bool) {
+        if std::mem::replace(&mut self.leading, leading) == leading {
+            return;
+        }
+        self.queue.clear();
+        self.refused.clear();
+        self.paused_until = None;
+        (self.undecided, self.unreported, self.unshown) = (true, true, true);
+        if leading {
+            // What was decided long ago says nothing about now.
+            self.planner = Planner::new();
+        } else {
+            self.decision_began = None;
+        }
+        self.work();
+    }
+
+    /// Waits until all writes that have begun are done.
+    pub(super) async fn drain(&mut self) {
+        while !self.tasks.is_empty() {
+            if let Some(done) = self.finished().await {
+                self.take_done(done);
+            }
+        }
+    }
+
+    /// Takes the HTTP server's state in.
+    pub(super) fn set_server(&mut self, state: &ServerState) {
+        let result = match state {
+            ServerState::Starting => Err("not open yet".to_owned()),
+            ServerState::Off | ServerState::Listening(_) => Ok(()),
+            ServerState::Failed(error) => Err(error.clone()),
+        };
+        self.check(Check::Listeners, result);
+    }
+
+    /// Which kinds cannot be watched, and why.
+    pub(super) fn set_failing(&mut self, failing: &BTreeMap<Kind, String>) {
+        // Once everything was listed, what is known serves on.
+        if let Some((kind, error)) = failing.iter().find(|(kind, _)| self.unlisted.contains(kind)) {
+            self.check(Check::Lists, Err(format!("{}: {error}", kind.plural())));
+        }
+    }
+
+    /// Changes whenever [`snapshot`](Self::snapshot) may have another answer.
+    pub(super) fn revisions(&self) -> watch::Receiver<u64> {
+        self.revision.subscribe()
+    }
+
+    /// Everything that is known now.
+    pub(super) fn snapshot(&self) -> Snapshot {
+        self.view().snapshot()
+    }
+
+    fn view(&self) -> View<'_> {
+        View {
+            indexes: &self.indexes,
+            node_name: "",
+            announced: &self.announced,
+            desired: None,
+            events: &self.events,
+        }
+    }
+
+    fn show(&mut self, now: Instant) {
+        (self.unshown, self.shown_at) = (false, Some(now));
+        let problems = self.unreadable.len() + self.unusable.len();
+        let ready = self.readiness.borrow().is_ready();
+        self.metrics.set_inventory(self.view().inventory(problems, ready));
+        self.revision.send_modify(|revision| *revision = revision.wrapping_add(1));
+    }
+
+    /// Nothing is left to do.
+    fn settled(&mut self) {
+        if let Some(began) = self.decision_began.take() {
+            self.metrics.count_decision(began.elapsed());
+        }
+        self.check(Check::Decisions, Ok(()));
+    }
+
+    fn check(&mut self, check: Check, result: Result<(), String>) {
+        self.readiness.send_if_modified(|readiness| {
+            let before = readiness.clone();
+            readiness.set(check, result);
+            *readiness != before
+        });
+        self.unshown = true;
+    }
+
+    fn event(&mut self, kind: EventType, object: &ObjectRef, topic: &str, reason: &str, message: &str) {
+        if self.events.tell(kind, object, topic, reason, message) {
+            self.metrics.count_event(kind.as_str(), reason);
+            self.unshown = true;
+            if self.leading {
+                let uid = match object.kind {
+                    Kind::Service => self.indexes.services.get(&object.key()).map(|view| view.uid.as_str()),
+                    Kind::Eip => self.indexes.pools.get(&object.name).map(|view| view.uid.as_str()),
+                    _ => None,
+                };
+                self.reporter.report(kind, object, uid, reason, message);
+            }
+        }
+    }
+
+    /// An object that can be read, and whose spec cannot be used, is named in the log as well as in its condition.
+    fn tell_spec_problems(&mut self, object: &ObjectRef) {
+        let problems = match object.kind {
+            Kind::Eip => self.indexes.pools.get(&object.name).map(|view| view.problems.as_slice()),
+            Kind::BgpPeer => self.indexes.peers.get(&object.name).map(|view| view.problems.as_slice()),
+            Kind::BgpConf => {
+                let conf = self.indexes.peers.confs().find(|view| view.name == object.name);
+                conf.map(|view| view.problems.as_slice())
+            }
+            _ => None,
+        };
+        let message = problems.map(openelb_k8s::plan::status::explain).unwrap_or_default();
+        if !message.is_empty() {
+            self.unusable.insert(object.clone());
+            self.event(EventType::Warning, object, condition::READY, reason::INVALID_SPEC, &message);
+        } else if self.unusable.remove(object) && self.events.clear(object, condition::READY) {
+            tracing::info!(%object, "mended");
+        }
+    }
+
+    /// Tells which settings have no effect, once each.
+    fn tell_notes(&mut self) {
+        let told: Vec<(ObjectRef, Option<String>)> = self
+            .notes
+            .messages()
+            .map(|(object, message)| (object.clone(), message.map(str::to_owned)))
+            .collect();
+        for (object, message) in told {
+            match message {
+                Some(message) => {
+                    let topic = condition::SETTINGS_APPLIED;
+                    self.event(EventType::Warning, &object, topic, reason::NOT_SUPPORTED, &message);
+                }
+                None => {
+                    self.events.clear(&object, condition::SETTINGS_APPLIED);
+                }
+            }
+        }
+    }
+}
