@@ -1,0 +1,163 @@
+//! `openelbd controller` on a real API server.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use openelb_lab::{Lab, Process, binary, eventually, kube::ControlPlane};
+use serde_json::Value;
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+struct Setup {
+    lab: Arc<Lab>,
+    kube: ControlPlane,
+}
+
+impl Setup {
+    fn new(name: &str) -> Self {
+        let lab = Arc::new(Lab::start(name).unwrap());
+        let kube = ControlPlane::start_api(&lab).unwrap();
+        kube.apply_crds().unwrap();
+        kube.apply("{apiVersion: v1, kind: Namespace, metadata: {name: openelb-system}}").unwrap();
+        Self { lab, kube }
+    }
+
+    /// A replica; their ports differ.
+    fn controller(&self, number: u16) -> Process {
+        let program = binary("openelbd").unwrap();
+        let (metrics, api) =
+            (format!("127.0.0.1:{}", 51000 + number), format!("127.0.0.1:{}", 52000 + number));
+        let name = format!("controller-{number}");
+        let arguments = [
+            program.to_str().unwrap(),
+            "controller",
+            "--kubeconfig",
+            self.kube.kubeconfig().to_str().unwrap(),
+            "--identity",
+            &name,
+            "--metrics-addr",
+            &metrics,
+            "--http-bind-address",
+            &api,
+        ];
+        self.lab.spawn(&name, self.kube.host(), &arguments).unwrap()
+    }
+
+    fn services(&self, count: usize, prefix: &str) {
+        let mut documents = String::new();
+        for number in 0..count {
+            writeln!(
+                documents,
+                "---\n{{apiVersion: v1, kind: Service, metadata: {{name: {prefix}-{number}, annotations: {{lb.kubesphere.io/v1alpha1: openelb}}}}, \
+                 spec: {{type: LoadBalancer, allocateLoadBalancerNodePorts: false, ports: [{{port: 80}}]}}}}"
+            )
+            .unwrap();
+        }
+        self.kube.apply(&documents).unwrap();
+    }
+
+    /// The published addresses of every Service that has some.
+    fn published(&self) -> BTreeMap<String, Vec<String>> {
+        let services = self.kube.list("services").unwrap();
+        let name = |service: &Value| {
+            format!(
+                "{}/{}",
+                service["metadata"]["namespace"].as_str().unwrap(),
+                service["metadata"]["name"].as_str().unwrap()
+            )
+        };
+        let addresses = |service: &Value| -> Vec<String> {
+            let ingress =
+                service["status"]["loadBalancer"]["ingress"].as_array().cloned().unwrap_or_default();
+            ingress.iter().map(|entry| entry["ip"].as_str().unwrap().to_owned()).collect()
+        };
+        let all = services.iter().map(|service| (name(service), addresses(service)));
+        all.filter(|(_, addresses)| !addresses.is_empty()).collect()
+    }
+
+    fn used(&self, eip: &str) -> BTreeMap<String, String> {
+        let eip = self.kube.get("eips.network.kubesphere.io", "", eip).unwrap();
+        serde_json::from_value(eip["status"]["used"].clone()).unwrap_or_default()
+    }
+
+    fn holder(&self) -> String {
+        let lease = self.kube.get("leases.coordination.k8s.io", "openelb-system", "openelb-controller");
+        lease.ok().and_then(|l| Some(l["spec"]["holderIdentity"].as_str()?.to_owned())).unwrap_or_default()
+    }
+
+    fn await_published(&self, count: usize) -> BTreeMap<String, Vec<String>> {
+        let what = format!("{count} Services with addresses");
+        eventually(&what, DEADLINE, || Ok(Some(self.published()).filter(|p| p.len() == count))).unwrap().0
+    }
+
+    /// What is published is committed to that Service and to nobody else, and nothing else is.
+    fn check(&self, eip: &str) {
+        let committed = self.used(eip);
+        let published = self.published();
+        let by_address: BTreeMap<&str, &str> = published
+            .iter()
+            .flat_map(|(service, addresses)| addresses.iter().map(move |a| (a.as_str(), service.as_str())))
+            .collect();
+        let committed: BTreeMap<&str, &str> =
+            committed.iter().map(|(address, holder)| (address.as_str(), holder.as_str())).collect();
+        assert_eq!(by_address, committed);
+    }
+}
+
+const POOL: &str = "{apiVersion: network.kubesphere.io/v1alpha2, kind: Eip, metadata: {name: pool, \
+     annotations: {eip.openelb.kubesphere.io/is-default-eip: 'true'}}, spec: {address: 192.0.2.0/24, protocol: none}}";
+
+#[test]
+fn services_get_addresses_and_keep_them_through_hand_over_and_kill() {
+    let setup = Setup::new("controller");
+    let first = setup.controller(1);
+    let what = "the first replica leads";
+    eventually(what, DEADLINE, || Ok(setup.holder().starts_with("controller-1").then_some(()))).unwrap();
+    setup.services(20, "a");
+    setup.kube.apply(POOL).unwrap();
+    let assigned = setup.await_published(20);
+    setup.check("pool");
+    let service = setup.kube.get("services", "default", "a-0").unwrap();
+    let condition = &service["status"]["conditions"][0];
+    assert_eq!(condition["type"], "network.kubesphere.io/AddressAssigned");
+    assert_eq!((&condition["status"], &condition["reason"]), (&"True".into(), &"Assigned".into()));
+    assert_eq!(service["metadata"]["labels"]["eip.openelb.kubesphere.io/v1alpha2"], "pool");
+
+    // Asked to end, it hands over; the next one gives addresses within two seconds.
+    let _second = setup.controller(2);
+    eventually("the second replica is ready", DEADLINE, || {
+        let code = ["curl", "-fsS", "-o", "/dev/null", "http://127.0.0.1:51002/readyz"];
+        Ok(setup.lab.run(setup.kube.host(), &code).is_ok().then_some(()))
+    })
+    .unwrap();
+    setup.lab.signal(&first, "TERM").unwrap();
+    let asked = Instant::now();
+    setup.lab.wait_exit(&first, Duration::from_secs(5)).unwrap();
+    eventually("the second replica leads", DEADLINE, || {
+        Ok(setup.holder().starts_with("controller-2").then_some(()))
+    })
+    .unwrap();
+    let took = asked.elapsed();
+    assert!(took < Duration::from_secs(4), "the hand-over took {took:?}");
+    setup.services(1, "b");
+    let more = setup.await_published(21);
+    assert!(
+        assigned.iter().all(|(service, addresses)| more.get(service) == Some(addresses)),
+        "addresses moved"
+    );
+    setup.check("pool");
+
+    // Services go, others wait for their addresses and get them.
+    setup.kube.kubectl(&["delete", "service", "a-0", "a-1", "--wait=false"]).unwrap();
+    setup.await_published(19);
+    eventually("two addresses are free again", DEADLINE, || {
+        Ok((setup.used("pool").len() == 19).then_some(()))
+    })
+    .unwrap();
+    setup.check("pool");
+}
