@@ -347,6 +347,33 @@ fn schemas_are_structural() {
     }
 }
 
+/// Everything is optional, but what never was.
+#[test]
+fn nothing_is_required_that_was_not_always() {
+    fn required(schema: &Value, path: &str, into: &mut Vec<String>) {
+        for name in schema.get("required").and_then(Value::as_array).into_iter().flatten() {
+            into.push(format!("{path}.{}", name.as_str().unwrap()));
+        }
+        for (name, property) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
+            required(property, &format!("{path}.{name}"), into);
+        }
+        for key in ["items", "additionalProperties"] {
+            schema.get(key).into_iter().for_each(|inner| required(inner, path, into));
+        }
+    }
+    let mut all_required = Vec::new();
+    for crd in all() {
+        let value = serde_json::to_value(&crd).unwrap();
+        for version in value.pointer("/spec/versions").unwrap().as_array().unwrap() {
+            let path = format!("{} {}", crd.spec.names.plural, version["name"].as_str().unwrap());
+            required(version.pointer("/schema/openAPIV3Schema").unwrap(), &path, &mut all_required);
+        }
+    }
+    // Those of Kubernetes' own types.
+    all_required.retain(|path| !path.contains(".conditions.") && !path.contains(".matchExpressions."));
+    assert_eq!(all_required, ["eips v1alpha1.spec.address", "eips v1alpha2.spec.address"]);
+}
+
 #[test]
 fn numbers_have_their_ranges() {
     let conf = schema("bgpconfs.network.kubesphere.io", "v1alpha2");
