@@ -123,6 +123,11 @@ impl ControlPlane {
         Ok(())
     }
 
+    /// The lab that it is in.
+    pub fn lab(&self) -> &Arc<Lab> {
+        &self.lab
+    }
+
     /// The lab's host that it runs on.
     pub fn host(&self) -> &str {
         &self.options.host
