@@ -24,6 +24,7 @@ pub mod announce;
 pub mod crd;
 pub mod duration;
 pub mod election;
+pub mod explain;
 pub mod index;
 pub mod names;
 pub mod object;

@@ -76,6 +76,22 @@ impl Services {
         self.services.values().filter(|service| service.ours)
     }
 
+    /// Only those that `keep` says yes to.
+    #[must_use]
+    pub fn subset(&self, keep: impl Fn(&ServiceView) -> bool) -> Self {
+        let kept = self.services.iter().filter(|(_, service)| keep(service));
+        Self {
+            rules: self.rules.clone(),
+            services: kept.map(|(key, service)| (key.clone(), service.clone())).collect(),
+        }
+    }
+
+    /// Which of them are ours.
+    #[must_use]
+    pub fn rules(&self) -> &ClassRules {
+        &self.rules
+    }
+
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -11,8 +11,10 @@
 //! | decide (in `openelb-ipam`), and say why | `outcome.rs`, `reason.rs` |
 //! | commit on the Eips, and their status | `commit.rs`, `eip_status.rs` |
 //! | publish on the Services | `publish.rs`, `hint.rs` |
+//! | every pool and what stands against it, for whoever asks | `consider.rs` |
 
 mod commit;
+mod consider;
 mod eip_status;
 mod hint;
 mod outcome;
@@ -32,6 +34,7 @@ use super::{Event, Write};
 use crate::index::Indexes;
 use crate::object::NamespacedName;
 
+pub use consider::{Considered, Verdict, considered};
 pub use planner::Planner;
 
 /// What is to be written, and what comes of it for every Service of ours and every Eip.

@@ -189,30 +189,7 @@ pub(super) fn no_candidates(state: &State<'_>, service: &ServiceView, family: Fa
     let mut refused = Refused { reason: reason::NO_MATCHING_POOL, details: Vec::new() };
     for (id, pool) in state.pools.iter() {
         let Some(eip) = state.eip(id) else { continue };
-        let spec = eip.spec.as_deref();
-        let fits = spec.is_none_or(|spec| {
-            spec.auto_assign != Some(false)
-                && if spec.is_bound() {
-                    matches(state, service, spec) || eip.is_default
-                } else {
-                    eip.is_default || spec.auto_assign == Some(true)
-                }
-        });
-        let (cause, text) = match (fits, pool.spec().closed, spec) {
-            (true, Some(Closed::Deleting), _) => (Some(reason::POOL_DELETING), "is being deleted"),
-            (true, Some(Closed::Invalid), _) => (Some(reason::POOL_INVALID), "its spec cannot be used"),
-            (true, Some(Closed::Disabled), _) => (Some(reason::POOL_DISABLED), "is disabled"),
-            (true, _, _) if pool.size(family) == 0 => (
-                Some(reason::FAMILY_UNAVAILABLE),
-                if family == Family::V4 { "has no IPv4 address" } else { "has no IPv6 address" },
-            ),
-            (true, _, _) => (None, "is not the default, an older Eip is"),
-            (false, _, Some(spec)) if spec.auto_assign == Some(false) => {
-                (None, "is only given by name (autoAssign: false)")
-            }
-            (false, _, Some(spec)) if spec.is_bound() => (None, "its namespaces and selectors do not match"),
-            (false, _, _) => (None, "is neither bound nor default, and autoAssign is not true"),
-        };
+        let (cause, text) = no_candidate(state, service, family, (pool, eip));
         if refused.reason == reason::NO_MATCHING_POOL
             && let Some(cause) = cause
         {
@@ -224,4 +201,54 @@ pub(super) fn no_candidates(state: &State<'_>, service: &ServiceView, family: Fa
         refused.details.push("there is no Eip; create one".to_owned());
     }
     refused
+}
+
+/// Why this pool is no candidate. The reason is there if it would be one but for one thing.
+pub(super) fn no_candidate(
+    state: &State<'_>,
+    service: &ServiceView,
+    family: Family,
+    (pool, eip): (&Pool, &EipView),
+) -> (Option<&'static str>, &'static str) {
+    let spec = eip.spec.as_deref();
+    let fits = spec.is_none_or(|spec| {
+        spec.auto_assign != Some(false)
+            && if spec.is_bound() {
+                matches(state, service, spec) || eip.is_default
+            } else {
+                eip.is_default || spec.auto_assign == Some(true)
+            }
+    });
+    match (fits, pool.spec().closed, spec) {
+        (true, Some(Closed::Deleting), _) => (Some(reason::POOL_DELETING), "is being deleted"),
+        (true, Some(Closed::Invalid), _) => (Some(reason::POOL_INVALID), "its spec cannot be used"),
+        (true, Some(Closed::Disabled), _) => (Some(reason::POOL_DISABLED), "is disabled"),
+        (true, _, _) if pool.size(family) == 0 => (
+            Some(reason::FAMILY_UNAVAILABLE),
+            if family == Family::V4 { "has no IPv4 address" } else { "has no IPv6 address" },
+        ),
+        (true, _, _) => (None, "is not the default, an older Eip is"),
+        (false, _, Some(spec)) if spec.auto_assign == Some(false) => {
+            (None, "is only given by name (autoAssign: false)")
+        }
+        (false, _, Some(spec)) if spec.is_bound() => (None, "its namespaces and selectors do not match"),
+        (false, _, _) => (None, "is neither bound nor default, and autoAssign is not true"),
+    }
+}
+
+/// Why a candidate is one.
+pub(super) fn candidacy(
+    state: &State<'_>,
+    service: &ServiceView,
+    family: Family,
+    (id, eip): (PoolId, &EipView),
+) -> &'static str {
+    let bound = eip.spec.as_deref().is_some_and(|spec| spec.is_bound() && matches(state, service, spec));
+    if bound {
+        "its namespaces and selectors match"
+    } else if default_for(state, family) == Some(id) {
+        "it is the default"
+    } else {
+        "autoAssign is true"
+    }
 }

@@ -1,0 +1,262 @@
+//! Who announces an address, and why another node does not.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use serde::Serialize;
+
+use super::Picture;
+use crate::announce::{Announcement, NextHops, PeerAnnouncements, Protocol};
+use crate::index::NodeView;
+use crate::index::pools::EipView;
+use crate::index::services::{ServiceView, TrafficPolicy};
+use crate::names::label;
+use crate::plan::{Settings, announcement};
+
+/// May a node carry an address's traffic?
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeExplanation {
+    /// The node.
+    pub node: String,
+    /// It may.
+    pub eligible: bool,
+    /// Why not; empty if it may.
+    pub why: String,
+}
+
+/// One node that announces an address, or should.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AnnouncedBy {
+    /// The node whose speaker it is.
+    pub node: String,
+    /// `bgp`, `layer2` or `vip`.
+    pub protocol: &'static str,
+    /// The BgpPeer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
+    /// The neighbour's address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub neighbor: Option<String>,
+    /// It is announced.
+    pub announced: bool,
+    /// The session's state, or why it is not announced.
+    pub state: String,
+}
+
+/// How one address is announced.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Announced {
+    pub(super) nodes: Vec<NodeExplanation>,
+    pub(super) by: Vec<AnnouncedBy>,
+    pub(super) missing: Vec<String>,
+}
+
+impl Picture<'_> {
+    /// How `address`, which `services` publish and which is of `pool`, is announced.
+    pub(super) fn announced(&self, address: IpAddr, pool: &EipView, services: &[&ServiceView]) -> Announced {
+        let mut told = Announced::default();
+        let Some(spec) = pool.announced_by() else { return told };
+        if pool.is_cni_duty() {
+            told.missing.push(format!("a CNI announces Eip {} (label {})", pool.name, label::CNI));
+            return told;
+        }
+        if spec.protocols.is_empty() {
+            // Protocol none: that it is announced is somebody else's business, and nothing is missing here.
+            return told;
+        }
+        // The plans need no more than this address.
+        let keys: BTreeSet<_> = services.iter().map(|service| &service.key).collect();
+        let mut indexes = self.indexes.clone();
+        indexes.services = self.indexes.services.subset(|service| keys.contains(&service.key));
+        let plan = |node: &str| {
+            let settings = Settings { node_name: node.to_owned(), ..self.lists.settings.clone() };
+            announcement::plan(&indexes, &settings)
+        };
+        let eligible: BTreeSet<String> = plan("")
+            .addresses
+            .get(&address)
+            .map(|announcement| announcement.nodes.iter().map(|hop| hop.node.clone()).collect())
+            .unwrap_or_default();
+        for node in self.indexes.nodes.iter() {
+            let may = eligible.contains(&node.name);
+            let why = if may { String::new() } else { self.why_not(node, pool, services) };
+            told.nodes.push(NodeExplanation { node: node.name.clone(), eligible: may, why });
+        }
+        if eligible.is_empty() {
+            told.missing.push(nobody(&told.nodes));
+        }
+        for speaker in &self.lists.speakers {
+            let plan = plan(&speaker.node);
+            let announcement = plan.addresses.get(&address);
+            if let Some(announcement) = announcement.filter(|a| a.protocols.contains(&Protocol::Bgp)) {
+                for (name, peer) in plan.bgp.iter().flat_map(|bgp| &bgp.peers) {
+                    told.by.extend(self.to_neighbor(&speaker.node, (name, peer), announcement));
+                }
+            }
+            if speaker.layer2.contains(&address) {
+                told.by.push(AnnouncedBy {
+                    node: speaker.node.clone(),
+                    protocol: Protocol::Layer2.as_str(),
+                    peer: None,
+                    neighbor: None,
+                    announced: true,
+                    state: "it owns the address on its segment".to_owned(),
+                });
+            }
+        }
+        let protocols: Vec<Protocol> = spec.protocols.iter().copied().collect();
+        self.lacks(&protocols, &eligible, &mut told);
+        told
+    }
+
+    /// One neighbour of one node; `None`: the node has nothing to say to it.
+    fn to_neighbor(
+        &self,
+        node: &str,
+        (name, peer): (&str, &PeerAnnouncements),
+        announcement: &Announcement,
+    ) -> Option<AnnouncedBy> {
+        if !announcement.self_eligible && peer.next_hops == NextHops::SelfOnly {
+            return None;
+        }
+        let session = self.session(node, name).unwrap_or_default();
+        let refused = peer.rules_for(announcement).is_some_and(|rules| rules.is_empty());
+        let speaker = self.speaker(node);
+        // Its own count comes last: a session that has just come up may have told nothing yet.
+        let told = speaker
+            .and_then(|speaker| speaker.pools.as_ref())
+            .is_none_or(|pools| pools.get(&announcement.pool).is_some_and(|count| *count > 0));
+        let state = if refused {
+            format!("not advertised: no rule of spec.advertisements of BgpPeer {name} takes it")
+        } else if peer.spec.admin_down {
+            format!("session down on purpose (adminDown of BgpPeer {name})")
+        } else if session.is_established() && !told {
+            format!("session {}, but the speaker announces nothing of this pool yet", session.state)
+        } else if session.state.is_empty() {
+            "nothing is known of the session".to_owned()
+        } else {
+            format!("session {}", session.state)
+        };
+        Some(AnnouncedBy {
+            node: node.to_owned(),
+            protocol: Protocol::Bgp.as_str(),
+            peer: Some(name.to_owned()),
+            neighbor: Some(session.neighbor.clone()).filter(|neighbor| !neighbor.is_empty()),
+            announced: session.is_established() && told && !refused && !peer.spec.admin_down,
+            state,
+        })
+    }
+
+    fn why_not(&self, node: &NodeView, pool: &EipView, services: &[&ServiceView]) -> String {
+        let settings = &self.lists.settings;
+        let selected = pool
+            .announced_by()
+            .and_then(|spec| spec.node_selector.as_ref())
+            .is_none_or(|selector| selector.matches(&node.labels));
+        let local = services.iter().all(|service| service.traffic_policy == TrafficPolicy::Local);
+        if node.deleting {
+            "it is being deleted".to_owned()
+        } else if node.is_excluded() && !settings.ignore_exclude_label {
+            format!("it has the label {}", label::EXCLUDE_NODE)
+        } else if node.cordoned && settings.exclude_cordoned_nodes {
+            "it is cordoned (--exclude-cordoned-nodes)".to_owned()
+        } else if !selected {
+            format!("nodeSelector of Eip {} does not match it", pool.name)
+        } else if local
+            && !services
+                .iter()
+                .any(|service| self.indexes.endpoints.nodes(&service.key).contains(node.name.as_str()))
+        {
+            "it has no ready endpoint (externalTrafficPolicy: Local)".to_owned()
+        } else if !node.ready {
+            "it is NotReady".to_owned()
+        } else {
+            "it does not forward to the Service".to_owned()
+        }
+    }
+
+    /// What keeps the address from being announced as it should.
+    fn lacks(&self, protocols: &[Protocol], eligible: &BTreeSet<String>, told: &mut Announced) {
+        if self.lists.speakers.is_empty() {
+            told.missing.push(format!(
+                "no speaker says anything of itself (there is no SpeakerStatus); see kubectl -n {} get pods",
+                self.lists.settings.namespace
+            ));
+            return;
+        }
+        if eligible.is_empty() {
+            return;
+        }
+        if protocols.contains(&Protocol::Bgp) {
+            self.lacks_bgp(told);
+        }
+        for protocol in protocols.iter().filter(|protocol| **protocol != Protocol::Bgp) {
+            let truncated = self.lists.speakers.iter().any(|speaker| speaker.layer2_truncated);
+            if !told.by.iter().any(|by| by.protocol == protocol.as_str() && by.announced) && !truncated {
+                told.missing.push(format!("no speaker says that it owns the address by {protocol}"));
+            }
+        }
+    }
+
+    fn lacks_bgp(&self, told: &mut Announced) {
+        match self.indexes.peers.conf() {
+            None => {
+                told.missing.push("there is no BgpConf named default; create one".to_owned());
+                return;
+            }
+            Some(conf) if conf.spec.is_none() => {
+                told.missing.push(format!(
+                    "BgpConf default cannot be used: {}",
+                    crate::plan::status::explain(&conf.problems)
+                ));
+                return;
+            }
+            Some(conf) if conf.cni_duty => {
+                told.missing.push(format!("a CNI speaks BGP (label {} of BgpConf default)", label::CNI));
+                return;
+            }
+            Some(_) => {}
+        }
+        if self.indexes.peers.iter().next().is_none() {
+            told.missing.push("there is no BgpPeer; create one for each router".to_owned());
+            return;
+        }
+        let bgp: Vec<&AnnouncedBy> =
+            told.by.iter().filter(|by| by.protocol == Protocol::Bgp.as_str()).collect();
+        if bgp.is_empty() {
+            told.missing.push(
+                "no eligible node has a speaker with a neighbour: see spec.nodeSelector of the BgpPeers"
+                    .to_owned(),
+            );
+            return;
+        }
+        let down = bgp
+            .iter()
+            .filter(|by| !by.announced)
+            .map(|by| format!("{} to {}: {}", by.node, by.peer.as_deref().unwrap_or_default(), by.state));
+        told.missing.extend(down.collect::<Vec<_>>());
+    }
+}
+
+/// Nobody may carry the traffic: the reasons, each with its nodes.
+fn nobody(nodes: &[NodeExplanation]) -> String {
+    if nodes.is_empty() {
+        return "no node may carry its traffic: there is no Node".to_owned();
+    }
+    let mut reasons: Vec<(&str, Vec<&str>)> = Vec::new();
+    for node in nodes {
+        match reasons.iter_mut().find(|(why, _)| *why == node.why) {
+            Some((_, names)) => names.push(&node.node),
+            None => reasons.push((&node.why, vec![&node.node])),
+        }
+    }
+    let reasons = reasons.iter().map(|(why, names)| match names.split_at_checked(3) {
+        Some((first, rest)) if !rest.is_empty() => {
+            format!("{} and {} more: {why}", first.join(", "), rest.len())
+        }
+        _ => format!("{}: {why}", names.join(", ")),
+    });
+    format!("no node may carry its traffic: {}", reasons.collect::<Vec<_>>().join("; "))
+}

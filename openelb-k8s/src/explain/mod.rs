@@ -1,0 +1,193 @@
+//! From the indexes to words: which Service has which address, why, who announces it, and what is missing.
+//!
+//! Pure: objects in, values out. The words are those of the conditions, because they come from the same plans.
+//!
+//! ```
+//! use openelb_k8s::explain::{Lists, Picture};
+//! use openelb_k8s::index::Indexes;
+//! use openelb_k8s::object::Object;
+//! use serde_json::json;
+//!
+//! let mut indexes = Indexes::default();
+//! for object in [
+//!     json!({"apiVersion": "network.kubesphere.io/v1alpha2", "kind": "Eip", "metadata": {"name": "pool"},
+//!            "spec": {"address": "192.0.2.0/24", "disable": true, "autoAssign": true}}),
+//!     json!({"apiVersion": "v1", "kind": "Service", "metadata": {"namespace": "shop", "name": "web"},
+//!            "spec": {"type": "LoadBalancer", "loadBalancerClass": "openelb.io/openelb"}}),
+//! ] {
+//!     if let Some(object) = Object::from_value(object)? {
+//!         indexes.apply(&object);
+//!     }
+//! }
+//! let picture = Picture::new(&indexes, Lists::default(), jiff::Timestamp::UNIX_EPOCH);
+//! let service = picture.service(&"shop/web".parse()?).ok_or("it is there")?;
+//! assert_eq!(service.address_assigned.reason, "PoolDisabled");
+//! assert_eq!(service.pools[0].why, "is disabled");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod announced;
+mod rows;
+mod service;
+mod status;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
+
+use crate::crd::SpeakerStatus;
+use crate::crd::bgp_peer::NodePeerStatus;
+use crate::index::Indexes;
+use crate::names::condition;
+use crate::plan::Settings;
+
+pub use announced::{AnnouncedBy, NodeExplanation};
+pub use rows::{PeerRow, PoolRow, ServiceRow};
+pub use service::{AddressExplanation, AsksFor, PoolExplanation, ServiceExplanation, Told};
+pub use status::{Controller, SpeakerRow, Status};
+
+/// What is told about beside the indexes.
+#[derive(Clone, Debug, Default)]
+pub struct Lists {
+    /// What each node's speaker says of itself.
+    pub speakers: Vec<Speaker>,
+    /// Who writes; `None`: there is no Lease, or it is not known.
+    pub controller: Option<Controller>,
+    /// How speakers decide: the same as theirs, as far as that is known. The node's name is not looked at.
+    pub settings: Settings,
+}
+
+/// The state of a cluster, to be told about.
+#[derive(Clone, Debug)]
+pub struct Picture<'a> {
+    indexes: &'a Indexes,
+    lists: Lists,
+    now: Timestamp,
+}
+
+impl<'a> Picture<'a> {
+    /// Of complete lists of Eips, Services, Namespaces, Nodes, BgpConfs and BgpPeers; EndpointSlices are needed of
+    /// Services with `externalTrafficPolicy: Local` that are asked about.
+    #[must_use]
+    pub fn new(indexes: &'a Indexes, mut lists: Lists, now: Timestamp) -> Self {
+        lists.settings.standalone = false;
+        lists.settings.node_name.clear();
+        lists.speakers.sort_by(|a, b| a.node.cmp(&b.node));
+        Self { indexes, lists, now }
+    }
+
+    fn speaker(&self, node: &str) -> Option<&Speaker> {
+        self.lists.speakers.iter().find(|speaker| speaker.node == node)
+    }
+
+    /// The session of a node with a neighbour: as its speaker says, else as the BgpPeer says.
+    fn session(&self, node: &str, peer: &str) -> Option<Session> {
+        if let Some(session) = self.speaker(node).and_then(|speaker| speaker.sessions.get(peer)) {
+            return Some(session.clone());
+        }
+        let status = &self.indexes.peers.get(peer)?.status;
+        status.nodes_peer_status.as_ref()?.get(node).map(Session::of)
+    }
+}
+
+/// What a node's speaker says of itself, in its `SpeakerStatus`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Speaker {
+    /// The node.
+    pub node: String,
+    /// The version of the program.
+    pub version: Option<String>,
+    /// Sessions by name of the BgpPeer.
+    pub sessions: BTreeMap<String, Session>,
+    /// How many neighbours it is to talk to.
+    pub configured_peers: i64,
+    /// How many addresses it announces.
+    pub announced: i64,
+    /// How many of each pool; `None`: it does not say.
+    pub pools: Option<BTreeMap<String, i64>>,
+    /// Addresses that it owns on its segments.
+    pub layer2: BTreeSet<IpAddr>,
+    /// `layer2` is cut off.
+    pub layer2_truncated: bool,
+    /// Conditions that are not as they should be, in words.
+    pub problems: Vec<String>,
+}
+
+impl From<&SpeakerStatus> for Speaker {
+    fn from(object: &SpeakerStatus) -> Self {
+        let status = object.status.clone().unwrap_or_default();
+        let conditions = status.conditions.iter().flatten();
+        let bad = conditions.filter(|known| (known.type_ == condition::READY) != (known.status == "True"));
+        let sessions = status.peers.iter().flatten();
+        Self {
+            node: object.spec.node_name.clone().or_else(|| object.metadata.name.clone()).unwrap_or_default(),
+            version: status.version,
+            sessions: sessions.map(|(peer, node)| (peer.clone(), Session::of(node))).collect(),
+            configured_peers: status.configured_peers.unwrap_or_default(),
+            announced: status.announced_addresses.unwrap_or_default(),
+            pools: status.pools.map(|pools| {
+                let count = |of: Option<i64>| of.unwrap_or_default();
+                pools.into_iter().map(|(pool, counts)| (pool, count(counts.v4) + count(counts.v6))).collect()
+            }),
+            layer2: status.layer2_addresses.iter().flatten().filter_map(|text| text.parse().ok()).collect(),
+            layer2_truncated: status.layer2_truncated.unwrap_or_default(),
+            problems: bad.map(|known| format!("{}: {}", known.reason, known.message)).collect(),
+        }
+    }
+}
+
+/// A BGP session of one node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Session {
+    /// The neighbour's address.
+    pub neighbor: String,
+    /// Its AS number.
+    pub peer_asn: Option<u32>,
+    /// `ESTABLISHED`, or one of the states before.
+    pub state: String,
+    /// Since when it is up, or else down, as text.
+    pub since: Option<String>,
+    /// How often it went down.
+    pub flaps: u32,
+}
+
+impl Session {
+    fn of(status: &NodePeerStatus) -> Self {
+        let peer = status.peer_state.clone().unwrap_or_default();
+        let timers = status.timers_state.clone().unwrap_or_default();
+        let state = peer.session_state.unwrap_or_else(|| "IDLE".to_owned());
+        let established = state == "ESTABLISHED";
+        let since = if established { timers.uptime } else { timers.downtime };
+        Self {
+            neighbor: peer.neighbor_address.unwrap_or_default(),
+            peer_asn: peer.peer_as.filter(|asn| *asn != 0),
+            state,
+            since: since.filter(|text| !text.is_empty()),
+            flaps: peer.flops.unwrap_or_default(),
+        }
+    }
+
+    /// Is it up?
+    #[must_use]
+    pub fn is_established(&self) -> bool {
+        self.state == "ESTABLISHED"
+    }
+}
+
+impl Controller {
+    /// What the Lease says of who writes.
+    #[must_use]
+    pub fn of(lease: &Lease, now: Timestamp) -> Self {
+        let spec = lease.spec.clone().unwrap_or_default();
+        let lasts = i64::from(spec.lease_duration_seconds.unwrap_or_default());
+        let renewed = spec.renew_time.map(|time| time.0);
+        let held = spec.holder_identity.filter(|holder| !holder.is_empty());
+        let age = renewed.map(|renewed| now.as_second().saturating_sub(renewed.as_second()));
+        Self { leads: held.is_some() && age.is_some_and(|age| age <= lasts), leader: held, renewed_ago: age }
+    }
+}
