@@ -53,13 +53,14 @@ fn known(schema: &Value, path: &str, into: &mut BTreeSet<String>) {
 fn used(value: &Value, schema: &Value, path: &str, into: &mut BTreeSet<String>) {
     match value {
         Value::Object(fields) if schema["properties"].is_object() => {
-            fields.iter().for_each(|(name, inner)| {
+            for (name, inner) in fields {
                 used(inner, &schema["properties"][name], &format!("{path}.{name}"), into);
-            })
+            }
         }
-        Value::Object(entries) => entries.values().for_each(|inner| {
-            used(inner, &schema["additionalProperties"], &format!("{path}{{}}"), into);
-        }),
+        Value::Object(entries) => {
+            let schema = &schema["additionalProperties"];
+            entries.values().for_each(|inner| used(inner, schema, &format!("{path}{{}}"), into));
+        }
         Value::Array(items) => {
             items.iter().for_each(|inner| used(inner, &schema["items"], &format!("{path}[]"), into));
         }
