@@ -62,6 +62,26 @@ pub fn request(target: SocketAddr, timeout: Duration) -> anyhow::Result<(String,
     Ok((pod.to_owned(), remote.parse()?))
 }
 
+/// Asks for a path by HTTP, from a host of a lab: the status and the body of the answer.
+///
+/// # Errors
+/// No connection, or no answer within a second.
+pub fn get(lab: &Lab, host: &str, target: SocketAddr, path: &str) -> anyhow::Result<(u16, String)> {
+    let limit = Duration::from_secs(1);
+    let answer = lab.within(host, || {
+        let mut stream = TcpStream::connect_timeout(&target, limit)?;
+        stream.set_read_timeout(Some(limit))?;
+        stream.set_write_timeout(Some(limit))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {target}\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok::<_, std::io::Error>(answer)
+    })??;
+    let (head, body) = answer.split_once("\r\n\r\n").context("no HTTP answer")?;
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).context("no HTTP status")?;
+    Ok((status, body.to_owned()))
+}
+
 /// Sends requests until `plan.count` are done, or `stop` exists.
 pub fn run(target: SocketAddr, plan: Plan, stop: Option<&Path>) -> Figures {
     let start = Instant::now();

@@ -12,7 +12,7 @@ use openelb_lab::{
     Lab,
     client::{Client, Plan},
     eventually,
-    kube::{Cluster, ControlPlane, Options, ProxyMode, Ready, topology_pod},
+    kube::{Cluster, ControlPlane, Options, Place, ProxyMode, Ready, topology_pod},
     topology::{CLIENT, NODES, ROUTER, node_v4, node_v6},
 };
 use serde_json::json;
@@ -96,8 +96,7 @@ fn answers(lab: &Lab, address: IpAddr, count: usize) -> anyhow::Result<(BTreeSet
 }
 
 /// kube-proxy carries the address of a Service's status to the pods, and follows their readiness.
-fn carries(name: &str, mode: ProxyMode) {
-    let cluster = Cluster::start(name, mode).unwrap();
+fn carries(cluster: &Cluster) {
     let (lab, kube) = (&cluster.lab, &cluster.kube);
     let all: BTreeSet<String> = NODES.iter().map(|n| format!("pod-{n}")).collect();
     kube.create_objects(&[service("web", "Cluster")]).unwrap();
@@ -137,12 +136,48 @@ fn carries(name: &str, mode: ProxyMode) {
 
 #[test]
 fn kube_proxy_with_nftables_carries_an_address_to_the_pods() {
-    carries("nftables", ProxyMode::Nftables);
+    let cluster = Cluster::start("nftables", ProxyMode::Nftables).unwrap();
+    carries(&cluster);
+    a_workload_finds_its_service_account(&cluster);
 }
 
 #[test]
 fn kube_proxy_with_iptables_carries_an_address_to_the_pods() {
-    carries("iptables", ProxyMode::Iptables);
+    carries(&Cluster::start("iptables", ProxyMode::Iptables).unwrap());
+}
+
+/// A program that is told nothing finds the API server and its own token as in a Pod.
+fn a_workload_finds_its_service_account(cluster: &Cluster) {
+    let kube = &cluster.kube;
+    kube.kubectl(&["create", "serviceaccount", "agent"]).unwrap();
+    let workload = json!({
+        "apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "agent", "namespace": "default"},
+        "spec": {
+            "selector": {"matchLabels": {"app": "agent"}},
+            "template": {
+                "metadata": {"labels": {"app": "agent"}},
+                "spec": {
+                    "serviceAccountName": "agent",
+                    "containers": [{
+                        "name": "agent", "image": "kubectl",
+                        "env": [{"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}],
+                        "command": ["openelb-kube", "kubectl", "--profile=cpu", "--profile-output=/var/lib/profile"],
+                        "args": ["auth", "whoami", "--output=jsonpath={.status.userInfo.username} on $(NODE)"],
+                    }],
+                },
+            },
+        },
+    });
+    kube.apply(&workload.to_string()).unwrap();
+    // By the Service of the API server, which kube-proxy translates.
+    let place = Place { host: "node-2", node: "node-2", api: "10.96.0.1:443".parse().unwrap() };
+    let program = openelb_lab::kube::program().unwrap();
+    let process = kube.start_workload(("daemonsets", "default", "agent"), &program, place).unwrap();
+    cluster.lab.wait_exit(&process, Duration::from_secs(20)).unwrap();
+    let said = std::fs::read_to_string(&process.log).unwrap();
+    assert_eq!(said.trim(), "system:serviceaccount:default:agent on node-2");
+    assert!(cluster.lab.path().join("nodes/node-2/var-lib/profile").is_file());
+    assert!(!std::path::Path::new("/var/lib/profile").exists(), "it wrote to the machine's own /var/lib");
 }
 
 #[test]

@@ -1,5 +1,7 @@
-//! The demo: pools, addresses, routes and traffic, step by step, on one machine and without a cluster.
+//! The demo: pools, addresses, routes and traffic, step by step, on one machine; without a cluster, and on one.
 
+mod cluster;
+mod common;
 mod report;
 mod stage;
 mod steps;
@@ -19,7 +21,7 @@ pub struct Options {
     pub keep: bool,
 }
 
-/// Plays the demo, printing as it goes.
+/// Plays the demo without a cluster, printing as it goes.
 ///
 /// # Errors
 /// The lab cannot be made. A step that does not hold is no error but in the [`Report`].
@@ -31,14 +33,32 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
         Ok(lab)
     });
     let Some(lab) = lab else { return Ok(report) };
-    let stage = stage::Stage::new(&lab, options)?;
+    let stage = stage::Stage::new(&lab, None, options)?;
     steps::play(&stage, &mut report);
+    end(&stage, &report, options)?;
+    Ok(report)
+}
+
+/// Plays the demo on a real control plane with real kube-proxies, printing as it goes. It takes the manifests of
+/// `deploy`, and of [`Options::manifests`] those that are no Nodes and no EndpointSlices.
+///
+/// # Errors
+/// The lab cannot be made. A step that does not hold is no error but in the [`Report`].
+pub fn run_on_kubernetes(options: &Options) -> anyhow::Result<Report> {
+    let mut report = Report::default();
+    let cluster =
+        report.step("Cluster: API server, three Nodes and Pods, kube-proxy on each", cluster::start);
+    let Some(cluster) = cluster else { return Ok(report) };
+    let stage = stage::Stage::new(&cluster.lab, Some(&cluster.kube), options)?;
+    cluster::play(&cluster, &stage, &mut report);
+    end(&stage, &report, options)?;
+    Ok(report)
+}
+
+fn end(stage: &stage::Stage<'_>, report: &Report, options: &Options) -> anyhow::Result<()> {
     report.print_summary();
     if !report.all_held() {
         stage.print_where_to_look();
     }
-    if options.keep {
-        stage.keep()?;
-    }
-    Ok(report)
+    if options.keep { stage.keep() } else { Ok(()) }
 }

@@ -16,6 +16,7 @@ use crate::{
     bird::kernel_next_hops,
     client::{Client, Figures, Plan},
     eventually,
+    kube::ControlPlane,
     topology::{CLIENT, ROUTER},
 };
 
@@ -26,16 +27,23 @@ pub(super) struct Stage<'a> {
     pub(super) openelbd: PathBuf,
     pub(super) manifests: PathBuf,
     pub(super) state: PathBuf,
+    /// The cluster, if there is one: objects are its, not the state directory's.
+    pub(super) kube: Option<&'a ControlPlane>,
 }
 
 impl<'a> Stage<'a> {
     /// Copies the manifests into the lab.
-    pub(super) fn new(lab: &'a Lab, options: &Options) -> anyhow::Result<Self> {
+    pub(super) fn new(
+        lab: &'a Lab,
+        kube: Option<&'a ControlPlane>,
+        options: &Options,
+    ) -> anyhow::Result<Self> {
         let stage = Self {
             lab,
             openelbd: options.openelbd.clone(),
             manifests: lab.path().join("manifests"),
             state: lab.path().join("state"),
+            kube,
         };
         fs::create_dir_all(&stage.manifests)?;
         let files = fs::read_dir(&options.manifests)
@@ -45,6 +53,14 @@ impl<'a> Stage<'a> {
             fs::copy(file.path(), stage.manifests.join(file.file_name()))?;
         }
         Ok(stage)
+    }
+
+    /// Adds objects to those in force: as a new manifest, or in the cluster.
+    pub(super) fn apply(&self, name: &str, documents: &str) -> anyhow::Result<()> {
+        match self.kube {
+            Some(kube) => kube.apply(documents).map(drop),
+            None => self.write_manifest(name, documents),
+        }
     }
 
     /// Writes a manifest, as an editor does: all at once.
@@ -63,8 +79,12 @@ impl<'a> Stage<'a> {
         fs::remove_file(self.manifests.join(name)).with_context(|| format!("cannot delete {name}"))
     }
 
-    /// An object of the state directory, as an API server would return it.
+    /// An object of the cluster, or of the state directory, which has it as an API server would return it. Those of no
+    /// namespace are in `_`.
     pub(super) fn object(&self, plural: &str, namespace: &str, name: &str) -> anyhow::Result<Value> {
+        if let Some(kube) = self.kube {
+            return kube.get(plural, namespace.trim_start_matches('_'), name);
+        }
         let path = self.state.join(plural).join(namespace).join(format!("{name}.yaml"));
         let text =
             fs::read_to_string(&path).with_context(|| format!("there is no {plural} {name} in the state"))?;
@@ -158,7 +178,7 @@ impl<'a> Stage<'a> {
 
     /// All that the nodes have logged.
     pub(super) fn logs(&self) -> String {
-        let nodes = self.lab.processes().into_iter().filter(|process| process.name.starts_with("openelbd"));
+        let nodes = self.lab.processes().into_iter().filter(|process| process.name.starts_with("openel"));
         nodes.map(|process| fs::read_to_string(process.log).unwrap_or_default()).collect()
     }
 
@@ -180,10 +200,22 @@ impl<'a> Stage<'a> {
         println!("  router's routes   {} birdc -s {} show route all", self.enter(ROUTER), control.display());
         println!("  kernel's routes   {} ip route", self.enter(ROUTER));
         println!("  a client          {} curl http://198.51.100.10/", self.enter(CLIENT));
-        println!("  a node's metrics  {} curl http://127.0.0.1:50053/metrics", self.enter("node-1"));
-        println!("  what it knows     {} curl http://127.0.0.1:50054/api/v1/services", self.enter("node-1"));
-        println!("  manifests         {} (edit them)", show(&self.manifests));
-        println!("  state             {}", show(&self.state));
+        match self.kube {
+            Some(kube) => {
+                let (program, file) = (show(&kube.program), show(kube.kubeconfig()));
+                let kubectl = format!("{program} kubectl --kubeconfig {file}");
+                println!("  the cluster       {} {kubectl} get eips,services", self.enter(kube.host()));
+            }
+            None => {
+                println!("  a node's metrics  {} curl http://127.0.0.1:50053/metrics", self.enter("node-1"));
+                println!(
+                    "  what it knows     {} curl http://127.0.0.1:50054/api/v1/services",
+                    self.enter("node-1")
+                );
+                println!("  manifests         {} (edit them)", show(&self.manifests));
+                println!("  state             {}", show(&self.state));
+            }
+        }
         println!("  logs              {}", show(&self.lab.path().join("logs")));
         println!("Press Enter (or Ctrl-C) to end it; nothing is left behind.");
         let mut line = String::new();

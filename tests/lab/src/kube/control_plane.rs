@@ -63,7 +63,7 @@ impl Options {
 pub struct ControlPlane {
     pub(super) lab: Arc<Lab>,
     pub(super) options: Options,
-    pub(super) program: PathBuf,
+    pub(crate) program: PathBuf,
     admin: PathBuf,
     processes: Mutex<BTreeMap<&'static str, Process>>,
 }

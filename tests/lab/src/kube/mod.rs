@@ -45,6 +45,7 @@ mod control_plane;
 mod kubectl;
 mod objects;
 mod proxy;
+mod workload;
 
 use std::path::PathBuf;
 
@@ -55,6 +56,7 @@ pub use cluster::{CONTROL, CONTROL_V4, CONTROL_V6, Cluster, topology_pod};
 pub use control_plane::{ControlPlane, Options};
 pub use objects::{Ready, node_object, pod_object};
 pub use proxy::ProxyMode;
+pub use workload::Place;
 
 /// The environment variable that names another [`program`].
 pub const PROGRAM_VARIABLE: &str = "OPENELB_KUBE_BINARY";

@@ -6,7 +6,7 @@ use anyhow::{Context, ensure};
 use serde_json::Value;
 
 use super::{ControlPlane, objects};
-use crate::{Lab, Process, eventually};
+use crate::{Lab, Process, client, eventually};
 
 /// How kube-proxy programs a node's kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,19 +76,8 @@ impl ControlPlane {
     /// # Errors
     /// It has not within a minute; the message has the end of its log.
     pub fn wait_proxy(&self, process: &Process, node: &str) -> anyhow::Result<()> {
-        let probe = || {
-            self.lab.within(node, || {
-                use std::io::{Read, Write};
-                let address = ([127, 0, 0, 1], 10256).into();
-                let limit = Duration::from_secs(1);
-                let mut stream = std::net::TcpStream::connect_timeout(&address, limit)?;
-                stream.set_read_timeout(Some(limit))?;
-                stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n")?;
-                let mut answer = String::new();
-                stream.read_to_string(&mut answer)?;
-                anyhow::Ok(answer.split(' ').nth(1) == Some("200"))
-            })?
-        };
+        let target = ([127, 0, 0, 1], 10256).into();
+        let probe = || client::get(&self.lab, node, target, "/healthz").map(|(status, _)| status == 200);
         eventually(&format!("a healthy kube-proxy on {node}"), Duration::from_secs(60), || match probe() {
             Err(error) if self.lab.is_running(process) => Err(error),
             Err(_) => Ok(Some(false)),
