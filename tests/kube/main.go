@@ -2,8 +2,8 @@
 //
 //	openelb-kube etcd|kube-apiserver|kube-controller-manager|kube-scheduler|kube-proxy|kubectl ARGUMENTS...
 //
-// They are the official modules, unchanged; one binary shares what they have in common and needs one link. Two more
-// are the lab's own: wait-ready, and heartbeat in the place of kubelet.
+// They are the official modules, unchanged; one binary shares what they have in common and needs one link. Three
+// more are the lab's own: wait-ready, heartbeat in the place of kubelet, and faults before the API server.
 package main
 
 import (
@@ -42,6 +42,7 @@ var programs = map[string]func() int{
 	"kube-scheduler":          command(func() *cobra.Command { return scheduler.NewSchedulerCommand() }),
 	"kube-proxy":              command(proxy.NewProxyCommand),
 	"kubectl":                 command(kubectl.NewDefaultKubectlCommand),
+	"faults":                  injectFaults,
 	"heartbeat":               heartbeat,
 	"wait-ready":              waitReady,
 }

@@ -12,7 +12,7 @@ use openelb_lab::{
     Lab,
     client::{Client, Plan},
     eventually,
-    kube::{Cluster, ControlPlane, Options, Place, ProxyMode, Ready, topology_pod},
+    kube::{Action, Cluster, ControlPlane, Fault, Options, Place, ProxyMode, Ready, topology_pod},
     topology::{CLIENT, NODES, ROUTER, node_v4, node_v6},
 };
 use serde_json::json;
@@ -70,6 +70,59 @@ fn an_api_server_that_is_killed_or_stopped_comes_back_with_everything() {
     assert!(kube.kubectl(&["get", "namespaces", "--request-timeout=1s"]).is_err());
     kube.resume_api().unwrap();
     kube.kubectl(&["get", "namespaces"]).unwrap();
+}
+
+#[test]
+fn a_proxy_makes_the_api_server_err() {
+    let lab = Arc::new(Lab::start("faults").unwrap());
+    let kube = ControlPlane::start_api(&lab).unwrap();
+    let faults = kube.start_faults(1).unwrap();
+    let through = |arguments: &[&str]| kube.kubectl_as(faults.kubeconfig(), arguments);
+    let fault = |verb: &str, path: &str, action: Action| Fault {
+        name: verb.to_owned(),
+        verb: verb.to_owned(),
+        path: path.to_owned(),
+        action,
+        ..Fault::default()
+    };
+    through(&["create", "configmap", "one"]).unwrap();
+
+    // Refused, as often as it is said.
+    faults
+        .set(&[Fault { limit: Some(1), ..fault("create", "/configmaps$", Action::Status { code: 409 }) }])
+        .unwrap();
+    let refused = through(&["create", "configmap", "two"]).unwrap_err().to_string();
+    assert!(refused.contains("injected"), "{refused}");
+    through(&["create", "configmap", "two"]).unwrap();
+    assert_eq!(faults.hits().unwrap(), std::collections::BTreeMap::from([("create".to_owned(), 1)]));
+
+    // Carried out, and not told.
+    faults.set(&[fault("delete", "/configmaps/two$", Action::Lose)]).unwrap();
+    assert!(through(&["delete", "configmap", "two", "--wait=false"]).is_err());
+    assert!(kube.get("configmaps", "default", "two").is_err());
+
+    // A list as it was.
+    let names = |text: String| text.lines().count();
+    let list = ["get", "configmaps", "--output=name"];
+    let before = names(through(&list).unwrap());
+    faults.set(&[fault("list", "/configmaps$", Action::Stale)]).unwrap();
+    kube.kubectl(&["create", "configmap", "three"]).unwrap();
+    assert_eq!(names(through(&list).unwrap()), before);
+    faults.set(&[]).unwrap();
+    assert_eq!(names(through(&list).unwrap()), before + 1);
+
+    // A watch is cut; kubectl says that it ended too early, or just ends.
+    faults.set(&[fault("watch", "/configmaps", Action::Cut { milliseconds: 300 })]).unwrap();
+    let begun = std::time::Instant::now();
+    let _ = through(&["get", "configmaps", "--watch", "--request-timeout=30s"]);
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+    assert!(faults.hits().unwrap()["watch"] >= 1);
+
+    // Late.
+    faults.set(&[fault("get", "/configmaps/one$", Action::Delay { milliseconds: 1000 })]).unwrap();
+    let begun = std::time::Instant::now();
+    through(&["get", "configmap", "one"]).unwrap();
+    assert!(begun.elapsed() >= Duration::from_secs(1));
 }
 
 /// A Service of the pods with an address that nobody assigned: its status is written by hand.

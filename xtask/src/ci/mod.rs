@@ -8,6 +8,7 @@ mod links;
 mod purity;
 mod sources;
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
@@ -56,7 +57,7 @@ struct Step {
 /// Quick ones first; those that build the same things in a row.
 const STEPS: &[Step] = &[
     Step { name: "test", about: "cargo xtask test", run: tests },
-    Step { name: "format", about: "rustfmt has nothing to change", run: format },
+    Step { name: "format", about: "rustfmt and gofmt have nothing to change", run: format },
     Step { name: "lock", about: "both Cargo.lock files fit their manifests", run: lock },
     Step { name: "arrows", about: "which crate may depend on which", run: arrows::check },
     Step { name: "purity", about: "the cores have no IO and no Kubernetes word", run: purity::check },
@@ -146,8 +147,14 @@ fn format() -> anyhow::Result<Verdict> {
     let fuzz = shell::root().join("fuzz/Cargo.toml");
     shell::run(shell::cargo().args(["fmt", "--all", "--check"]))
         .and_then(|()| shell::run(shell::cargo().args(["fmt", "--check", "--manifest-path"]).arg(fuzz)))
-        .map(|()| Verdict::good())
-        .map_err(|error| error.context("run: cargo fmt --all (and in fuzz/: cargo fmt)"))
+        .map_err(|error| error.context("run: cargo fmt --all (and in fuzz/: cargo fmt)"))?;
+    if !shell::is_installed("gofmt") {
+        return Ok(Verdict::Good("without tests/kube: there is no gofmt".into()));
+    }
+    let module = shell::root().join("tests/kube");
+    let unformatted = shell::capture(Command::new("gofmt").arg("-l").arg(module))?;
+    let unformatted: Vec<String> = unformatted.lines().map(str::to_owned).collect();
+    verdict("files are not as gofmt -w would write them:", &unformatted, String::new())
 }
 
 fn lock() -> anyhow::Result<Verdict> {

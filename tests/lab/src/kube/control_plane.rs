@@ -158,10 +158,19 @@ impl ControlPlane {
     /// # Errors
     /// It cannot be written.
     pub fn write_kubeconfig(&self, name: &str, token: &str) -> anyhow::Result<PathBuf> {
+        self.write_kubeconfig_at(name, token, self.address())
+    }
+
+    pub(super) fn write_kubeconfig_at(
+        &self,
+        name: &str,
+        token: &str,
+        server: SocketAddr,
+    ) -> anyhow::Result<PathBuf> {
         let text = serde_json::json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "lab",
             "clusters": [{"name": "lab", "cluster": {
-                "server": format!("https://{}", self.address()),
+                "server": format!("https://{server}"),
                 "certificate-authority": self.certificate_authority(),
             }}],
             "users": [{"name": "lab", "user": {"token": token}}],

@@ -36,12 +36,16 @@
 //! # anyhow::Ok(())
 //! ```
 //!
+//! [`ControlPlane::start_faults`] puts a proxy before the API server that delays, refuses, cuts or forgets what is asked
+//! of it; [`ControlPlane::requests`] tells who asked for what.
+//!
 //! Everything runs in the namespaces of the [`Lab`](crate::Lab) and ends with it. [`program`] is the one binary that
 //! has all of these programs; `cargo xtask kube` builds it.
 
 mod audit;
 mod cluster;
 mod control_plane;
+mod faults;
 mod kubectl;
 mod objects;
 mod proxy;
@@ -54,6 +58,7 @@ use anyhow::{anyhow, ensure};
 pub use audit::Request;
 pub use cluster::{CONTROL, CONTROL_V4, CONTROL_V6, Cluster, topology_pod};
 pub use control_plane::{ControlPlane, Options};
+pub use faults::{Action, Fault, Faults};
 pub use objects::{Ready, node_object, pod_object};
 pub use proxy::ProxyMode;
 pub use workload::Place;
