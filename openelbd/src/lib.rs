@@ -20,6 +20,7 @@
 //! | [`controller`] | the loop in a cluster: watches → indexes → allocation → writes, by one leader |
 //! | [`standalone`] | the loop: manifests → indexes → allocation → store → announcement → announcers |
 //! | [`adapter`] | the announcers: translates plans into what the protocol libraries take, and their state back |
+//! | `kubectl` | what `kubectl openelb` reads and shows |
 //! | [`http`] | `/metrics`, `/healthz`, `/readyz` |
 
 pub mod adapter;
@@ -29,6 +30,7 @@ pub mod controller;
 mod decide;
 mod events;
 pub mod http;
+mod kubectl;
 pub mod kubernetes;
 mod logging;
 mod notes;

@@ -1,5 +1,6 @@
 //! `cargo xtask dist`: the program as one runs it on a node.
 
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::Command;
 
@@ -9,6 +10,8 @@ use clap::Args;
 use crate::{metadata, shell};
 
 /// Build the release binary: static, for any Linux of this architecture, with its SHA-256, into target/dist.
+///
+/// Beside it is a link `kubectl-openelb`: under that name it is a plugin of kubectl.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {}
 
@@ -32,6 +35,7 @@ pub(crate) fn run(_: &Arguments) -> anyhow::Result<u8> {
         .with_context(|| format!("cannot write {}", program.display()))?;
     check_static(&program)?;
     let version = shell::capture(Command::new(&program).arg("--version"))?;
+    link_plugin(&directory, &name)?;
 
     let sum = shell::capture(Command::new("sha256sum").current_dir(&directory).arg(&name))?;
     let sums = directory.join("SHA256SUMS");
@@ -41,6 +45,15 @@ pub(crate) fn run(_: &Arguments) -> anyhow::Result<u8> {
     println!("  {}, {}.{} MB, static", version.trim(), size / 1_000_000, size / 100_000 % 10);
     println!("  {}", sum.trim());
     Ok(0)
+}
+
+/// The plugin of kubectl is the same program under another name.
+fn link_plugin(directory: &Path, program: &str) -> anyhow::Result<()> {
+    let link = directory.join("kubectl-openelb");
+    if link.symlink_metadata().is_ok() {
+        std::fs::remove_file(&link).with_context(|| format!("cannot remove {}", link.display()))?;
+    }
+    symlink(program, &link).with_context(|| format!("cannot make the link {}", link.display()))
 }
 
 /// A static program names no interpreter that would load libraries.

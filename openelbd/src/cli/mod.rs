@@ -5,6 +5,7 @@
 mod completion;
 mod controller;
 mod crds;
+mod kubectl;
 pub mod output;
 mod plan;
 mod standalone;
@@ -58,29 +59,43 @@ enum Command {
 /// Parses the process's arguments and runs the command.
 #[must_use]
 pub fn main() -> ExitCode {
+    if kubectl::is_meant(std::env::args_os().next().as_deref()) {
+        return match kubectl::Cli::try_parse() {
+            Ok(cli) => ended(logged(LogFormat::Auto, Some("warn")).and_then(|()| kubectl::run(&cli))),
+            Err(error) => refused(&error),
+        };
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(error) => {
-            // Help and version go to standard output with 0, usage errors to standard error with 2.
-            let code = if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
-            let _ = error.print();
-            return code;
-        }
+        Err(error) => return refused(&error),
     };
     let serves = matches!(cli.command, Command::Controller(_) | Command::Standalone(_));
     let quiet = if serves { None } else { Some("warn") };
-    if let Err(error) = logging::init(cli.log_format, cli.log_level.as_deref().or(quiet)) {
-        eprintln!("error: {error}");
-        return ExitCode::from(USAGE);
+    if let Err(failure) = logged(cli.log_format, cli.log_level.as_deref().or(quiet)) {
+        return ended(Err(failure));
     }
-    let outcome = match cli.command {
+    ended(match cli.command {
         Command::Controller(arguments) => controller::run(arguments),
         Command::Standalone(arguments) => standalone::run(arguments),
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Validate(arguments) => validate::run(&arguments),
         Command::Crds(arguments) => crds::run(&arguments),
         Command::Completion(arguments) => completion::run(&arguments),
-    };
+    })
+}
+
+fn logged(format: LogFormat, level: Option<&str>) -> Result<(), Failure> {
+    logging::init(format, level).map_err(Failure::Usage)
+}
+
+/// Help and version go to standard output with 0, usage errors to standard error with 2.
+fn refused(error: &clap::Error) -> ExitCode {
+    let code = if error.use_stderr() { ExitCode::from(USAGE) } else { ExitCode::SUCCESS };
+    let _ = error.print();
+    code
+}
+
+fn ended(outcome: Result<Outcome, Failure>) -> ExitCode {
     match outcome {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Failed) => ExitCode::from(FAILED),
