@@ -30,6 +30,7 @@ pub mod bgp_codec;
 pub mod bgp_originate;
 pub mod ipam;
 mod machine;
+pub mod plan;
 mod report;
 pub mod standalone;
 pub mod suites;

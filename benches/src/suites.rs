@@ -1,6 +1,6 @@
 //! The suites: what `cargo xtask bench SUITE` can run.
 
-use crate::{Options, Report, bgp_codec, bgp_originate, ipam, standalone};
+use crate::{Options, Report, bgp_codec, bgp_originate, ipam, plan, standalone};
 
 /// A named function that measures.
 #[derive(Debug, Clone, Copy)]
@@ -30,6 +30,11 @@ pub fn all() -> &'static [Suite] {
             name: "ipam",
             about: "address allocation at 1 to 1,000,000 used, beside a linear scan",
             parts: &[Part { name: "allocation", run: ipam::run }],
+        },
+        Suite {
+            name: "plan",
+            about: "the allocation plan with 1,000 Services in one pool and 10,000 in ten",
+            parts: &[Part { name: "allocation", run: plan::run }],
         },
         Suite {
             name: "bgp",
