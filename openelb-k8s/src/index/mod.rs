@@ -8,13 +8,14 @@ pub mod nodes;
 pub mod peers;
 pub mod pools;
 pub mod services;
+pub(crate) mod used;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::object::{Kind, Object, ObjectRef};
+use crate::object::{Kind, NamespacedName, Object, ObjectRef};
 use crate::problem::Problem;
 use crate::selector::Labels;
 
@@ -41,6 +42,21 @@ pub struct Indexes {
     pub namespaces: Namespaces,
     /// Objects whose present version cannot be read.
     unreadable: BTreeMap<ObjectRef, SpecProblem>,
+    /// How often changes were taken.
+    taken: u64,
+}
+
+/// What an allocation plan looks at and changed since the last one.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Changes {
+    /// How often changes were taken from these indexes.
+    pub(crate) number: u64,
+    /// Anything may be different.
+    pub(crate) everything: bool,
+    /// Eips that are different, though not in what they give to whom.
+    pub(crate) eips: BTreeSet<String>,
+    /// Services that are different, or their records in Eips, or their namespace.
+    pub(crate) services: BTreeSet<NamespacedName>,
 }
 
 impl Indexes {
@@ -48,6 +64,25 @@ impl Indexes {
     #[must_use]
     pub fn new(rules: services::ClassRules) -> Self {
         Self { services: Services::new(rules), ..Self::default() }
+    }
+
+    /// What changed since the last call; at the first, everything.
+    pub(crate) fn take_changes(&mut self) -> Changes {
+        self.taken += 1;
+        let mut changes = Changes { number: self.taken, ..Changes::default() };
+        let moved = self.nodes.take_moved();
+        let namespaces = self.namespaces.take_changes();
+        let (Some(pools), Some(services)) = (self.pools.take_changes(), self.services.take_changes()) else {
+            return Changes { everything: true, ..changes };
+        };
+        changes.everything = moved || pools.reshaped;
+        changes.eips = pools.eips;
+        changes.services = services;
+        changes.services.extend(pools.holders);
+        for namespace in namespaces {
+            changes.services.extend(self.services.in_namespace(&namespace).cloned());
+        }
+        changes
     }
 
     /// Takes in a new version of an object. Says whether anything that a plan looks at changed.
@@ -144,17 +179,29 @@ impl Indexes {
 #[derive(Clone, Debug, Default)]
 pub struct Namespaces {
     labels: BTreeMap<String, Labels>,
+    /// Those that changed since they were asked for the last time.
+    changes: BTreeSet<String>,
 }
 
 impl Namespaces {
     /// Takes in the labels of a Namespace.
     pub fn apply(&mut self, name: &str, mut labels: Labels) -> bool {
         labels.entry(crate::names::label::NAMESPACE_NAME.to_owned()).or_insert_with(|| name.to_owned());
-        self.labels.insert(name.to_owned(), labels.clone()).as_ref() != Some(&labels)
+        let changed = self.labels.get(name) != Some(&labels);
+        if changed {
+            self.changes.insert(name.to_owned());
+            self.labels.insert(name.to_owned(), labels);
+        }
+        changed
+    }
+
+    fn take_changes(&mut self) -> BTreeSet<String> {
+        std::mem::take(&mut self.changes)
     }
 
     /// Forgets a Namespace.
     pub fn delete(&mut self, name: &str) -> bool {
+        self.changes.insert(name.to_owned());
         self.labels.remove(name).is_some()
     }
 

@@ -12,6 +12,8 @@ use crate::selector::Labels;
 #[derive(Clone, Debug, Default)]
 pub struct Nodes {
     nodes: BTreeMap<String, NodeView>,
+    /// An address came or went since it was asked for the last time.
+    moved: bool,
 }
 
 /// A Node, parsed.
@@ -101,14 +103,24 @@ impl Nodes {
     /// Takes in a new version of a Node. Heartbeats change nothing.
     pub fn apply(&mut self, node: &Node) -> bool {
         let view = NodeView::parse(node);
-        let changed = self.nodes.get(&view.name) != Some(&view);
+        let before = self.nodes.get(&view.name);
+        let changed = before != Some(&view);
+        self.moved |= before.is_none_or(|before| {
+            (&before.internal_ips, &before.external_ips) != (&view.internal_ips, &view.external_ips)
+        });
         self.nodes.insert(view.name.clone(), view);
         changed
     }
 
     /// Forgets a Node.
     pub fn delete(&mut self, name: &str) -> bool {
+        self.moved = true;
         self.nodes.remove(name).is_some()
+    }
+
+    /// Did any address of a Node come or go since the last call?
+    pub(super) fn take_moved(&mut self) -> bool {
+        std::mem::take(&mut self.moved)
     }
 
     /// The Node of this name.

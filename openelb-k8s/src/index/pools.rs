@@ -10,43 +10,114 @@ use jiff::Timestamp;
 use openelb_ipam::RangeList;
 
 use super::SpecProblem;
+use super::used::{Move, Used};
 use crate::announce::Protocol;
 use crate::crd::{Eip, EipSpec, EipStatus};
 use crate::names::{annotation, label};
 use crate::object::NamespacedName;
 use crate::selector::{Labels, Selector};
 
+/// `status.used` may take so many bytes; an object may have 1 MiB (and the rest of it takes its share).
+pub(crate) const USED_BYTES: usize = 900 << 10;
+
 /// Eips by name.
 #[derive(Clone, Debug, Default)]
 pub struct Pools {
     pools: BTreeMap<String, EipView>,
+    /// What each Service holds according to `status.used`, sorted.
+    records: BTreeMap<NamespacedName, Vec<(Arc<str>, IpAddr)>>,
+    /// What changed since it was asked for the last time; `None` if it never was.
+    changes: Option<PoolChanges>,
+}
+
+/// What changed in Eips.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PoolChanges {
+    /// An Eip came, went, or gives other addresses or to others than before.
+    pub(crate) reshaped: bool,
+    /// Eips that are different in anything.
+    pub(crate) eips: BTreeSet<String>,
+    /// Services whose records in `status.used` are different.
+    pub(crate) holders: BTreeSet<NamespacedName>,
 }
 
 impl Pools {
     /// Takes in a new version of an Eip. One whose spec became bad keeps its last good one.
     pub fn apply(&mut self, eip: &Eip) -> bool {
-        let mut view = EipView::parse(eip);
+        let mut view = EipView::parse_without_used(eip);
+        let mut before = self.pools.remove(&view.name);
         if view.spec.is_none()
-            && let Some(before) = self.pools.get(&view.name)
+            && let Some(before) = &before
             && before.uid == view.uid
         {
             view.spec = before.spec.clone();
             view.last_good = view.spec.is_some();
         }
-        let changed = self.pools.get(&view.name) != Some(&view);
+        let mut used = before.as_mut().map(EipView::take_used).unwrap_or_default();
+        let was = (used.garbled.clone(), used.untidy.clone(), used.bytes);
+        let moves = used.update(eip.status.as_ref().and_then(|status| status.used.as_ref()));
+        let full = |bytes: usize| bytes >= USED_BYTES;
+        let reshaped =
+            before.as_ref().is_none_or(|before| !before.same_shape(&view)) || full(was.2) != full(used.bytes);
+        let changed = before.as_ref() != Some(&view)
+            || !moves.is_empty()
+            || was.0 != used.garbled
+            || was.1 != used.untidy;
+        self.note(&view.name, reshaped, changed);
+        self.record(&view.name, moves);
+        view.put_used(used);
         self.pools.insert(view.name.clone(), view);
         changed
     }
 
+    fn note(&mut self, name: &str, reshaped: bool, changed: bool) {
+        if let Some(changes) = &mut self.changes {
+            changes.reshaped |= reshaped;
+            if changed && !changes.eips.contains(name) {
+                changes.eips.insert(name.to_owned());
+            }
+        }
+    }
+
+    fn record(&mut self, name: &str, moves: Vec<Move>) {
+        let name: Arc<str> = name.into();
+        for Move { address, holder, came } in moves {
+            if let Some(changes) = &mut self.changes {
+                changes.holders.insert(holder.clone());
+            }
+            if came {
+                let records = self.records.entry(holder).or_default();
+                let record = (Arc::clone(&name), address);
+                if let Err(place) = records.binary_search(&record) {
+                    records.insert(place, record);
+                }
+            } else if let Some(records) = self.records.get_mut(&holder) {
+                records.retain(|(eip, a)| (&**eip, *a) != (&*name, address));
+                if records.is_empty() {
+                    self.records.remove(&holder);
+                }
+            }
+        }
+    }
+
+    /// What changed since the last call; `None` at the first.
+    pub(super) fn take_changes(&mut self) -> Option<PoolChanges> {
+        self.changes.replace(PoolChanges::default())
+    }
+
     /// The problems of an Eip, and whether its last good spec is in force.
     pub(super) fn problems_mut(&mut self, name: &str) -> Option<(&mut Vec<SpecProblem>, Option<&mut bool>)> {
+        self.note(name, true, true);
         let view = self.pools.get_mut(name)?;
         Some((&mut view.problems, view.spec.is_some().then_some(&mut view.last_good)))
     }
 
     /// Forgets an Eip.
     pub fn delete(&mut self, name: &str) -> bool {
-        self.pools.remove(name).is_some()
+        let Some(mut view) = self.pools.remove(name) else { return false };
+        self.note(name, true, true);
+        self.record(name, view.take_used().update(None));
+        true
     }
 
     /// The Eip of this name.
@@ -58,6 +129,24 @@ impl Pools {
     /// Every Eip, in the order of names.
     pub fn iter(&self) -> impl Iterator<Item = &EipView> {
         self.pools.values()
+    }
+
+    /// What a Service holds according to `status.used`: name of the Eip and address, sorted.
+    pub fn records<'a>(
+        &'a self,
+        service: &NamespacedName,
+    ) -> impl Iterator<Item = (&'a str, IpAddr)> + use<'a> {
+        self.records.get(service).into_iter().flatten().map(|(eip, address)| (&**eip, *address))
+    }
+
+    /// Every Service, there or not, that holds something according to `status.used`, by namespace and name.
+    pub fn holders(&self) -> impl Iterator<Item = &NamespacedName> {
+        self.records.keys()
+    }
+
+    /// The name of a Service, if it holds something according to `status.used`.
+    pub(crate) fn holder(&self, service: &NamespacedName) -> Option<&NamespacedName> {
+        self.records.get_key_value(service).map(|(key, _)| key)
     }
 
     /// How many there are.
@@ -107,12 +196,16 @@ pub struct EipView {
     pub last_good: bool,
     /// What is wrong with the present spec; empty if nothing is.
     pub problems: Vec<SpecProblem>,
-    /// The status as it is stored.
+    /// The status as it is stored, without `used`.
     pub status: EipStatus,
     /// Who holds an address, from `status.used`.
     pub used: BTreeMap<IpAddr, Vec<NamespacedName>>,
     /// Entries of `status.used` that cannot be read.
     pub garbled_used: Vec<String>,
+    /// Entries of `status.used` that are not as we write them, as they are stored.
+    pub(crate) untidy_used: BTreeMap<String, String>,
+    /// Bytes that `status.used` takes, roughly.
+    pub(crate) used_bytes: usize,
 }
 
 /// A validated spec.
@@ -262,10 +355,16 @@ impl EipView {
     /// Parses an Eip. Never fails: what is wrong is in `problems`.
     #[must_use]
     pub fn parse(eip: &Eip) -> Self {
+        let mut view = Self::parse_without_used(eip);
+        let mut used = Used::default();
+        used.update(eip.status.as_ref().and_then(|status| status.used.as_ref()));
+        view.put_used(used);
+        view
+    }
+
+    fn parse_without_used(eip: &Eip) -> Self {
         let metadata = &eip.metadata;
         let annotations: Labels = metadata.annotations.clone().unwrap_or_default();
-        let status = eip.status.clone().unwrap_or_default();
-        let (used, garbled_used) = parse_used(status.used.as_ref());
         let (read, problems) = read_spec(&eip.spec);
         let (spec, remains) = if problems.is_empty() { (Some(read), None) } else { (None, Some(read)) };
         let (spec, remains) = (
@@ -297,10 +396,41 @@ impl EipView {
             remains,
             last_good: false,
             problems,
-            status,
-            used,
-            garbled_used,
+            status: eip.status.as_ref().map(without_used).unwrap_or_default(),
+            used: BTreeMap::new(),
+            garbled_used: Vec::new(),
+            untidy_used: BTreeMap::new(),
+            used_bytes: 0,
         }
+    }
+
+    fn take_used(&mut self) -> Used {
+        Used {
+            holders: std::mem::take(&mut self.used),
+            garbled: std::mem::take(&mut self.garbled_used),
+            untidy: std::mem::take(&mut self.untidy_used),
+            bytes: std::mem::take(&mut self.used_bytes),
+        }
+    }
+
+    fn put_used(&mut self, used: Used) {
+        self.used = used.holders;
+        self.garbled_used = used.garbled;
+        self.untidy_used = used.untidy;
+        self.used_bytes = used.bytes;
+    }
+
+    /// Does it give the same addresses to the same Services as another version, given the same `status.used`?
+    fn same_shape(&self, other: &Self) -> bool {
+        self.uid == other.uid
+            && self.generation == other.generation
+            && self.created == other.created
+            && self.deleting == other.deleting
+            && self.is_default == other.is_default
+            && self.force == other.force
+            && self.spec == other.spec
+            && self.last_good == other.last_good
+            && self.problems == other.problems
     }
 
     /// How the pool's addresses are announced: by the spec, or by what remains of a bad one.
@@ -328,31 +458,19 @@ impl EipView {
     }
 }
 
-/// Reads `status.used`; entries that cannot be read come second.
-fn parse_used(
-    used: Option<&BTreeMap<String, String>>,
-) -> (BTreeMap<IpAddr, Vec<NamespacedName>>, Vec<String>) {
-    let mut parsed: BTreeMap<IpAddr, Vec<NamespacedName>> = BTreeMap::new();
-    let mut garbled = Vec::new();
-    for (address, holders) in used.into_iter().flatten() {
-        let Ok(ip) = address.trim().parse::<IpAddr>() else {
-            garbled.push(format!("{address}: {holders}"));
-            continue;
-        };
-        for holder in holders.split(';').map(str::trim).filter(|h| !h.is_empty()) {
-            match holder.parse() {
-                Ok(key) => {
-                    let entry = parsed.entry(ip).or_default();
-                    if !entry.contains(&key) {
-                        entry.push(key);
-                    }
-                }
-                Err(_) => garbled.push(format!("{address}: {holder}")),
-            }
-        }
+fn without_used(status: &EipStatus) -> EipStatus {
+    EipStatus {
+        occupied: status.occupied,
+        usage: status.usage,
+        pool_size: status.pool_size,
+        used: None,
+        first_ip: status.first_ip.clone(),
+        last_ip: status.last_ip.clone(),
+        ready: status.ready,
+        v4: status.v4,
+        observed_generation: status.observed_generation,
+        conditions: status.conditions.clone(),
     }
-    parsed.values_mut().for_each(|holders| holders.sort());
-    (parsed, garbled)
 }
 
 /// Validates a spec.

@@ -33,30 +33,54 @@ impl Default for ClassRules {
 pub struct Services {
     rules: ClassRules,
     services: BTreeMap<NamespacedName, ServiceView>,
+    /// What changed since it was asked for the last time; `None` if it never was.
+    changes: Option<BTreeSet<NamespacedName>>,
 }
 
 impl Services {
     /// Empty.
     #[must_use]
     pub fn new(rules: ClassRules) -> Self {
-        Self { rules, services: BTreeMap::new() }
+        Self { rules, ..Self::default() }
     }
 
     /// Takes in a new version of a Service.
     pub fn apply(&mut self, service: &Service) -> bool {
         let view = ServiceView::parse(service, &self.rules);
         let changed = self.services.get(&view.key) != Some(&view);
-        self.services.insert(view.key.clone(), view);
+        if changed {
+            self.note(&view.key);
+            self.services.insert(view.key.clone(), view);
+        }
         changed
+    }
+
+    fn note(&mut self, key: &NamespacedName) {
+        if let Some(changes) = &mut self.changes {
+            changes.insert(key.clone());
+        }
+    }
+
+    /// What changed since the last call; `None` at the first.
+    pub(super) fn take_changes(&mut self) -> Option<BTreeSet<NamespacedName>> {
+        self.changes.replace(BTreeSet::new())
+    }
+
+    /// Those of a namespace.
+    pub(super) fn in_namespace(&self, namespace: &str) -> impl Iterator<Item = &NamespacedName> {
+        let first = NamespacedName::new(namespace, "");
+        self.services.range(first..).map(|(key, _)| key).take_while(move |key| key.namespace == namespace)
     }
 
     /// What of a Service's request cannot be understood.
     pub(super) fn problems_mut(&mut self, key: &NamespacedName) -> Option<&mut Vec<SpecProblem>> {
+        self.note(key);
         self.services.get_mut(key).map(|view| &mut view.request_problems)
     }
 
     /// Forgets a Service.
     pub fn delete(&mut self, key: &NamespacedName) -> bool {
+        self.note(key);
         self.services.remove(key).is_some()
     }
 
@@ -83,6 +107,7 @@ impl Services {
         Self {
             rules: self.rules.clone(),
             services: kept.map(|(key, service)| (key.clone(), service.clone())).collect(),
+            changes: None,
         }
     }
 

@@ -88,21 +88,7 @@ pub struct PoolOutcome {
 /// indexes; `now` stamps conditions.
 #[must_use]
 pub fn plan(indexes: &Indexes, now: Timestamp) -> Allocation {
-    let mut state = state::State::adopt(indexes);
-    let decided = outcome::decide(&mut state);
-    let commits = commit::commits(&state, &decided);
-    let mut allocation = Allocation::default();
-    for (name, outcome, write) in eip_status::writes(&state, &commits, now) {
-        allocation.pools.insert(name, outcome);
-        allocation.writes.extend(write);
-    }
-    let published = publish::writes(&state, &decided, &commits, now);
-    allocation.events = published.events;
-    // Whoever gives an address up goes first, so that the others need not wait a round longer.
-    let commits = std::mem::replace(&mut allocation.writes, published.writes);
-    allocation.writes.extend(commits);
-    allocation.services = decided.into_outcomes();
-    allocation
+    Planner::once(indexes, now)
 }
 
 #[cfg(test)]

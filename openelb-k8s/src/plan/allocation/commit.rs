@@ -5,85 +5,82 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::outcome::Decided;
-use super::state::{State, USED_BYTES, entry_bytes, used_bytes};
+use super::state::State;
+use crate::index::pools::USED_BYTES;
+use crate::index::used::entry_bytes;
 use crate::object::NamespacedName;
 
-type Used<'a> = BTreeMap<IpAddr, BTreeSet<&'a NamespacedName>>;
+/// What changes in `status.used` of one Eip.
+#[derive(Default)]
+pub(super) struct Delta<'a> {
+    pub(super) leave: BTreeSet<(IpAddr, &'a NamespacedName)>,
+    pub(super) join: BTreeSet<(IpAddr, &'a NamespacedName)>,
+}
 
 /// The next state of `status.used` everywhere.
 pub(super) struct Commits<'a> {
-    /// By Eip.
-    pub(super) used: BTreeMap<&'a str, Used<'a>>,
+    /// By Eip, where anything changes.
+    pub(super) deltas: BTreeMap<&'a str, Delta<'a>>,
     /// To be un-published although nothing better is there yet: holders that wait for each other in a circle.
     pub(super) unpublish: BTreeSet<(&'a NamespacedName, IpAddr)>,
 }
 
 /// Computes the next state.
 pub(super) fn commits<'a>(state: &State<'a>, decided: &Decided<'a>) -> Commits<'a> {
-    let mut wanted: BTreeMap<&'a str, Used<'a>> = BTreeMap::new();
-    let mut everywhere: BTreeMap<IpAddr, BTreeMap<&NamespacedName, &'a str>> = BTreeMap::new();
+    let mut deltas: BTreeMap<&'a str, Delta<'a>> = BTreeMap::new();
+    // Those that are about to give an address up, and publish it still.
+    let mut leaving: BTreeMap<IpAddr, BTreeSet<&'a NamespacedName>> = BTreeMap::new();
+    for key in &state.concerned.keys {
+        for (eip, address) in state.records(key) {
+            let goes_on_in = decided.services.get(key).and_then(|placed| {
+                let (pool, _) = placed.addresses.iter().find(|(_, a)| *a == address)?;
+                Some(&state.eip(*pool)?.name)
+            });
+            let stays = match goes_on_in {
+                Some(name) if name == eip => true,
+                // The record moves: it leaves here once it is there.
+                Some(name) => {
+                    !state.indexes.pools.get(name).is_some_and(|other| other.is_held_by(address, key))
+                }
+                None => {
+                    let published = state.is_published(key, address);
+                    if published {
+                        leaving.entry(address).or_default().insert(key);
+                    }
+                    published
+                }
+            };
+            if !stays {
+                deltas.entry(eip).or_default().leave.insert((address, key));
+            }
+        }
+    }
+    let mut wanted: BTreeMap<&'a str, BTreeSet<(IpAddr, &'a NamespacedName)>> = BTreeMap::new();
     for (key, placed) in &decided.services {
         for (pool, address) in &placed.addresses {
             let Some(eip) = state.eip(*pool) else { continue };
-            wanted.entry(&eip.name).or_default().entry(*address).or_default().insert(*key);
-            everywhere.entry(*address).or_default().insert(*key, &eip.name);
-        }
-    }
-    let mut used: BTreeMap<&'a str, Used<'a>> = BTreeMap::new();
-    // Those that are about to give an address up, and publish it still.
-    let mut leaving: BTreeMap<IpAddr, BTreeSet<&'a NamespacedName>> = BTreeMap::new();
-    for eip in state.indexes.pools.iter() {
-        let mut next = Used::new();
-        for (address, holders) in &eip.used {
-            for key in holders {
-                let goes_on_in = everywhere.get(address).and_then(|holders| holders.get(key)).copied();
-                let stays = match goes_on_in {
-                    Some(name) if name == eip.name => true,
-                    // The record moves: it leaves here once it is there.
-                    Some(name) => {
-                        !state.indexes.pools.get(name).is_some_and(|other| other.is_held_by(*address, key))
-                    }
-                    None => {
-                        let published = state.is_published(key, *address);
-                        if published {
-                            leaving.entry(*address).or_default().insert(key);
-                        }
-                        published
-                    }
-                };
-                if stays {
-                    next.entry(*address).or_default().insert(key);
-                }
+            if !eip.is_held_by(*address, key) {
+                wanted.entry(&eip.name).or_default().insert((*address, *key));
             }
         }
-        used.insert(&eip.name, next);
     }
     let mut waits: BTreeMap<&'a NamespacedName, BTreeSet<(&'a NamespacedName, IpAddr)>> = BTreeMap::new();
     for (name, wanted) in wanted {
-        let Some(next) = used.get_mut(name) else { continue };
-        let mut bytes = state.indexes.pools.get(name).map_or(0, used_bytes);
-        for (address, keys) in wanted {
-            for key in keys {
-                if next.get(&address).is_some_and(|holders| holders.contains(key)) {
-                    continue;
-                }
-                let in_the_way: BTreeSet<_> =
-                    leaving.get(&address).into_iter().flatten().filter(|other| **other != key).collect();
-                if !in_the_way.is_empty() {
-                    waits
-                        .entry(key)
-                        .or_default()
-                        .extend(in_the_way.into_iter().map(|other| (*other, address)));
-                    continue;
-                }
-                bytes += entry_bytes(address.to_string().len(), key.namespace.len() + key.name.len() + 1);
-                if bytes <= USED_BYTES {
-                    next.entry(address).or_default().insert(key);
-                }
+        let mut bytes = state.indexes.pools.get(name).map_or(0, |eip| eip.used_bytes);
+        for (address, key) in wanted {
+            let in_the_way: BTreeSet<_> =
+                leaving.get(&address).into_iter().flatten().filter(|other| **other != key).collect();
+            if !in_the_way.is_empty() {
+                waits.entry(key).or_default().extend(in_the_way.into_iter().map(|other| (*other, address)));
+                continue;
+            }
+            bytes += entry_bytes(address.to_string().len(), key.namespace.len() + key.name.len() + 1);
+            if bytes <= USED_BYTES {
+                deltas.entry(name).or_default().join.insert((address, key));
             }
         }
     }
-    Commits { used, unpublish: circles(waits) }
+    Commits { deltas, unpublish: circles(waits) }
 }
 
 /// Who waits for somebody who waits, directly or not, for them. A chain dissolves by itself from its end; in a circle

@@ -6,7 +6,7 @@ use openelb_ipam::{Ask, Family, Outcome, Pool, PoolId, Request, Want};
 
 use super::reason;
 use super::request;
-use super::state::State;
+use super::state::{self, Concerned, State, Violations};
 use crate::index::services::IpFamily;
 use crate::index::{EipView, Indexes, ServiceView};
 use crate::object::NamespacedName;
@@ -46,7 +46,8 @@ pub fn considered(indexes: &Indexes, service: &NamespacedName) -> Vec<Considered
     let Some(service) = indexes.services.get(service).filter(|service| service.ours) else {
         return Vec::new();
     };
-    let mut state = State::adopt(indexes);
+    let (mut pools, mut violations) = (state::pools(indexes), Violations::new());
+    let mut state = State::adopt(indexes, &mut pools, &mut violations, Concerned::everything(indexes));
     let mut all = Vec::new();
     for family in request::families(&state, service) {
         of_family(&mut state, service, family, &mut all);

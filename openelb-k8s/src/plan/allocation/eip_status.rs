@@ -1,21 +1,23 @@
 //! The status of Eips: `used`, figures, conditions; and the finalizer while one is in use.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use jiff::Timestamp;
-use openelb_ipam::{Family, Pool, PoolId};
-use serde_json::{Value, json};
+use openelb_ipam::{Family, HolderId, Pool, PoolId};
+use serde_json::{Map, Value, json};
 
 use super::PoolOutcome;
-use super::commit::Commits;
+use super::commit::{Commits, Delta};
 use super::request;
-use super::state::{State, USED_BYTES, used_bytes};
+use super::state::State;
 use crate::index::EipView;
+use crate::index::pools::USED_BYTES;
+use crate::index::used::join;
 use crate::names::{condition, finalizer, reason};
-use crate::object::{Kind, ObjectRef};
+use crate::object::{Kind, NamespacedName, ObjectRef};
+use crate::plan::Write;
 use crate::plan::status::{Wanted, explain, merge_conditions};
-use crate::plan::{Write, map_patch};
 
 /// Condition types of Eips that are ours.
 const CONDITIONS: [&str; 7] = [
@@ -31,39 +33,108 @@ const CONDITIONS: [&str; 7] = [
 /// How many addresses or ranges a message names.
 const NAMED: usize = 8;
 
-/// Name, outcome and write (if one is needed) of each Eip.
-pub(super) fn writes(
-    state: &State<'_>,
-    commits: &Commits<'_>,
+/// Name, outcome and write (if one is needed) of each Eip that may be different.
+pub(super) fn writes<'a>(
+    state: &State<'a>,
+    commits: &Commits<'a>,
     now: Timestamp,
-) -> Vec<(String, PoolOutcome, Option<Write>)> {
+) -> Vec<(&'a str, PoolOutcome, Option<Write>)> {
+    let names = concerned(state, commits);
     let defaults: Vec<PoolId> =
         Family::ALL.into_iter().filter_map(|family| request::default_for(state, family)).collect();
     let mut writes = Vec::new();
-    for eip in state.indexes.pools.iter() {
+    for eip in names.into_iter().filter_map(|name| state.indexes.pools.get(name)) {
         let Some(id) = state.pools.find(&eip.name) else { continue };
         let Some(pool) = state.pools.get(id) else { continue };
-        let used: BTreeMap<String, String> = commits
-            .used
-            .get(eip.name.as_str())
-            .into_iter()
-            .flatten()
-            .map(|(address, holders)| {
-                let holders: Vec<_> = holders.iter().map(ToString::to_string).collect();
-                (address.to_string(), holders.join(";"))
-            })
-            .collect();
+        let used = Used::of(eip, commits.deltas.get(eip.name.as_str()));
         let outcome = PoolOutcome {
-            usage: i64::try_from(used.len()).unwrap_or(i64::MAX),
+            usage: i64::try_from(used.len).unwrap_or(i64::MAX),
             pool_size: size(pool),
             occupied: pool.is_occupied(),
             ready: eip.problems.is_empty() && eip.spec.is_some() && !eip.deleting,
             conditions: conditions(state, eip, id, pool, &defaults),
         };
-        let write = write(eip, pool, &used, &outcome, now);
-        writes.push((eip.name.clone(), outcome, (!write.is_empty()).then_some(write)));
+        let write = write(eip, pool, used, &outcome, now);
+        writes.push((eip.name.as_str(), outcome, (!write.is_empty()).then_some(write)));
     }
     writes
+}
+
+/// The Eips that concerned Services hold, held, or are recorded in, and those that own what these hold.
+fn concerned<'a>(state: &State<'a>, commits: &Commits<'a>) -> BTreeSet<&'a str> {
+    let mut names = state.concerned.eips.clone();
+    names.extend(commits.deltas.keys());
+    let mut places: Vec<(PoolId, IpAddr)> = state.concerned.left.clone();
+    for key in &state.concerned.keys {
+        places.extend(state.pools.holdings(&HolderId::new(&key.namespace, &key.name)));
+        names.extend(state.records(key).map(|(eip, _)| eip));
+    }
+    let ids: BTreeSet<PoolId> = places
+        .into_iter()
+        .flat_map(|(pool, address)| [Some(pool), state.pools.owner(address)])
+        .flatten()
+        .collect();
+    names.extend(ids.into_iter().filter_map(|id| Some(state.eip(id)?.name.as_str())));
+    names
+}
+
+/// `status.used` as it is to be.
+struct Used {
+    /// A merge patch that makes it so.
+    patch: Map<String, Value>,
+    /// Number of addresses.
+    len: usize,
+}
+
+impl Used {
+    fn of(eip: &EipView, delta: Option<&Delta<'_>>) -> Self {
+        let mut patch = Map::new();
+        let mut len = eip.used.len();
+        let none = Delta::default();
+        let delta = delta.unwrap_or(&none);
+        let addresses: BTreeSet<IpAddr> =
+            delta.leave.iter().chain(&delta.join).map(|(address, _)| *address).collect();
+        // What is not as we write it goes, and comes back as it should be.
+        for text in eip.untidy_used.keys() {
+            patch.insert(text.clone(), Value::Null);
+        }
+        let untidy: BTreeSet<IpAddr> =
+            eip.untidy_used.keys().filter_map(|text| text.trim().parse().ok()).collect();
+        for address in addresses.union(&untidy) {
+            let before: BTreeSet<&NamespacedName> = eip.used.get(address).into_iter().flatten().collect();
+            let mut after = before.clone();
+            after.retain(|key| !delta.leave.contains(&(*address, *key)));
+            let first = NamespacedName::default();
+            let joining = delta.join.range((*address, &first)..).take_while(|(a, _)| a == address);
+            after.extend(joining.map(|(_, key)| *key));
+            let text = address.to_string();
+            if after.is_empty() {
+                if !before.is_empty() {
+                    len -= 1;
+                }
+                if !before.is_empty() || eip.untidy_used.contains_key(&text) {
+                    patch.insert(text, Value::Null);
+                }
+                continue;
+            }
+            if before.is_empty() {
+                len += 1;
+            }
+            let holders = join(after.iter().copied());
+            let stored = eip.untidy_used.get(&text);
+            let same = match stored {
+                Some(stored) => *stored == holders,
+                // As we write it, unless it is only there in another notation.
+                None => before == after && !untidy.contains(address),
+            };
+            if same {
+                patch.remove(&text);
+            } else {
+                patch.insert(text, Value::String(holders));
+            }
+        }
+        Self { patch, len }
+    }
 }
 
 fn size(pool: &Pool) -> i64 {
@@ -71,18 +142,10 @@ fn size(pool: &Pool) -> i64 {
     i64::try_from(size).unwrap_or(i64::MAX)
 }
 
-fn write(
-    eip: &EipView,
-    pool: &Pool,
-    used: &BTreeMap<String, String>,
-    outcome: &PoolOutcome,
-    now: Timestamp,
-) -> Write {
+fn write(eip: &EipView, pool: &Pool, used: Used, outcome: &PoolOutcome, now: Timestamp) -> Write {
     let mut write = Write::new(ObjectRef::cluster(Kind::Eip, &eip.name), &eip.resource_version);
-    let before = eip.status.used.clone().unwrap_or_default();
-    let changes = map_patch(&before, used);
-    if !changes.is_empty() {
-        write = write.set(&["status", "used"], Value::Object(changes));
+    if !used.patch.is_empty() {
+        write = write.set(&["status", "used"], Value::Object(used.patch));
     }
     let status = &eip.status;
     let mut field = |name: &str, before: Value, after: Value| {
@@ -111,10 +174,10 @@ fn write(
         write = write.set(&["status", "conditions"], json!(merged));
     }
     let has = eip.finalizers.iter().any(|f| f == finalizer::EIP);
-    if used.is_empty() && has {
+    if used.len == 0 && has {
         let rest: Vec<String> = eip.finalizers.iter().filter(|f| *f != finalizer::EIP).cloned().collect();
         write = write.finalizers(&rest);
-    } else if !used.is_empty() && !has && !eip.deleting {
+    } else if used.len > 0 && !has && !eip.deleting {
         let mut all = eip.finalizers.clone();
         all.push(finalizer::EIP.to_owned());
         write = write.finalizers(&all);
@@ -148,7 +211,7 @@ fn conditions(state: &State<'_>, eip: &EipView, id: PoolId, pool: &Pool, default
         let names: Vec<&str> = defaults.iter().map(|id| state.name(*id)).collect();
         add(condition::NOT_DEFAULT, format!("the default is the older {}", names.join(", ")));
     }
-    if used_bytes(eip) >= USED_BYTES {
+    if eip.used_bytes >= USED_BYTES {
         add(condition::STATUS_FULL, "status.used nears what one object can hold; add another Eip".to_owned());
     }
     if pool.dangerous_count() > 0 {
@@ -164,7 +227,7 @@ fn conditions(state: &State<'_>, eip: &EipView, id: PoolId, pool: &Pool, default
         );
     }
     let violations: Vec<&String> =
-        state.violations.iter().filter(|((name, _), _)| *name == eip.name).map(|(_, text)| text).collect();
+        state.violations.iter().filter(|((pool, _), _)| *pool == id).map(|(_, text)| text).collect();
     if !violations.is_empty() {
         add(condition::SHARING_VIOLATION, some(violations.iter()));
     }

@@ -1,7 +1,7 @@
 //! The annotation `openelb.kubesphere.io/assigned`: what was assigned, on which request. A hint: users can edit it, so
 //! it decides only what harms nobody but its Service.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -21,14 +21,34 @@ pub(super) struct Hint {
     /// The value of the annotation `reassign` that has been seen to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) reassign: Option<String>,
+    /// A reassignment that could not be seen to for each family yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) pending: Option<Pending>,
     /// A digest of the terms of sharing: another one now means that they were edited.
     pub(super) terms: String,
+}
+
+/// A reassignment on its way.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct Pending {
+    /// The value of the annotation `reassign`.
+    pub(super) reassign: String,
+    /// Addresses that were assigned since: they are not moved again.
+    pub(super) addresses: BTreeSet<IpAddr>,
 }
 
 impl Hint {
     /// What the Service carries; `None` if nothing, or nothing that can be read.
     pub(super) fn of(service: &ServiceView) -> Option<Self> {
         serde_json::from_str(service.assigned.as_deref()?).ok()
+    }
+
+    /// Was the address assigned since the Service's present request to move?
+    pub(super) fn is_moved(&self, service: &ServiceView, address: IpAddr) -> bool {
+        self.pending.as_ref().is_some_and(|pending| {
+            service.reassign.as_ref() == Some(&pending.reassign) && pending.addresses.contains(&address)
+        })
     }
 
     /// As text. Equal hints have equal texts.

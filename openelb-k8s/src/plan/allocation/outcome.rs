@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use openelb_ipam::{Ask, Family, Outcome, PoolId, Request, Want};
+use openelb_ipam::{Ask, Family, HolderId, Outcome, PoolId, Pools, Request, Want};
 
 use super::ServiceOutcome;
 use super::hint::Hint;
 use super::reason::{self, Refused};
 use super::request;
-use super::state::{State, of_family};
-use crate::index::ServiceView;
+use super::state::{Concerned, State, Violations, holder, of_family};
 use crate::index::services::FamilyPolicy;
+use crate::index::{Indexes, ServiceView};
 use crate::names::reason as names;
 use crate::object::NamespacedName;
 use crate::plan::status::explain;
@@ -29,13 +29,9 @@ pub(super) struct Placed<'a> {
     pub(super) addresses: Vec<(PoolId, IpAddr)>,
     /// The request to move to another address has been seen to, or there is none.
     pub(super) reassigned: bool,
+    /// It has what it asks for, committed where it belongs, so that nothing but itself can change that.
+    pub(super) at_peace: bool,
     pub(super) outcome: ServiceOutcome,
-}
-
-impl Decided<'_> {
-    pub(super) fn into_outcomes(self) -> BTreeMap<NamespacedName, ServiceOutcome> {
-        self.services.into_iter().map(|(key, placed)| (key.clone(), placed.outcome)).collect()
-    }
 }
 
 /// One Service on its way through the decision.
@@ -48,6 +44,7 @@ struct Case<'a> {
     leftover: Vec<(PoolId, IpAddr)>,
     /// Its request to move to another address waits.
     moving: bool,
+    at_peace: bool,
 }
 
 struct FamilyCase {
@@ -61,13 +58,13 @@ struct FamilyCase {
 
 /// Decides for all Services of ours, and brings the pools into the new state.
 pub(super) fn decide<'a>(state: &mut State<'a>) -> Decided<'a> {
-    let mut cases: Vec<Case<'a>> =
-        state.indexes.services.ours().map(|service| Case::open(state, service)).collect();
+    let ours = state.holders.keys().filter_map(|key| state.indexes.services.get(key));
+    let mut cases: Vec<Case<'a>> = ours.into_iter().map(|service| Case::open(state, service)).collect();
     for case in &cases {
         case.drop_extras(state);
     }
     let requests: Vec<Request> = cases.iter().filter_map(|case| case.request(state)).collect();
-    let decision = openelb_ipam::decide(&mut state.pools, &requests);
+    let decision = openelb_ipam::decide(state.pools, &requests);
     let mut outcomes = decision.outcomes.into_iter();
     for case in &mut cases {
         if case.asks() {
@@ -76,6 +73,27 @@ pub(super) fn decide<'a>(state: &mut State<'a>) -> Decided<'a> {
     }
     let services = cases.into_iter().map(|case| (&case.service.key, case.close(state))).collect();
     Decided { services }
+}
+
+/// Does a Service that changed leave the pools as they are, because it was and is at peace, or has and had nothing to
+/// do with us?
+pub(super) fn stays_at_peace(indexes: &Indexes, pools: &mut Pools, key: &NamespacedName) -> bool {
+    let id = HolderId::new(&key.namespace, &key.name);
+    let Some(service) = indexes.services.get(key).filter(|service| service.ours) else {
+        return pools.holdings(&id).next().is_none() && indexes.pools.holder(key).is_none();
+    };
+    let now = Arc::new(holder(service));
+    // Who shares may get in the way of others.
+    let as_before = |(pool, address): (PoolId, IpAddr)| {
+        pools.get(pool).is_some_and(|pool| matches!(pool.holders(address), [only] if **only == *now))
+    };
+    if pools.holdings(&id).next().is_none() || !pools.holdings(&id).all(as_before) {
+        return false;
+    }
+    let mut violations = Violations::new();
+    let mut state = State::of(indexes, pools, &mut violations, Concerned::default());
+    state.holders.insert(&service.key, now);
+    Case::open(&state, service).at_peace
 }
 
 impl<'a> Case<'a> {
@@ -89,17 +107,20 @@ impl<'a> Case<'a> {
         let moving =
             hint.as_ref().is_some_and(|hint| service.reassign.is_some() && hint.reassign != service.reassign);
         let wanted = request::families(state, service);
-        let mut case = Self { service, hint, families: Vec::new(), leftover: Vec::new(), moving };
+        let mut case =
+            Self { service, hint, families: Vec::new(), leftover: Vec::new(), moving, at_peace: false };
         for family in &wanted {
             let held: Vec<_> = holdings.iter().copied().filter(of_family(*family)).collect();
             case.open_family(state, *family, &held);
         }
         case.leftover = holdings
-            .into_iter()
+            .iter()
+            .copied()
             .filter(|(_, address)| {
                 !wanted.contains(&Family::of(*address)) && state.is_published(&service.key, *address)
             })
             .collect();
+        case.at_peace = case.is_at_peace(state, &holdings);
         case
     }
 
@@ -121,11 +142,15 @@ impl<'a> Case<'a> {
         let as_before =
             self.hint.as_ref().is_some_and(|hint| hint.requested_pools == service.requested_pools);
         let known = |address: &IpAddr| self.hint.as_ref().is_some_and(|h| h.addresses.contains_key(address));
+        let moves = |address: &IpAddr| {
+            let moved = self.hint.as_ref().is_some_and(|hint| hint.is_moved(service, *address));
+            self.moving && known(address) && !moved
+        };
         let satisfies = |(pool, address): &(PoolId, IpAddr)| {
             let pool_fits = |pools: &[PoolId]| pools.contains(pool) || (as_before && known(address));
             match &ask {
-                Ok(Ask::Any(_)) => !(self.moving && known(address)),
-                Ok(Ask::From(pools)) => pool_fits(pools) && !(self.moving && known(address)),
+                Ok(Ask::Any(_)) => !moves(address),
+                Ok(Ask::From(pools)) => pool_fits(pools) && !moves(address),
                 Ok(Ask::Address(wanted, pools)) => {
                     wanted == address && pools.as_deref().is_none_or(pool_fits)
                 }
@@ -142,7 +167,7 @@ impl<'a> Case<'a> {
         let explicit = matches!(ask, Ok(Ask::Address(..)));
         let fits = best.as_ref().is_some_and(satisfies);
         let best_evicted = best.as_ref().is_some_and(evicted);
-        let leave = best_evicted || (self.moving && !explicit && best.is_some_and(|(_, a)| known(&a)));
+        let leave = best_evicted || (!explicit && best.is_some_and(|(_, address)| moves(&address)));
         if fits && !leave {
             ask = ask.map(|_| Ask::Any(Vec::new()));
         } else if as_before && best.is_some_and(|(_, address)| known(&address)) {
@@ -166,6 +191,33 @@ impl<'a> Case<'a> {
             evicted: best_evicted,
             refused: None,
         });
+    }
+
+    /// Is nothing to be done but to keep what it has, and is all of that committed where it belongs?
+    fn is_at_peace(&self, state: &State<'a>, holdings: &[(PoolId, IpAddr)]) -> bool {
+        let kept = self.families.iter().all(|case| {
+            case.held.is_some()
+                && !case.leave
+                && !case.evicted
+                && matches!(&case.ask, Ok(Ask::Any(pools)) if pools.is_empty())
+        });
+        let mut records = state.records(&self.service.key);
+        let mut recorded = 0;
+        // What it shows beside could be given to it as soon as nobody else has it.
+        let shows_no_other = self
+            .service
+            .ingress
+            .iter()
+            .filter_map(|ingress| ingress.address)
+            .all(|shown| holdings.iter().any(|(_, held)| *held == shown));
+        kept && shows_no_other
+            && self.leftover.is_empty()
+            && holdings.len() == self.families.len()
+            && records.all(|(eip, address)| {
+                recorded += 1;
+                holdings.iter().any(|(pool, held)| *held == address && state.name(*pool) == eip)
+            })
+            && recorded == holdings.len()
     }
 
     /// Takes what the Service holds beside what was chosen to stay off the pools.
@@ -272,7 +324,14 @@ impl<'a> Case<'a> {
         }
         let outcome = self.outcome(state, &addresses);
         let moved = self.families.iter().any(|case| case.leave && case.refused.is_some());
-        Placed { service: self.service, hint: self.hint, addresses, reassigned: !moved, outcome }
+        Placed {
+            service: self.service,
+            hint: self.hint,
+            addresses,
+            reassigned: !moved,
+            at_peace: self.at_peace,
+            outcome,
+        }
     }
 
     fn outcome(&self, state: &State<'a>, addresses: &[(PoolId, IpAddr)]) -> ServiceOutcome {

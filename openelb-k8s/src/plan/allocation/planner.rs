@@ -1,17 +1,29 @@
 //! A plan that remembers the last one.
+//!
+//! What becomes of a Service that is *at peace* (it has what it asks for, committed where it belongs) depends on
+//! nothing but itself and the addresses it has. So it is looked at only when it changes, or shares an address with one
+//! that does. All others, which wait, move or go, are looked at whenever the pools may have changed. A change of a
+//! pool, or of an address of a Node, begins from nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
+use openelb_ipam::{HolderId, PoolId, Pools};
 
-use super::{Allocation, PoolOutcome, ServiceOutcome, plan};
-use crate::index::Indexes;
+use super::commit;
+use super::eip_status;
+use super::outcome;
+use super::publish;
+use super::state::{Concerned, State, Violations};
+use super::{Allocation, PoolOutcome, ServiceOutcome};
+use crate::index::{Changes, Indexes};
 use crate::object::NamespacedName;
+use crate::plan::{Event, Write};
 
 /// Plans again and again over the same indexes, and looks only at what changed since the last time.
 ///
-/// What it says is what [`plan`] says, but for the times that conditions which are still to be written are stamped
-/// with: those of the call that first wanted them.
+/// What it says is what [`plan`](super::plan) says, but for the times that conditions which are still to be written are
+/// stamped with: those of the call that first wanted them.
 ///
 /// ```
 /// use openelb_k8s::{index::Indexes, plan::allocation::Planner};
@@ -24,8 +36,19 @@ use crate::object::NamespacedName;
 /// ```
 #[derive(Debug, Default)]
 pub struct Planner {
+    /// The number of the changes that were taken in last.
+    number: u64,
+    /// Who holds what as soon as all writes are done.
+    held: Pools,
+    violations: Violations,
+    /// Services, there or not, that are not at peace.
+    restless: BTreeSet<NamespacedName>,
     services: BTreeMap<NamespacedName, ServiceOutcome>,
     pools: BTreeMap<String, PoolOutcome>,
+    /// What is still to be written on Services, and to be told about it.
+    publications: BTreeMap<NamespacedName, (Write, Vec<Event>)>,
+    /// What is still to be written on Eips.
+    commits: BTreeMap<String, Write>,
 }
 
 impl Planner {
@@ -41,13 +64,8 @@ impl Planner {
     /// All writes that are safe now are in the answer, those of the last call that the indexes do not show to be done
     /// among them; outcomes only where they changed: [`Self::services`] and [`Self::pools`] have all of them.
     pub fn plan(&mut self, indexes: &mut Indexes, now: Timestamp) -> Allocation {
-        let mut allocation = plan(indexes, now);
-        let services = std::mem::take(&mut allocation.services);
-        let pools = std::mem::take(&mut allocation.pools);
-        allocation.services = changed(&self.services, &services);
-        allocation.pools = changed(&self.pools, &pools);
-        (self.services, self.pools) = (services, pools);
-        allocation
+        let changes = indexes.take_changes();
+        self.update(indexes, changes, now)
     }
 
     /// What each Service of ours has when all writes of the last plan are done.
@@ -61,12 +79,139 @@ impl Planner {
     pub const fn pools(&self) -> &BTreeMap<String, PoolOutcome> {
         &self.pools
     }
-}
 
-fn changed<K: Ord + Clone, V: PartialEq + Clone>(
-    before: &BTreeMap<K, V>,
-    after: &BTreeMap<K, V>,
-) -> BTreeMap<K, V> {
-    let new = after.iter().filter(|(key, value)| before.get(*key) != Some(value));
-    new.map(|(key, value)| (key.clone(), value.clone())).collect()
+    /// Decides once, from nothing.
+    pub(super) fn once(indexes: &Indexes, now: Timestamp) -> Allocation {
+        let mut planner = Self::new();
+        let changes = Changes { everything: true, ..Changes::default() };
+        let allocation = planner.update(indexes, changes, now);
+        Allocation { services: planner.services, pools: planner.pools, ..allocation }
+    }
+
+    fn update(&mut self, indexes: &Indexes, changes: Changes, now: Timestamp) -> Allocation {
+        let other = changes.number != self.number + 1;
+        self.number = changes.number;
+        let everything = changes.everything || other;
+        let mut allocation = Allocation::default();
+        if everything {
+            self.reset(indexes, &mut allocation);
+        }
+        let mut concerned = Concerned::default();
+        if everything {
+            concerned = Concerned::everything(indexes);
+        } else {
+            concerned
+                .eips
+                .extend(changes.eips.iter().filter_map(|name| Some(indexes.pools.get(name)?.name.as_str())));
+            let calm = changes.eips.is_empty()
+                && changes.services.iter().all(|key| {
+                    !self.restless.contains(key) && outcome::stays_at_peace(indexes, &mut self.held, key)
+                });
+            for key in &changes.services {
+                self.concern(indexes, key, &mut concerned);
+            }
+            concerned.calm = calm;
+            if !calm {
+                for key in &std::mem::take(&mut self.restless) {
+                    self.concern(indexes, key, &mut concerned);
+                }
+            }
+        }
+        if concerned.is_empty() {
+            return self.answer(allocation);
+        }
+        self.decide(indexes, concerned, now, &mut allocation);
+        self.answer(allocation)
+    }
+
+    /// Forgets everything but what was said.
+    fn reset(&mut self, indexes: &Indexes, allocation: &mut Allocation) {
+        // What is gone is not to be found in the outcomes any more.
+        self.services.retain(|key, _| indexes.services.get(key).is_some_and(|service| service.ours));
+        self.pools.retain(|name, _| indexes.pools.get(name).is_some());
+        self.held = super::state::pools(indexes);
+        self.violations.clear();
+        self.restless.clear();
+        self.publications.clear();
+        self.commits.clear();
+        allocation.writes.clear();
+    }
+
+    /// Takes what a Service was given at last back, for it is looked at again.
+    fn concern<'a>(&mut self, indexes: &'a Indexes, key: &NamespacedName, concerned: &mut Concerned<'a>) {
+        let service = indexes.services.get(key);
+        let known = service.map(|service| &service.key).or_else(|| indexes.pools.holder(key));
+        let id = HolderId::new(&key.namespace, &key.name);
+        let was: Vec<(PoolId, std::net::IpAddr)> = self.held.holdings(&id).collect();
+        for (pool, address) in was {
+            self.held.release(pool, address, &id);
+            concerned.left.push((pool, address));
+        }
+        self.restless.remove(key);
+        concerned.keys.extend(known);
+        if service.is_none() {
+            self.publications.remove(key);
+        }
+        if service.is_none_or(|service| !service.ours) {
+            self.services.remove(key);
+        }
+    }
+
+    fn decide(
+        &mut self,
+        indexes: &Indexes,
+        concerned: Concerned<'_>,
+        now: Timestamp,
+        allocation: &mut Allocation,
+    ) {
+        let mut state = State::adopt(indexes, &mut self.held, &mut self.violations, concerned);
+        let decided = outcome::decide(&mut state);
+        let commits = commit::commits(&state, &decided);
+        let pools = if state.concerned.calm { Vec::new() } else { eip_status::writes(&state, &commits, now) };
+        for (name, outcome, write) in pools {
+            match write {
+                Some(write) => self.commits.insert(name.to_owned(), write),
+                None => self.commits.remove(name),
+            };
+            if self.pools.get(name) != Some(&outcome) {
+                allocation.pools.insert(name.to_owned(), outcome.clone());
+                self.pools.insert(name.to_owned(), outcome);
+            }
+        }
+        for (key, write, events) in publish::writes(&state, &decided, &commits, now) {
+            if write.is_empty() {
+                self.publications.remove(key);
+            } else {
+                self.publications.insert(key.clone(), (write, events));
+            }
+        }
+        let concerned = state.concerned.keys;
+        for key in concerned {
+            if indexes.services.get(key).is_none_or(|service| !service.ours)
+                && indexes.pools.holder(key).is_some()
+            {
+                self.restless.insert(key.clone());
+            }
+        }
+        for (key, placed) in decided.services {
+            if !placed.at_peace {
+                self.restless.insert(key.clone());
+            }
+            if self.services.get(key) != Some(&placed.outcome) {
+                allocation.services.insert(key.clone(), placed.outcome.clone());
+                self.services.insert(key.clone(), placed.outcome);
+            }
+        }
+    }
+
+    /// Everything that is still to be written: whoever gives an address up goes first, so that the others need not wait
+    /// a round longer.
+    fn answer(&self, mut allocation: Allocation) -> Allocation {
+        for (write, events) in self.publications.values() {
+            allocation.writes.push(write.clone());
+            allocation.events.extend_from_slice(events);
+        }
+        allocation.writes.extend(self.commits.values().cloned());
+        allocation
+    }
 }

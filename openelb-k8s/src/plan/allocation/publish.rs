@@ -8,13 +8,13 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::commit::Commits;
-use super::hint::{Hint, terms_digest};
+use super::hint::{Hint, Pending, terms_digest};
 use super::outcome::{Decided, Placed};
 use super::state::State;
 use crate::index::ServiceView;
 use crate::index::services::Ingress;
 use crate::names::{annotation, condition, event, finalizer, label, reason};
-use crate::object::{Kind, ObjectRef};
+use crate::object::{Kind, NamespacedName, ObjectRef};
 use crate::plan::status::{Wanted, merge_conditions};
 use crate::plan::{Event, Write};
 
@@ -24,31 +24,24 @@ const CONDITIONS: [&str; 2] = [condition::ADDRESS_ASSIGNED, condition::REQUEST_H
 /// Longest value of a label.
 const LABEL_LENGTH: usize = 63;
 
-/// Writes and what is to be told about them.
-#[derive(Default)]
-pub(super) struct Published {
-    pub(super) writes: Vec<Write>,
-    pub(super) events: Vec<Event>,
-}
-
-/// What is to be written on Services now.
-pub(super) fn writes(
-    state: &State<'_>,
-    decided: &Decided<'_>,
+/// What is to be written now on each concerned Service (an empty write: nothing), and told about it.
+pub(super) fn writes<'a>(
+    state: &State<'a>,
+    decided: &Decided<'a>,
     commits: &Commits<'_>,
     now: Timestamp,
-) -> Published {
-    let mut published = Published::default();
-    for service in state.indexes.services.iter() {
-        let write = match decided.services.get(&service.key) {
-            Some(placed) => ours(state, placed, commits, now, &mut published.events),
-            None => not_ours(state, service, &mut published.events),
-        };
-        if !write.is_empty() {
-            published.writes.push(write);
-        }
-    }
-    published
+) -> Vec<(&'a NamespacedName, Write, Vec<Event>)> {
+    let services = state.concerned.keys.iter().filter_map(|key| state.indexes.services.get(key));
+    services
+        .map(|service| {
+            let mut events = Vec::new();
+            let write = match decided.services.get(&service.key) {
+                Some(placed) => ours(state, placed, commits, now, &mut events),
+                None => not_ours(state, service, &mut events),
+            };
+            (&service.key, write, events)
+        })
+        .collect()
 }
 
 fn target(service: &ServiceView) -> ObjectRef {
@@ -122,8 +115,10 @@ fn with_marks(mut write: Write, placed: &Placed<'_>, changed: bool) -> Write {
         placed.reassigned && service.reassign.is_some() && hint.reassign != service.reassign
     });
     if known.is_none() || unseen {
+        let pending = pending(placed, &addresses);
         let hint = Hint {
             addresses,
+            pending,
             requested_pools: service.requested_pools.clone(),
             reassign: if placed.reassigned {
                 service.reassign.clone()
@@ -141,6 +136,15 @@ fn with_marks(mut write: Write, placed: &Placed<'_>, changed: bool) -> Write {
         write = write.label(label::POOL, None);
     }
     write
+}
+
+/// What of a reassignment that waits has been seen to.
+fn pending(placed: &Placed<'_>, addresses: &BTreeMap<IpAddr, String>) -> Option<Pending> {
+    let (service, hint) = (placed.service, placed.hint.as_ref()?);
+    let reassign = service.reassign.clone().filter(|_| !placed.reassigned)?;
+    let new = |address: &&IpAddr| !hint.addresses.contains_key(*address) || hint.is_moved(service, **address);
+    let addresses: BTreeSet<IpAddr> = addresses.keys().filter(new).copied().collect();
+    (!addresses.is_empty()).then_some(Pending { reassign, addresses })
 }
 
 fn with_conditions(write: Write, placed: &Placed<'_>, now: Timestamp, events: &mut Vec<Event>) -> Write {

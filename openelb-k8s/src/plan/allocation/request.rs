@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use openelb_ipam::{Ask, Closed, Family, Pool, PoolId};
 
 use super::reason::Refused;
-use super::state::State;
+use super::state::{State, Usable};
 use crate::index::services::{FamilyPolicy, IpFamily};
 use crate::index::{EipView, ServiceView, pools};
 use crate::names::reason;
@@ -139,49 +139,56 @@ fn matches(state: &State<'_>, service: &ServiceView, spec: &pools::PoolSpec) -> 
 
 /// The pools for a Service that names none, in the order in which they are tried.
 pub(super) fn candidates(state: &State<'_>, service: &ServiceView, family: Family) -> Vec<PoolId> {
-    let default = default_for(state, family);
-    let mut bound: Vec<(PoolId, &EipView)> = Vec::new();
-    let mut others: Vec<(PoolId, &EipView)> = Vec::new();
-    for (id, pool) in state.pools.iter() {
-        let Some((eip, spec)) = usable(state, id, pool, family) else { continue };
-        if spec.auto_assign == Some(false) {
-            continue;
-        }
-        if spec.is_bound() && matches(state, service, spec) {
-            bound.push((id, eip));
-        } else if default == Some(id) || (!spec.is_bound() && spec.auto_assign == Some(true)) {
-            others.push((id, eip));
-        }
+    let usable = usable(state, family);
+    let bound: Vec<PoolId> = usable
+        .iter()
+        .filter(|pool| {
+            pool.spec.auto_assign != Some(false) && pool.spec.is_bound() && matches(state, service, pool.spec)
+        })
+        .map(|pool| pool.id)
+        .collect();
+    if !bound.is_empty() {
+        return bound;
     }
-    let mut chosen = if bound.is_empty() { others } else { bound };
-    chosen.sort_by_key(|(id, eip)| {
-        let priority = eip.spec.as_ref().map_or(0, |spec| spec.priority);
-        (priority, Reverse(default == Some(*id)), &eip.name)
-    });
-    chosen.into_iter().map(|(id, _)| id).collect()
+    usable
+        .iter()
+        .filter(|pool| {
+            pool.spec.auto_assign != Some(false)
+                && (pool.is_default || (!pool.spec.is_bound() && pool.spec.auto_assign == Some(true)))
+        })
+        .map(|pool| pool.id)
+        .collect()
 }
 
-/// A pool that can give addresses of a family at all, full or not.
-fn usable<'a>(
-    state: &State<'a>,
-    id: PoolId,
-    pool: &Pool,
-    family: Family,
-) -> Option<(&'a EipView, &'a pools::PoolSpec)> {
-    let eip = state.eip(id)?;
-    let closed = matches!(pool.spec().closed, Some(closed) if closed != Closed::Full);
-    (!closed && pool.size(family) > 0).then_some(())?;
-    Some((eip, eip.spec.as_deref()?))
+/// The pools that can give addresses of a family at all, full or not, in the order in which they are tried.
+fn usable<'s, 'a>(state: &'s State<'a>, family: Family) -> &'s [Usable<'a>] {
+    let [v4, v6] = &state.usable;
+    let cell = if family == Family::V4 { v4 } else { v6 };
+    cell.get_or_init(|| {
+        let mut usable: Vec<Usable<'a>> = state
+            .pools
+            .iter()
+            .filter(|(_, pool)| {
+                let closed = matches!(pool.spec().closed, Some(closed) if closed != Closed::Full);
+                !closed && pool.size(family) > 0
+            })
+            .filter_map(|(id, _)| {
+                let eip = state.eip(id)?;
+                Some(Usable { id, eip, spec: eip.spec.as_deref()?, is_default: false })
+            })
+            .collect();
+        // Pools are in the order of age: the oldest of those that could give addresses is the default.
+        if let Some(default) = usable.iter_mut().find(|pool| pool.eip.is_default) {
+            default.is_default = true;
+        }
+        usable.sort_by_key(|pool| (pool.spec.priority, Reverse(pool.is_default), &pool.eip.name));
+        usable
+    })
 }
 
 /// The default pool of a family: the oldest of those that could give addresses of it.
 pub(super) fn default_for(state: &State<'_>, family: Family) -> Option<PoolId> {
-    let defaults = state
-        .pools
-        .iter()
-        .filter(|(id, pool)| usable(state, *id, pool, family).is_some_and(|(eip, _)| eip.is_default));
-    // Pools are in the order of age.
-    defaults.map(|(id, _)| id).next()
+    usable(state, family).iter().find(|pool| pool.is_default).map(|pool| pool.id)
 }
 
 /// Why there is no candidate: the pools that would be, but for one thing, or all of them.

@@ -1,5 +1,6 @@
 //! What is committed and published, adopted into pools and repaired.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,74 +12,144 @@ use openelb_ipam::{
 
 use super::hint::{Hint, terms_digest};
 use crate::announce::Protocol;
+use crate::index::pools::USED_BYTES;
 use crate::index::services::{PortProtocol, TrafficPolicy};
 use crate::index::{EipView, Indexes, ServiceView, pools};
 use crate::object::NamespacedName;
 
-/// `status.used` may take so many bytes; an object may have 1 MiB (and the rest of it takes its share).
-pub(super) const USED_BYTES: usize = 900 << 10;
+/// Sharers that were found together although the rules would not join them: by pool and address, in words.
+pub(super) type Violations = BTreeMap<(PoolId, IpAddr), String>;
+
+/// What a plan looks at.
+#[derive(Default)]
+pub(super) struct Concerned<'a> {
+    /// Services, and what holds addresses according to `status.used`.
+    pub(super) keys: BTreeSet<&'a NamespacedName>,
+    /// What they were to have according to the last plan.
+    pub(super) left: Vec<(PoolId, IpAddr)>,
+    /// Eips that are looked at in any case.
+    pub(super) eips: BTreeSet<&'a str>,
+    /// The pools stay as they are, and so does what is decided for all others.
+    pub(super) calm: bool,
+}
+
+impl<'a> Concerned<'a> {
+    /// Every Service, and everything that holds an address.
+    pub(super) fn everything(indexes: &'a Indexes) -> Self {
+        let mut concerned = Self::default();
+        concerned.keys.extend(indexes.services.iter().map(|service| &service.key));
+        concerned.keys.extend(indexes.pools.holders());
+        concerned.eips.extend(indexes.pools.iter().map(|eip| eip.name.as_str()));
+        concerned
+    }
+
+    /// Is there nothing to look at?
+    pub(super) fn is_empty(&self) -> bool {
+        self.keys.is_empty() && self.left.is_empty() && self.eips.is_empty()
+    }
+}
 
 /// The pools with everything in them that is to stay.
 pub(super) struct State<'a> {
     pub(super) indexes: &'a Indexes,
-    pub(super) pools: Pools,
-    /// Our Services as holders.
+    /// Those who are not concerned hold in them what they are to have.
+    pub(super) pools: &'a mut Pools,
+    pub(super) concerned: Concerned<'a>,
+    /// Our concerned Services as holders.
     pub(super) holders: BTreeMap<&'a NamespacedName, Arc<Holder>>,
-    /// What each Service holds according to `status.used`, ours or not.
-    records: BTreeMap<&'a NamespacedName, BTreeSet<(&'a str, IpAddr)>>,
     /// Younger sharers that an edit made clash with an older one: they have to give the address up.
     pub(super) evicted: BTreeSet<(&'a NamespacedName, IpAddr)>,
-    /// Sharers that were found together although the rules would not join them: address, and why.
-    pub(super) violations: BTreeMap<(String, IpAddr), String>,
+    pub(super) violations: &'a mut Violations,
+    /// What automatic choice may choose from, for each family.
+    pub(super) usable: [OnceCell<Vec<Usable<'a>>>; 2],
+}
+
+/// A pool that can give addresses of a family at all, full or not.
+#[derive(Clone, Copy)]
+pub(super) struct Usable<'a> {
+    pub(super) id: PoolId,
+    pub(super) eip: &'a EipView,
+    pub(super) spec: &'a pools::PoolSpec,
+    pub(super) is_default: bool,
+}
+
+/// One that is being deleted gives what it shares with others over to them.
+fn seniority(eip: &EipView) -> (bool, Option<jiff::Timestamp>, &str) {
+    (eip.deleting, eip.created, &eip.name)
+}
+
+/// The pools of all Eips; nobody holds anything.
+pub(super) fn pools(indexes: &Indexes) -> Pools {
+    let dangerous: RangeSet = indexes.nodes.addresses().map(|(address, _)| address).collect();
+    let mut eips: Vec<&EipView> = indexes.pools.iter().collect();
+    eips.sort_by_key(|eip| seniority(eip));
+    Pools::new(eips.iter().map(|eip| describe(eip, &dangerous)))
 }
 
 impl<'a> State<'a> {
-    /// Reads the indexes.
-    pub(super) fn adopt(indexes: &'a Indexes) -> Self {
-        let dangerous: RangeSet = indexes.nodes.addresses().map(|(address, _)| address).collect();
-        let mut eips: Vec<&EipView> = indexes.pools.iter().collect();
-        // One that is being deleted gives what it shares with others over to them.
-        eips.sort_by_key(|eip| (eip.deleting, eip.created, &eip.name));
-        let mut state = Self {
-            indexes,
-            pools: Pools::new(eips.iter().map(|eip| describe(eip, &dangerous))),
-            holders: indexes
-                .services
-                .ours()
-                .map(|service| (&service.key, Arc::new(holder(service))))
-                .collect(),
-            records: BTreeMap::new(),
-            evicted: BTreeSet::new(),
-            violations: BTreeMap::new(),
-        };
-        for eip in eips {
-            state.adopt_records(eip);
+    /// Reads what concerns these into the pools.
+    pub(super) fn adopt(
+        indexes: &'a Indexes,
+        pools: &'a mut Pools,
+        violations: &'a mut Violations,
+        concerned: Concerned<'a>,
+    ) -> Self {
+        let mut state = Self::of(indexes, pools, violations, concerned);
+        let keys = std::mem::take(&mut state.concerned.keys);
+        let ours = keys.iter().filter_map(|key| indexes.services.get(key)).filter(|service| service.ours);
+        state.holders = ours.map(|service| (&service.key, Arc::new(holder(service)))).collect();
+        for key in &keys {
+            state.adopt_records(key);
         }
+        state.concerned.keys = keys;
         state.recommit();
         state.find_clashes();
         state
     }
 
-    fn adopt_records(&mut self, eip: &'a EipView) {
-        for (address, holders) in &eip.used {
-            for key in holders {
-                self.records.entry(key).or_default().insert((&eip.name, *address));
-                let Some(service) = self.indexes.services.get(key) else { continue };
-                if goes_by_force(eip) {
-                    continue;
-                }
-                let holder = match self.holders.get(key) {
-                    Some(holder) => Arc::clone(holder),
-                    // Not ours any more: it holds the address until it is un-published.
-                    None if publishes(service, *address) => Arc::new(holder(service)),
-                    None => continue,
-                };
-                let Some(pool) = self.place(eip, *address) else { continue };
-                let elsewhere =
-                    self.pools.holdings(&holder.id).any(|(id, held)| held == *address && id != pool);
-                if !elsewhere {
-                    self.pools.assign(pool, *address, holder);
-                }
+    /// As the pools are.
+    pub(super) fn of(
+        indexes: &'a Indexes,
+        pools: &'a mut Pools,
+        violations: &'a mut Violations,
+        concerned: Concerned<'a>,
+    ) -> Self {
+        Self {
+            indexes,
+            pools,
+            concerned,
+            holders: BTreeMap::new(),
+            evicted: BTreeSet::new(),
+            violations,
+            usable: [OnceCell::new(), OnceCell::new()],
+        }
+    }
+
+    fn adopt_records(&mut self, key: &'a NamespacedName) {
+        let mut records: Vec<(&EipView, IpAddr)> = self
+            .indexes
+            .pools
+            .records(key)
+            .filter_map(|(name, address)| Some((self.indexes.pools.get(name)?, address)))
+            .collect();
+        let Some(service) = self.indexes.services.get(key) else { return };
+        if records.len() > 1 {
+            records.sort_by_key(|(eip, address)| (seniority(eip), *address));
+        }
+        for (eip, address) in records {
+            if goes_by_force(eip) {
+                continue;
+            }
+            let holder = match self.holders.get(key) {
+                Some(holder) => Arc::clone(holder),
+                // Not ours any more: it holds the address until it is un-published.
+                None if publishes(service, address) => Arc::new(holder(service)),
+                None => continue,
+            };
+            let Some(pool) = self.place(eip, address) else { continue };
+            let elsewhere = self.pools.holdings(&holder.id).any(|(id, held)| held == address && id != pool);
+            if !elsewhere {
+                self.pools.assign(pool, address, holder);
             }
         }
     }
@@ -99,8 +170,12 @@ impl<'a> State<'a> {
 
     /// Commits again what is published and not committed to another (a lost Eip status): oldest first.
     fn recommit(&mut self) {
-        let mut ours: Vec<&ServiceView> =
-            self.indexes.services.ours().filter(|service| !service.ingress.is_empty()).collect();
+        let mut ours: Vec<&ServiceView> = self
+            .holders
+            .keys()
+            .filter_map(|key| self.indexes.services.get(key))
+            .filter(|service| !service.ingress.is_empty())
+            .collect();
         ours.sort_by_key(|service| service.order());
         let never = never_given();
         for service in ours {
@@ -130,34 +205,60 @@ impl<'a> State<'a> {
         }
     }
 
-    /// Looks for sharers that get in each other's way.
+    /// Looks for sharers that get in each other's way, where a concerned Service is or was among them.
     fn find_clashes(&mut self) {
-        for (_, pool) in self.pools.iter() {
-            for (address, holders) in pool.held().filter(|(_, holders)| holders.len() > 1) {
-                let mut holders: Vec<_> = holders.to_vec();
-                holders.sort_by(|a, b| a.seniority().cmp(&b.seniority()));
-                let mut staying: Vec<Arc<Holder>> = Vec::new();
-                for holder in holders {
-                    let clash = staying.iter().find_map(|older| {
-                        may_coexist(older, &holder).err().map(|conflict| (older, conflict))
-                    });
-                    let service = self.service(&holder.id);
-                    if let (Some((older, conflict)), Some(service)) = (clash, service) {
-                        // What nobody sees yet is not worth a violation.
-                        let edited = service.ours
-                            && (!publishes(service, address)
-                                || was_edited(service)
-                                || self.service(&older.id).is_some_and(was_edited));
-                        if edited {
-                            self.evicted.insert((&service.key, address));
-                            continue;
-                        }
-                        let text = format!("{address}: {} and {}: {conflict}", older.id, holder.id);
-                        self.violations.insert((pool.name().to_owned(), address), text);
+        let mut places: BTreeSet<(PoolId, IpAddr)> = BTreeSet::new();
+        for key in &self.concerned.keys {
+            let id = HolderId::new(&key.namespace, &key.name);
+            places.extend(self.pools.holdings(&id).filter(|(pool, address)| self.is_shared(*pool, *address)));
+        }
+        let left = self.concerned.left.iter().copied();
+        places.extend(left.filter(|(pool, address)| self.is_shared(*pool, *address)));
+        // Of those that were found before, the holders may have been about to leave.
+        for (pool, address) in std::mem::take(self.violations).into_keys() {
+            places.insert((pool, address));
+            self.concerned.left.push((pool, address));
+        }
+        for (pool, address) in places {
+            self.find_clash(pool, address);
+        }
+    }
+
+    fn is_shared(&self, pool: PoolId, address: IpAddr) -> bool {
+        self.pools.get(pool).is_some_and(|pool| pool.holders(address).len() > 1)
+    }
+
+    fn find_clash(&mut self, id: PoolId, address: IpAddr) {
+        let Some(pool) = self.pools.get(id) else { return };
+        let mut holders: Vec<_> = pool.holders(address).to_vec();
+        holders.sort_by(|a, b| a.seniority().cmp(&b.seniority()));
+        let mut staying: Vec<Arc<Holder>> = Vec::new();
+        let mut violation = None;
+        for holder in holders {
+            let clash = staying
+                .iter()
+                .find_map(|older| may_coexist(older, &holder).err().map(|conflict| (older, conflict)));
+            let service = self.service(&holder.id);
+            if let (Some((older, conflict)), Some(service)) = (clash, service) {
+                // What nobody sees yet is not worth a violation.
+                let edited = service.ours
+                    && (!publishes(service, address)
+                        || was_edited(service)
+                        || self.service(&older.id).is_some_and(was_edited));
+                if edited {
+                    self.evicted.insert((&service.key, address));
+                    // It may have been at peace until now.
+                    if self.concerned.keys.insert(&service.key) {
+                        self.holders.insert(&service.key, holder);
                     }
-                    staying.push(holder);
+                    continue;
                 }
+                violation = Some(format!("{address}: {} and {}: {conflict}", older.id, holder.id));
             }
+            staying.push(holder);
+        }
+        if let Some(text) = violation {
+            self.violations.insert((id, address), text);
         }
     }
 
@@ -167,14 +268,17 @@ impl<'a> State<'a> {
 
     /// Is the address committed to the Service, in an Eip that does not go by force?
     pub(super) fn is_committed(&self, service: &NamespacedName, address: IpAddr) -> bool {
-        self.records.get(service).into_iter().flatten().any(|(eip, a)| {
-            *a == address && self.indexes.pools.get(eip).is_some_and(|eip| !goes_by_force(eip))
+        self.indexes.pools.records(service).any(|(eip, a)| {
+            a == address && self.indexes.pools.get(eip).is_some_and(|eip| !goes_by_force(eip))
         })
     }
 
     /// What a Service holds according to `status.used`.
-    pub(super) fn records(&self, service: &NamespacedName) -> impl Iterator<Item = (&'a str, IpAddr)> + '_ {
-        self.records.get(service).into_iter().flatten().copied()
+    pub(super) fn records(
+        &self,
+        service: &NamespacedName,
+    ) -> impl Iterator<Item = (&'a str, IpAddr)> + use<'a> {
+        self.indexes.pools.records(service)
     }
 
     /// Does the Service publish the address now?
@@ -212,15 +316,6 @@ fn was_edited(service: &ServiceView) -> bool {
     Hint::of(service).is_some_and(|hint| hint.terms != terms_digest(service))
 }
 
-/// Bytes of `status.used`, roughly: two quoted strings, a colon and a comma each.
-pub(super) fn used_bytes(eip: &EipView) -> usize {
-    eip.status.used.iter().flatten().map(|(address, holders)| entry_bytes(address.len(), holders.len())).sum()
-}
-
-pub(super) const fn entry_bytes(address: usize, holders: usize) -> usize {
-    address + holders + 6
-}
-
 fn describe(eip: &EipView, dangerous: &RangeSet) -> PoolSpec {
     let Some(spec) = &eip.spec else {
         return PoolSpec { name: eip.name.clone(), closed: Some(Closed::Invalid), ..PoolSpec::default() };
@@ -246,7 +341,7 @@ fn describe(eip: &EipView, dangerous: &RangeSet) -> PoolSpec {
             Some(Closed::Deleting)
         } else if spec.disable {
             Some(Closed::Disabled)
-        } else if used_bytes(eip) >= USED_BYTES {
+        } else if eip.used_bytes >= USED_BYTES {
             Some(Closed::Full)
         } else {
             None
@@ -254,7 +349,7 @@ fn describe(eip: &EipView, dangerous: &RangeSet) -> PoolSpec {
     }
 }
 
-fn holder(service: &ServiceView) -> Holder {
+pub(super) fn holder(service: &ServiceView) -> Holder {
     let ports = service.ports.iter().map(|(protocol, port)| Port {
         protocol: match protocol {
             PortProtocol::Tcp => Transport::Tcp,

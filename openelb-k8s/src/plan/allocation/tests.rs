@@ -6,6 +6,7 @@ mod world;
 
 mod choice;
 mod eips;
+mod history;
 mod requests;
 mod sharing;
 mod sticky;

@@ -1,11 +1,12 @@
 //! A store in memory.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::super::{Allocation, plan};
+use super::super::{Allocation, Planner, plan};
 use crate::index::Indexes;
 use crate::index::services::ClassRules;
 use crate::object::{Kind, NamespacedName, Object, ObjectRef};
@@ -15,6 +16,7 @@ use crate::plan::{Event, Write, merge_patch};
 pub(super) struct World {
     objects: BTreeMap<ObjectRef, Value>,
     pub(super) indexes: Indexes,
+    planner: Planner,
     pub(super) events: Vec<Event>,
     /// Writes since the last call of [`World::settle`] began.
     pub(super) writes: Vec<Write>,
@@ -75,6 +77,7 @@ impl World {
         Self {
             objects: BTreeMap::new(),
             indexes: Indexes::new(ClassRules::default()),
+            planner: Planner::new(),
             events: Vec::new(),
             writes: Vec::new(),
             clock: 1_700_000_000,
@@ -179,8 +182,19 @@ impl World {
         self.delete(&service_ref(name));
     }
 
-    pub(super) fn plan(&self) -> Allocation {
-        plan(&self.indexes, self.now())
+    /// What is to be written. The planner, which looks only at what changed, says the same.
+    pub(super) fn plan(&mut self) -> Allocation {
+        let now = self.now();
+        let full = plan(&self.indexes, now);
+        let mut allocation = self.planner.plan(&mut self.indexes, now);
+        for (planned, full) in allocation.writes.iter_mut().zip(&full.writes) {
+            planned.patch = with_times_of(planned.patch.clone(), &full.patch);
+        }
+        assert_eq!(allocation.writes, full.writes);
+        assert_eq!(allocation.events, full.events);
+        assert_eq!(*self.planner.services(), full.services);
+        assert_eq!(*self.planner.pools(), full.pools);
+        full
     }
 
     /// Executes one write, as a store does.
@@ -188,6 +202,8 @@ impl World {
         let object = &self.objects[&write.target];
         assert_eq!(object["metadata"]["resourceVersion"], json!(write.resource_version), "{write:?}");
         self.writes.push(write.clone());
+        let service = self.indexes.services.get(&write.target.key());
+        let before = service.map(|service| service.published()).unwrap_or_default();
         self.patch(&write.target, write.patch.clone());
         let metadata = &self.objects[&write.target]["metadata"];
         let held = metadata["finalizers"].as_array().is_some_and(|list| !list.is_empty());
@@ -195,7 +211,7 @@ impl World {
             self.objects.remove(&write.target);
             self.indexes.delete(&write.target);
         }
-        self.check();
+        self.check(&before);
     }
 
     /// Plans and executes until nothing is left. The last plan is returned.
@@ -216,7 +232,7 @@ impl World {
     }
 
     /// Nothing is published that is not committed to its Service, unless it was so before we came.
-    fn check(&self) {
+    fn check(&self, before: &[IpAddr]) {
         let last = self.writes.last().unwrap();
         if last.target.kind != Kind::Service {
             return;
@@ -226,7 +242,7 @@ impl World {
         if last.patch.pointer("/status/loadBalancer/ingress").is_none() {
             return;
         }
-        for address in service.published() {
+        for address in service.published().into_iter().filter(|address| !before.contains(address)) {
             assert!(
                 self.indexes.pools.iter().any(|eip| eip.is_held_by(address, &key)),
                 "{address} is published on {key} and not committed"
@@ -247,9 +263,11 @@ impl World {
 
     /// `status.used` as `address=holders` separated by blanks.
     pub(super) fn used(&self, eip: &str) -> String {
-        let eip = self.indexes.pools.get(eip).unwrap();
-        let used = eip.status.used.clone().unwrap_or_default();
-        used.iter().map(|(address, holders)| format!("{address}={holders}")).collect::<Vec<_>>().join(" ")
+        let eip = &self.objects[&ObjectRef::cluster(Kind::Eip, eip)];
+        let used = eip["status"]["used"].as_object().into_iter().flatten();
+        used.map(|(address, holders)| format!("{address}={}", holders.as_str().unwrap()))
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 
     /// Reason of a condition with its status, for example `True Assigned`; empty without the condition.
@@ -294,4 +312,27 @@ impl World {
 
 pub(super) fn service_ref(name: &str) -> ObjectRef {
     ObjectRef::namespaced(Kind::Service, &NamespacedName::new("ns", name))
+}
+
+/// The same but for the times of conditions: a write that waits has that of the plan which first wanted it.
+fn with_times_of(mut value: Value, other: &Value) -> Value {
+    match (&mut value, other) {
+        (Value::Object(map), Value::Object(others)) => {
+            for (key, value) in map {
+                let Some(other) = others.get(key) else { continue };
+                *value = if key == "lastTransitionTime" {
+                    other.clone()
+                } else {
+                    with_times_of(value.take(), other)
+                };
+            }
+        }
+        (Value::Array(list), Value::Array(others)) => {
+            for (value, other) in list.iter_mut().zip(others) {
+                *value = with_times_of(value.take(), other);
+            }
+        }
+        _ => {}
+    }
+    value
 }
