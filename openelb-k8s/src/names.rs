@@ -105,6 +105,12 @@ pub mod condition {
     pub const SETTINGS_APPLIED: &str = "SettingsApplied";
     /// BgpPeer: at least one selected node has an established session.
     pub const ESTABLISHED: &str = "Established";
+    /// SpeakerStatus: does the node's data plane forward? If not, the node does not announce itself.
+    pub const DATA_PLANE_HEALTHY: &str = "DataPlaneHealthy";
+    /// SpeakerStatus: does the speaker announce what it remembers instead of what the API server says?
+    pub const STALE: &str = "Stale";
+    /// SpeakerStatus: something was left out, so that the object stays small.
+    pub const TRUNCATED: &str = "Truncated";
 }
 
 /// Condition reasons.
@@ -167,6 +173,16 @@ pub mod reason {
     pub const NOT_SUPPORTED: &str = "NotSupported";
     /// There is no usable BgpConf.
     pub const NO_BGP_CONF: &str = "NoBgpConf";
+    /// Something hinders the speaker: a port that is taken, a peer that cannot be had.
+    pub const HINDERED: &str = "Hindered";
+    /// The data plane says that it is healthy, or is not asked.
+    pub const HEALTHY: &str = "Healthy";
+    /// The data plane says that it is not healthy.
+    pub const UNHEALTHY: &str = "Unhealthy";
+    /// The object would be too big.
+    pub const TOO_LARGE: &str = "TooLarge";
+    /// What is announced comes from the checkpoint on the node.
+    pub const CHECKPOINT: &str = "Checkpoint";
 }
 
 /// Event reasons; those of the Go OpenELB stay.

@@ -8,7 +8,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::{Map, Value, json};
 
-use crate::crd::{BgpConf, BgpPeer, BgpPolicy, Eip, Layer2Conf, VipGroup};
+use crate::crd::{BgpConf, BgpPeer, BgpPolicy, Eip, Layer2Conf, SpeakerStatus, VipGroup};
 use crate::names;
 use crate::problem::Problem;
 
@@ -99,6 +99,7 @@ kinds! {
     BgpPolicy, "bgppolicies", "network.kubesphere.io/v1alpha2", false;
     Layer2Conf, "layer2confs", "network.kubesphere.io/v1alpha2", false;
     VipGroup, "vipgroups", "network.kubesphere.io/v1alpha2", false;
+    SpeakerStatus, "speakerstatuses", "network.kubesphere.io/v1alpha2", false;
     Service, "services", "v1", true;
     Node, "nodes", "v1", false;
     EndpointSlice, "endpointslices", "discovery.k8s.io/v1", true;

@@ -59,7 +59,8 @@ pub struct Options {
 /// Kinds that must be listed before anything is decided.
 pub(crate) const DECIDED_ON: [Kind; 4] = [Kind::Eip, Kind::Service, Kind::Namespace, Kind::Node];
 /// Kinds whose status or conditions are written besides.
-const SHOWN: [Kind; 5] = [Kind::BgpConf, Kind::BgpPeer, Kind::BgpPolicy, Kind::Layer2Conf, Kind::VipGroup];
+const SHOWN: [Kind; 6] =
+    [Kind::BgpConf, Kind::BgpPeer, Kind::BgpPolicy, Kind::Layer2Conf, Kind::VipGroup, Kind::SpeakerStatus];
 
 /// Runs until SIGTERM or SIGINT.
 ///

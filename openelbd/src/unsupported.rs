@@ -17,6 +17,7 @@ pub(crate) fn notes(object: &Object) -> Vec<Note> {
         Object::Layer2Conf(_) => vec![Note::new("spec", "Layer 2 is not spoken yet", LATER)],
         Object::VipGroup(_) => vec![Note::new("spec", "VRRP is not spoken yet", LATER)],
         Object::Service(_)
+        | Object::SpeakerStatus(_)
         | Object::Node(_)
         | Object::EndpointSlice(_)
         | Object::Namespace(_)

@@ -38,6 +38,8 @@ fields! {
         asn: u32,
         /// Its sessions, by name of the BgpPeer.
         peers: BTreeMap<String, NodePeerStatus>,
+        /// What keeps a BgpPeer from being used on this node, by its name.
+        peer_problems: BTreeMap<String, String>,
         /// How many peers are configured on this node.
         configured_peers: i64,
         /// How many of them are established.

@@ -8,6 +8,7 @@ pub mod nodes;
 pub mod peers;
 pub mod pools;
 pub mod services;
+pub mod speakers;
 pub(crate) mod used;
 
 #[cfg(test)]
@@ -24,6 +25,7 @@ pub use nodes::{NodeView, Nodes};
 pub use peers::{BgpConfView, PeerView, Peers};
 pub use pools::{EipView, PoolSpec, Pools};
 pub use services::{ServiceView, Services};
+pub use speakers::{SpeakerView, Speakers};
 
 /// All indexes together: what the plans are computed from.
 #[derive(Clone, Debug, Default)]
@@ -38,6 +40,8 @@ pub struct Indexes {
     pub nodes: Nodes,
     /// BgpConfs, BgpPeers and what they name.
     pub peers: Peers,
+    /// SpeakerStatuses: which nodes have a speaker.
+    pub speakers: Speakers,
     /// Labels of Namespaces.
     pub namespaces: Namespaces,
     /// Objects whose present version cannot be read.
@@ -109,6 +113,7 @@ impl Indexes {
             Object::BgpConf(conf) => self.peers.apply_conf(conf),
             Object::BgpPeer(peer) => self.peers.apply_peer(peer),
             Object::Secret(secret) => self.peers.apply_secret(secret),
+            Object::SpeakerStatus(status) => self.speakers.apply(status),
             // Kept by those that use them.
             Object::BgpPolicy(_) | Object::Layer2Conf(_) | Object::VipGroup(_) | Object::ConfigMap(_) => {
                 false
@@ -127,6 +132,7 @@ impl Indexes {
             Kind::BgpConf => self.peers.delete_conf(&reference.name),
             Kind::BgpPeer => self.peers.delete_peer(&reference.name),
             Kind::Secret => self.peers.delete_secret(&reference.key()),
+            Kind::SpeakerStatus => self.speakers.delete(&reference.name),
             Kind::BgpPolicy | Kind::Layer2Conf | Kind::VipGroup | Kind::ConfigMap => false,
         }
     }

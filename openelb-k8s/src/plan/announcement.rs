@@ -202,7 +202,7 @@ fn asn(spec: &BgpConfParsed, rack: Option<&str>) -> u32 {
 
 /// The configured identifier on the node that owns it (or on the only node); else the node's first IPv4 InternalIP;
 /// else a hash of its name.
-fn router_id(spec: &BgpConfParsed, node: &NodeView, nodes: usize, name: &str) -> (Ipv4Addr, bool) {
+pub(super) fn router_id(spec: &BgpConfParsed, node: &NodeView, nodes: usize, name: &str) -> (Ipv4Addr, bool) {
     if let Some(id) = spec.router_id
         && (nodes <= 1 || node.internal_ips.contains(&IpAddr::V4(id)))
     {

@@ -6,6 +6,7 @@
 
 pub mod allocation;
 pub mod announcement;
+pub mod speaker_status;
 pub mod status;
 
 #[cfg(test)]

@@ -142,20 +142,9 @@ fn writes(
             }
         }
         let derived = plan.as_ref().is_some_and(|plan| plan.router_id_derived);
-        let wanted = conf_conditions(conf, derived, status);
-        let before = conf.status.conditions.as_deref().unwrap_or_default();
-        let merged = merge_conditions(
-            before,
-            &[condition::READY, condition::ROUTER_ID_DERIVED],
-            &wanted,
-            Some(conf.generation),
-            now,
-        );
-        let known = conf.status.nodes_conf_status.clone().unwrap_or_default();
-        let write = Write::new(ObjectRef::cluster(Kind::BgpConf, &conf.name), &conf.resource_version);
-        let write = entries(write, "nodesConfStatus", &known, &nodes);
-        let write = with_conditions(write, before, &merged, conf.status.observed_generation, conf.generation);
-        writes.push(without_legacy(write, &conf.finalizers));
+        let derived: &[&str] = if derived { &["the node"] } else { &[] };
+        let problem = status.problems.first().map(|problem| problem.message.clone());
+        writes.push(conf_write(conf, &nodes, derived, problem, now));
     }
     for peer in indexes.peers.iter() {
         let mut nodes = peer.status.nodes_peer_status.clone().unwrap_or_default();
@@ -172,23 +161,93 @@ fn writes(
         } else {
             nodes.remove(&settings.node_name);
         }
-        let wanted = peer_conditions(indexes, settings, peer, plan.is_some(), &nodes);
-        let before = peer.status.conditions.as_deref().unwrap_or_default();
-        let merged = merge_conditions(
-            before,
-            &[condition::READY, condition::ESTABLISHED],
-            &wanted,
-            Some(peer.generation),
-            now,
-        );
-        let known = peer.status.nodes_peer_status.clone().unwrap_or_default();
-        let write = Write::new(ObjectRef::cluster(Kind::BgpPeer, &peer.name), &peer.resource_version);
-        let write = entries(write, "nodesPeerStatus", &known, &nodes);
-        let write = with_conditions(write, before, &merged, peer.status.observed_generation, peer.generation);
-        writes.push(without_legacy(write, &peer.finalizers));
+        let missing = missing_secret(indexes, settings, peer).map(|text| (reason::SECRET_NOT_FOUND, text));
+        let sessions = Sessions::of(nodes.iter());
+        writes.push(peer_write(peer, &nodes, &sessions, plan.is_some(), missing, now));
     }
     writes.retain(|write| !write.is_empty());
     writes
+}
+
+/// The write of a BgpConf's status: the nodes' identities, and the conditions. `derived`: who has no IPv4 InternalIP to
+/// be its BGP identifier. Empty if everything is written.
+pub(super) fn conf_write(
+    conf: &BgpConfView,
+    nodes: &BTreeMap<String, NodeConfStatus>,
+    derived: &[&str],
+    problem: Option<String>,
+    now: Timestamp,
+) -> Write {
+    let wanted = conf_conditions(conf, derived, problem);
+    let before = conf.status.conditions.as_deref().unwrap_or_default();
+    let ours = [condition::READY, condition::ROUTER_ID_DERIVED];
+    let merged = merge_conditions(before, &ours, &wanted, Some(conf.generation), now);
+    let known = conf.status.nodes_conf_status.clone().unwrap_or_default();
+    let write = Write::new(ObjectRef::cluster(Kind::BgpConf, &conf.name), &conf.resource_version);
+    let write = entries(write, "nodesConfStatus", &known, nodes);
+    let write = with_conditions(write, before, &merged, conf.status.observed_generation, conf.generation);
+    without_legacy(write, &conf.finalizers)
+}
+
+/// The write of a BgpPeer's status: the nodes' sessions, and the conditions. Empty if everything is written.
+pub(super) fn peer_write(
+    peer: &PeerView,
+    nodes: &BTreeMap<String, NodePeerStatus>,
+    sessions: &Sessions<'_>,
+    has_conf: bool,
+    problem: Option<(&'static str, String)>,
+    now: Timestamp,
+) -> Write {
+    let wanted = peer_conditions(peer, has_conf, problem, sessions);
+    let before = peer.status.conditions.as_deref().unwrap_or_default();
+    let ours = [condition::READY, condition::ESTABLISHED];
+    let merged = merge_conditions(before, &ours, &wanted, Some(peer.generation), now);
+    let known = peer.status.nodes_peer_status.clone().unwrap_or_default();
+    let write = Write::new(ObjectRef::cluster(Kind::BgpPeer, &peer.name), &peer.resource_version);
+    let write = entries(write, "nodesPeerStatus", &known, nodes);
+    let write = with_conditions(write, before, &merged, peer.status.observed_generation, peer.generation);
+    without_legacy(write, &peer.finalizers)
+}
+
+/// Which nodes' sessions with a neighbour are up, and which are down.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Sessions<'a> {
+    up: usize,
+    down: Vec<&'a str>,
+}
+
+impl<'a> Sessions<'a> {
+    pub(super) fn of(nodes: impl Iterator<Item = (&'a String, &'a NodePeerStatus)>) -> Self {
+        let mut sessions = Self::default();
+        for (node, status) in nodes {
+            if is_established(status) { sessions.up += 1 } else { sessions.down.push(node) }
+        }
+        sessions
+    }
+
+    /// The names of those that are down; of many, the first.
+    fn names(&self) -> String {
+        let first: Vec<&str> = self.down.iter().copied().take(NAMED).collect();
+        match self.down.len() - first.len() {
+            0 => first.join(", "),
+            more => format!("{} and {more} more", first.join(", ")),
+        }
+    }
+}
+
+/// So many nodes are named in a message.
+const NAMED: usize = 20;
+
+/// The password that a BgpPeer names and nobody has, in words.
+#[must_use]
+pub fn missing_secret(indexes: &Indexes, settings: &Settings, peer: &PeerView) -> Option<String> {
+    let (name, key) = peer.spec.as_ref()?.password_secret.as_ref()?;
+    indexes.peers.secret(&settings.namespace, name, key).is_none().then(|| {
+        format!(
+            "spec.passwordSecretRef: there is no Secret {}/{name} with the key {key}; create it",
+            settings.namespace
+        )
+    })
 }
 
 /// This node counts as known even without a Node object.
@@ -197,7 +256,7 @@ fn is_known(indexes: &Indexes, settings: &Settings, node: &str) -> bool {
 }
 
 /// What is left when the numbers that always change are taken away.
-fn without_counters(node: &NodePeerStatus) -> NodePeerStatus {
+pub(super) fn without_counters(node: &NodePeerStatus) -> NodePeerStatus {
     let mut node = node.clone();
     if let Some(state) = &mut node.peer_state {
         (state.messages, state.queues, state.out_q) = (None, None, None);
@@ -245,7 +304,7 @@ fn without_legacy(write: Write, finalizers: &[String]) -> Write {
     write.finalizers(&rest)
 }
 
-fn conf_conditions(conf: &BgpConfView, derived: bool, status: &AnnouncerStatus) -> Vec<Wanted> {
+fn conf_conditions(conf: &BgpConfView, derived: &[&str], problem: Option<String>) -> Vec<Wanted> {
     let ready = |status, reason, message: String| Wanted::new(condition::READY, status, reason, message);
     if conf.name != DEFAULT_OBJECT {
         return vec![ready(
@@ -265,64 +324,57 @@ fn conf_conditions(conf: &BgpConfView, derived: bool, status: &AnnouncerStatus) 
             (reason::INVALID_SPEC, "")
         };
         ready(false, reason, format!("{}{ending}", explain(&conf.problems)))
-    } else if let Some(problem) = status.problems.first() {
-        ready(true, reason::READY, problem.message.clone())
+    } else if let Some(problem) = problem {
+        ready(true, reason::READY, problem)
     } else {
         ready(true, reason::READY, "in force".to_owned())
     });
-    if derived && conf.spec.is_some() {
-        let message = "the node has no IPv4 InternalIP: its BGP identifier is a hash of its name; set spec.routerId, \
-                       or give the node an IPv4 address";
+    if !derived.is_empty() && conf.spec.is_some() {
+        let has = if derived.len() == 1 { "has" } else { "have" };
+        let message = format!(
+            "{} {has} no IPv4 InternalIP: the BGP identifier is a hash of the node's name; set spec.routerId, or give \
+             the node an IPv4 address",
+            derived.join(", ")
+        );
         wanted.push(Wanted::new(condition::ROUTER_ID_DERIVED, true, condition::ROUTER_ID_DERIVED, message));
     }
     wanted
 }
 
 fn peer_conditions(
-    indexes: &Indexes,
-    settings: &Settings,
     peer: &PeerView,
     has_conf: bool,
-    nodes: &BTreeMap<String, NodePeerStatus>,
+    problem: Option<(&'static str, String)>,
+    sessions: &Sessions<'_>,
 ) -> Vec<Wanted> {
     let ready = |status, reason, message: String| Wanted::new(condition::READY, status, reason, message);
     if peer.cni_duty {
         return vec![ready(false, reason::CNI_DUTY, format!("a CNI speaks BGP (label {})", label::CNI))];
     }
-    let Some(spec) = &peer.spec else {
+    if peer.spec.is_none() {
         return vec![ready(false, reason::INVALID_SPEC, explain(&peer.problems))];
-    };
-    let missing_secret = spec
-        .password_secret
-        .as_ref()
-        .filter(|(name, key)| indexes.peers.secret(&settings.namespace, name, key).is_none());
+    }
     let first = if !peer.problems.is_empty() {
         let message = format!("{}. The last good version stays in force", explain(&peer.problems));
         ready(false, reason::LAST_GOOD_SPEC, message)
     } else if !has_conf {
         ready(false, reason::NO_BGP_CONF, "there is no usable BgpConf named default; create one".to_owned())
-    } else if let Some((name, key)) = missing_secret {
-        let message = format!(
-            "spec.passwordSecretRef: there is no Secret {}/{name} with the key {key}; create it",
-            settings.namespace
-        );
-        ready(false, reason::SECRET_NOT_FOUND, message)
+    } else if let Some((reason, message)) = problem {
+        ready(false, reason, message)
     } else {
         ready(true, reason::READY, "in force".to_owned())
     };
-    let established = nodes.values().filter(|node| is_established(node)).count();
-    let down: Vec<&str> =
-        nodes.iter().filter(|(_, node)| !is_established(node)).map(|(name, _)| name.as_str()).collect();
     let session =
         |status, reason, message: String| Wanted::new(condition::ESTABLISHED, status, reason, message);
-    let second = match (established, nodes.len()) {
+    let (up, all) = (sessions.up, sessions.up + sessions.down.len());
+    let second = match (up, all) {
         (_, 0) => session(false, reason::NO_NODE_SELECTED, "no node talks to this neighbour".to_owned()),
         (0, _) => {
-            session(false, reason::ALL_DOWN, format!("no session is established; down: {}", down.join(", ")))
+            session(false, reason::ALL_DOWN, format!("no session is established; down: {}", sessions.names()))
         }
         (up, all) if up == all => session(true, reason::ALL_ESTABLISHED, format!("{up} of {all} sessions")),
         (up, all) => {
-            session(true, reason::SOME_DOWN, format!("{up} of {all} sessions; down: {}", down.join(", ")))
+            session(true, reason::SOME_DOWN, format!("{up} of {all} sessions; down: {}", sessions.names()))
         }
     };
     vec![first, second]
@@ -334,7 +386,7 @@ fn is_established(node: &NodePeerStatus) -> bool {
 }
 
 /// One node's entry of `nodesPeerStatus`. The password is never in it.
-fn node_status(peer: &PeerView, session: Option<&PeerStatus>) -> NodePeerStatus {
+pub(super) fn node_status(peer: &PeerView, session: Option<&PeerStatus>) -> NodePeerStatus {
     let spec = peer.spec.as_deref();
     let unknown = PeerStatus::default();
     let session = session.unwrap_or(&unknown);

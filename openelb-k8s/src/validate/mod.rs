@@ -155,7 +155,7 @@ fn single(object: &Object, rules: &ClassRules, report: &mut Report<'_>) {
                 report.warning(&reference, "metadata.labels", cause, "name the Service that it belongs to");
             }
         }
-        Object::Namespace(_) | Object::Secret(_) | Object::ConfigMap(_) => {}
+        Object::SpeakerStatus(_) | Object::Namespace(_) | Object::Secret(_) | Object::ConfigMap(_) => {}
     }
 }
 

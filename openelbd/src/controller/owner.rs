@@ -14,7 +14,7 @@ use openelb_k8s::{
     index::Indexes,
     names::{condition, reason},
     object::{Kind, NamespacedName, Object, ObjectRef},
-    plan::{Event, Write, allocation::Planner},
+    plan::{Event, Write, allocation::Planner, speaker_status::aggregate},
     problem::Problem,
     source::kube::{Backoff, Change, Versions},
     store::{ApiServer, StoreError},
@@ -78,6 +78,8 @@ pub(super) struct Owner {
     unusable: BTreeSet<ObjectRef>,
     /// What is not listed yet.
     unlisted: BTreeSet<Kind>,
+    /// What of sessions is not listed yet.
+    unlisted_sessions: BTreeSet<Kind>,
     leading: bool,
 
     /// Addresses are to be decided.
@@ -126,6 +128,7 @@ impl Owner {
             unreadable: BTreeMap::new(),
             unusable: BTreeSet::new(),
             unlisted: DECIDED_ON.into(),
+            unlisted_sessions: [Kind::BgpConf, Kind::BgpPeer, Kind::SpeakerStatus].into(),
             leading: false,
             undecided: true,
             unreported: true,
@@ -244,10 +247,12 @@ impl Owner {
         self.reported_at = Some(now);
         self.tell_notes();
         let mut targets = BTreeSet::new();
-        let writes: Vec<Write> = self
-            .notes
-            .writes(Timestamp::now())
+        let now = Timestamp::now();
+        let sessions =
+            if self.unlisted_sessions.is_empty() { aggregate(&self.indexes, now) } else { Vec::new() };
+        let writes: Vec<Write> = sessions
             .into_iter()
+            .chain(self.notes.writes(now))
             .filter(|write| {
                 let first = targets.insert(write.target.clone());
                 // One write of an object at a time: the second would be a conflict with the first.
@@ -404,6 +409,7 @@ impl Owner {
                 }
                 Change::Listed(kind) => {
                     self.unlisted.remove(&kind);
+                    self.unreported |= self.unlisted_sessions.remove(&kind);
                     if self.unlisted.is_empty() {
                         self.check(Check::Lists, Ok(()));
                         if !self.leading {
@@ -448,6 +454,7 @@ impl Owner {
             self.show_unreadable();
         }
         if self.indexes.delete(reference) {
+            self.unreported |= matches!(reference.kind, Kind::SpeakerStatus | Kind::Node);
             self.undecided |= DECIDED_ON.contains(&reference.kind);
             self.unshown = true;
         }

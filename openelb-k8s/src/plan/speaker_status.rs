@@ -1,0 +1,220 @@
+//! What a speaker says of itself, and what the leader makes of all speakers' words.
+//!
+//! A speaker writes its own [`SpeakerStatus`](crate::crd::SpeakerStatus) and nothing else; the leader copies all of them
+//! into `BgpPeer.status.nodesPeerStatus` and `BgpConf.status.nodesConfStatus`, in the shapes of the Go OpenELB, up to
+//! [`MAX_NODES`] nodes.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::status::{
+    Sessions, Wanted, conf_write, merge_conditions, node_status, peer_write, without_counters,
+};
+use super::{Write, announcement};
+use crate::announce::{Announcements, AnnouncerStatus, SessionState};
+use crate::crd::SpeakerStatusStatus;
+use crate::crd::bgp_conf::NodeConfStatus;
+use crate::crd::bgp_peer::NodePeerStatus;
+use crate::crd::speaker_status::AnnouncedCounts;
+use crate::index::speakers::SpeakerView;
+use crate::index::{Indexes, NodeView};
+use crate::names::{DEFAULT_OBJECT, condition, reason};
+
+/// So many nodes are copied into the status of BgpPeers and BgpConfs: these objects hold all of them at once.
+pub const MAX_NODES: usize = 200;
+/// A speaker's status is at most this long, in bytes of JSON.
+pub const MAX_BYTES: usize = 64 * 1024;
+
+/// The conditions of a SpeakerStatus that the speaker owns.
+const OURS: [&str; 4] =
+    [condition::READY, condition::DATA_PLANE_HEALTHY, condition::STALE, condition::TRUNCATED];
+
+/// What a speaker knows of itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Own<'a> {
+    /// What it should announce.
+    pub desired: &'a Announcements,
+    /// What it announces.
+    pub announced: &'a AnnouncerStatus,
+    /// What keeps a BgpPeer from being used on this node, by its name.
+    pub peer_problems: &'a BTreeMap<String, String>,
+    /// Conditions beside those that follow from the above.
+    pub conditions: &'a [Wanted],
+    /// Its version.
+    pub version: &'a str,
+}
+
+/// The status of this node's speaker, at most [`MAX_BYTES`] long. `before` is what is written: conditions that did not
+/// change keep their time.
+#[must_use]
+pub fn own(
+    indexes: &Indexes,
+    own: &Own<'_>,
+    before: Option<&SpeakerStatusStatus>,
+    now: Timestamp,
+) -> SpeakerStatusStatus {
+    let bgp = own.desired.bgp.as_ref();
+    let peers: BTreeMap<String, NodePeerStatus> = bgp
+        .iter()
+        .flat_map(|bgp| bgp.peers.keys())
+        .filter_map(|name| {
+            let peer = indexes.peers.get(name)?;
+            Some((name.clone(), node_status(peer, own.announced.peers.get(name))))
+        })
+        .collect();
+    let established =
+        own.announced.peers.values().filter(|peer| peer.state == SessionState::Established).count();
+    let mut pools: BTreeMap<String, AnnouncedCounts> = BTreeMap::new();
+    let mut announced = 0;
+    for (address, _) in own.announced.addresses.iter().filter(|(_, status)| status.announced) {
+        let Some(announcement) = own.desired.addresses.get(address) else { continue };
+        announced += 1;
+        let counts = pools.entry(announcement.pool.clone()).or_default();
+        let count = if address.is_ipv4() { &mut counts.v4 } else { &mut counts.v6 };
+        *count = Some(count.unwrap_or_default() + 1);
+    }
+    let mut wanted = vec![match own.announced.problems.first() {
+        None => Wanted::new(condition::READY, true, reason::READY, "announces what it should"),
+        Some(problem) => Wanted::new(condition::READY, false, reason::HINDERED, problem.message.clone()),
+    }];
+    wanted.extend(own.conditions.iter().cloned());
+    let mut status = SpeakerStatusStatus {
+        router_id: bgp.map(|bgp| bgp.router_id.to_string()),
+        asn: bgp.map(|bgp| bgp.asn),
+        configured_peers: Some(count(peers.len())),
+        peers: Some(peers),
+        peer_problems: (!own.peer_problems.is_empty()).then(|| own.peer_problems.clone()),
+        established_sessions: Some(count(established)),
+        announced_addresses: Some(announced),
+        pools: Some(pools),
+        layer2_addresses: None,
+        layer2_truncated: None,
+        version: Some(own.version.to_owned()),
+        conditions: None,
+    };
+    if let Some(left_out) = fit(&mut status) {
+        wanted.push(Wanted::new(condition::TRUNCATED, true, reason::TOO_LARGE, left_out));
+    }
+    let known = before.and_then(|before| before.conditions.as_deref()).unwrap_or_default();
+    status.conditions = Some(merge_conditions(known, &OURS, &wanted, None, now));
+    status
+}
+
+fn count(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// Conditions are of a bounded length; so much is kept free for them.
+const FOR_CONDITIONS: usize = 8 * 1024;
+
+/// Leaves out what matters least until the status is short enough; says what.
+fn fit(status: &mut SpeakerStatusStatus) -> Option<String> {
+    let too_long = |status: &SpeakerStatusStatus| {
+        serde_json::to_vec(status).map_or(usize::MAX, |json| json.len()) > MAX_BYTES - FOR_CONDITIONS
+    };
+    if !too_long(status) {
+        return None;
+    }
+    for peer in status.peers.iter_mut().flat_map(BTreeMap::values_mut) {
+        *peer = without_counters(peer);
+        if let Some(state) = &mut peer.peer_state {
+            state.description = None;
+        }
+    }
+    if !too_long(status) {
+        return Some("counters and descriptions of sessions are left out".to_owned());
+    }
+    // The maps are halved, the last names go first; the totals stay.
+    while too_long(status) {
+        let sizes = [
+            status.peers.as_ref().map_or(0, BTreeMap::len),
+            status.pools.as_ref().map_or(0, BTreeMap::len),
+            status.peer_problems.as_ref().map_or(0, BTreeMap::len),
+        ];
+        match sizes {
+            [0, 0, 0] => break,
+            [peers, pools, problems] if peers >= pools && peers >= problems => halve(&mut status.peers),
+            [_, pools, problems] if pools >= problems => halve(&mut status.pools),
+            _ => halve(&mut status.peer_problems),
+        }
+    }
+    Some("counters of sessions and some peers or pools are left out; the read API has them all".to_owned())
+}
+
+fn halve<T>(map: &mut Option<BTreeMap<String, T>>) {
+    if let Some(map) = map {
+        let keep = map.len() / 2;
+        if let Some(key) = map.keys().nth(keep).cloned() {
+            map.split_off(&key);
+        }
+    }
+}
+
+/// Is `after` worth a write? Counters of messages alone are not: they change every few seconds, on every node.
+#[must_use]
+pub fn is_worth_writing(before: &SpeakerStatusStatus, after: &SpeakerStatusStatus) -> bool {
+    let strip = |status: &SpeakerStatusStatus| {
+        let mut status = status.clone();
+        for peer in status.peers.iter_mut().flat_map(BTreeMap::values_mut) {
+            *peer = without_counters(peer);
+        }
+        status
+    };
+    strip(before) != strip(after)
+}
+
+/// Writes of the status of BgpConfs and BgpPeers from what all speakers say, for the leader. Entries of nodes that are
+/// gone, or have no speaker any more, are removed. Empty if everything is written.
+#[must_use]
+pub fn aggregate(indexes: &Indexes, now: Timestamp) -> Vec<Write> {
+    let known =
+        |speaker: &&SpeakerView| indexes.nodes.is_empty() || indexes.nodes.get(&speaker.node).is_some();
+    let speakers: Vec<&SpeakerView> = indexes.speakers.iter().filter(known).collect();
+    let mut writes = Vec::new();
+    for conf in indexes.peers.confs() {
+        let is_default = conf.name == DEFAULT_OBJECT;
+        let honoured = || speakers.iter().filter(|_| is_default);
+        let identity = |speaker: &&SpeakerView| {
+            let identity =
+                NodeConfStatus { router_id: speaker.status.router_id.clone(), asn: speaker.status.asn };
+            identity.router_id.is_some().then(|| (speaker.node.clone(), identity))
+        };
+        let nodes: BTreeMap<String, NodeConfStatus> =
+            honoured().filter_map(identity).take(MAX_NODES).collect();
+        let unknown = NodeView::default();
+        let is_derived = |speaker: &&&SpeakerView| {
+            let node = indexes.nodes.get(&speaker.node).unwrap_or(&unknown);
+            let spec = conf.spec.as_deref();
+            spec.is_some_and(|spec| announcement::router_id(spec, node, indexes.nodes.len(), &speaker.node).1)
+        };
+        let derived: Vec<&str> = honoured().filter(is_derived).map(|speaker| speaker.node.as_str()).collect();
+        let problem = honoured().find_map(|speaker| {
+            let conditions = speaker.status.conditions.as_deref().unwrap_or_default();
+            let ready = conditions.iter().find(|c| c.type_ == condition::READY && c.status == "False")?;
+            Some(format!("{}: {}", speaker.node, ready.message))
+        });
+        writes.push(conf_write(conf, &nodes, &derived, problem, now));
+    }
+    let has_conf = indexes.peers.conf().is_some_and(|conf| conf.spec.is_some() && !conf.cni_duty);
+    for peer in indexes.peers.iter() {
+        let entries = || {
+            speakers
+                .iter()
+                .filter_map(|speaker| Some((&speaker.node, speaker.status.peers.as_ref()?.get(&peer.name)?)))
+        };
+        let nodes: BTreeMap<String, NodePeerStatus> =
+            entries().take(MAX_NODES).map(|(node, entry)| (node.clone(), entry.clone())).collect();
+        let problem = speakers.iter().find_map(|speaker| {
+            let problem = speaker.status.peer_problems.as_ref()?.get(&peer.name)?;
+            Some((reason::HINDERED, format!("{}: {problem}", speaker.node)))
+        });
+        let sessions = Sessions::of(entries());
+        writes.push(peer_write(peer, &nodes, &sessions, has_conf, problem, now));
+    }
+    writes.retain(|write| !write.is_empty());
+    writes
+}
+
+#[cfg(test)]
+mod tests;
