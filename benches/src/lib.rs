@@ -29,6 +29,7 @@
 pub mod bgp_codec;
 pub mod bgp_originate;
 pub mod ipam;
+pub mod kube;
 mod machine;
 pub mod plan;
 mod report;

@@ -1,6 +1,6 @@
 //! The suites: what `cargo xtask bench SUITE` can run.
 
-use crate::{Options, Report, bgp_codec, bgp_originate, ipam, plan, standalone};
+use crate::{Options, Report, bgp_codec, bgp_originate, ipam, kube, plan, standalone};
 
 /// A named function that measures.
 #[derive(Debug, Clone, Copy)]
@@ -42,6 +42,14 @@ pub fn all() -> &'static [Suite] {
             parts: &[
                 Part { name: "codec", run: bgp_codec::run },
                 Part { name: "originate", run: bgp_originate::run },
+            ],
+        },
+        Suite {
+            name: "kube",
+            about: "1,000 to 10,000 Services on a real API server, beside that server's own speed (needs root)",
+            parts: &[
+                Part { name: "assign", run: kube::assign },
+                Part { name: "one more", run: kube::one_more },
             ],
         },
         Suite {

@@ -36,7 +36,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     if arguments.suites.iter().any(|suite| suite == "bgp" || suite == "all") {
         system::require("cargo xtask bench", &[system::BIRD])?;
     }
-    if arguments.suites.iter().any(|suite| suite == "standalone" || suite == "all") {
+    let wants = |name: &str| arguments.suites.iter().any(|suite| suite == name || suite == "all");
+    if wants("kube") {
+        crate::kube::start()?.finish()?;
+    }
+    if wants("standalone") || wants("kube") {
         system::require("cargo xtask bench", system::LAB)?;
         let mut build = shell::cargo();
         build.args(["build", "--package", "openelbd", "--package", "openelb-lab", "--bins"]);

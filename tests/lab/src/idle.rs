@@ -88,8 +88,11 @@ spec:
     Ok(Idle { routed, resident, core })
 }
 
-/// Resident memory, and processor time so far.
-fn usage(lab: &Lab, process: &Process) -> anyhow::Result<(u64, Duration)> {
+/// Resident memory of a process in bytes, and its processor time so far.
+///
+/// # Errors
+/// The process does not run any more.
+pub fn usage(lab: &Lab, process: &Process) -> anyhow::Result<(u64, Duration)> {
     // The lab's /proc, from outside: pids in the lab are its own.
     let file = |name: &str| format!("/proc/{}/root/proc/{}/{name}", lab.init_pid(), process.pid);
     let status =

@@ -20,8 +20,8 @@ const MEMBERS: &[(&str, Option<&[&str]>)] = &[
 
 /// Crates from outside that only some members may use.
 const OUTSIDE: &[(&str, &[&str])] = &[
-    ("kube", &["openelb-k8s", "openelbd"]),
-    ("k8s-openapi", &["openelb-k8s", "openelbd"]),
+    ("kube", &["openelb-benches", "openelb-k8s", "openelbd"]),
+    ("k8s-openapi", &["openelb-benches", "openelb-k8s", "openelbd"]),
     ("prometheus-client", &["openelbd"]),
     ("axum", &["openelbd"]),
 ];
