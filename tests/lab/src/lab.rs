@@ -259,8 +259,13 @@ impl Lab {
     }
 
     /// Whether a process runs.
+    ///
+    /// One that ended and was not reaped does not: nsenter, which should, is suspended together with its child.
     pub fn is_running(&self, process: &Process) -> bool {
-        self.signal(process, "0").is_ok()
+        // The lab's /proc, from outside: pids in the lab are its own.
+        let stat = fs::read_to_string(format!("/proc/{}/root/proc/{}/stat", self.init, process.pid));
+        let state = stat.ok().and_then(|stat| stat.rsplit_once(") ")?.1.chars().next());
+        state.is_some_and(|state| state != 'Z')
     }
 
     /// Waits for the end of a process.

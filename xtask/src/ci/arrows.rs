@@ -14,16 +14,17 @@ const MEMBERS: &[(&str, Option<&[&str]>)] = &[
     ("openelbd", Some(&["openelb-bgp", "openelb-ipam", "openelb-k8s", "openelb-l2"])),
     ("openelb-examples", None),
     ("openelb-benches", None),
+    ("openelb-chaos", Some(&["openelb-lab"])),
     ("openelb-lab", None),
     ("xtask", Some(&["openelb-lab"])),
 ];
 
 /// Crates from outside that only some members may use.
 const OUTSIDE: &[(&str, &[&str])] = &[
-    ("kube", &["openelb-benches", "openelb-k8s", "openelbd"]),
-    ("k8s-openapi", &["openelb-benches", "openelb-k8s", "openelbd"]),
+    ("kube", &["openelb-benches", "openelb-chaos", "openelb-k8s", "openelbd"]),
+    ("k8s-openapi", &["openelb-benches", "openelb-chaos", "openelb-k8s", "openelbd"]),
     ("prometheus-client", &["openelbd"]),
-    ("axum", &["openelbd"]),
+    ("axum", &["openelb-chaos", "openelbd"]),
 ];
 
 pub(super) fn check() -> anyhow::Result<Verdict> {

@@ -1,0 +1,209 @@
+//! What is published, event by event.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    time::Instant,
+};
+
+use k8s_openapi::api::core::v1::Service;
+
+/// What one Service shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Shown {
+    pub(crate) uid: String,
+    pub(crate) addresses: Vec<String>,
+    pub(crate) sharing_key: Option<String>,
+    pub(crate) is_load_balancer: bool,
+}
+
+impl Shown {
+    pub(crate) fn of(service: &Service) -> Self {
+        let balancer = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+        let ingress = balancer.and_then(|status| status.ingress.as_ref());
+        let annotations = service.metadata.annotations.as_ref();
+        let key = annotations.and_then(|all| all.get("openelb.kubesphere.io/allow-shared-ip")).cloned();
+        let kind = service.spec.as_ref().and_then(|spec| spec.type_.as_deref());
+        Self {
+            uid: service.metadata.uid.clone().unwrap_or_default(),
+            addresses: ingress.into_iter().flatten().filter_map(|entry| entry.ip.clone()).collect(),
+            sharing_key: key,
+            is_load_balancer: kind == Some("LoadBalancer"),
+        }
+    }
+}
+
+/// Follows one watch over all Services, so that its order is that of the API server.
+#[derive(Debug)]
+pub(crate) struct Checker {
+    began: Instant,
+    shown: BTreeMap<String, Shown>,
+    /// By uid: the addresses that were published first. Cleared where the load asked for others.
+    first: HashMap<String, BTreeSet<String>>,
+    /// By uid: may lose or change addresses (the load took its status, or its type).
+    excused: BTreeSet<String>,
+    pub(crate) violations: Vec<String>,
+    pub(crate) publications: u64,
+}
+
+impl Checker {
+    pub(crate) fn new() -> Self {
+        Self {
+            began: Instant::now(),
+            shown: BTreeMap::new(),
+            first: HashMap::new(),
+            excused: BTreeSet::new(),
+            violations: Vec::new(),
+            publications: 0,
+        }
+    }
+
+    fn violation(&mut self, text: String) {
+        self.violations.push(format!("{:.3} s: {text}", self.began.elapsed().as_secs_f64()));
+    }
+
+    /// The load is about to take this Service's status or its type away.
+    pub(crate) fn excuse(&mut self, uid: &str, forget: bool) {
+        self.excused.insert(uid.to_owned());
+        if forget {
+            self.first.remove(uid);
+        }
+    }
+
+    pub(crate) fn apply(&mut self, name: &str, service: &Service) {
+        let now = Shown::of(service);
+        let before = self.shown.insert(name.to_owned(), now.clone()).unwrap_or_default();
+        let before = if before.uid == now.uid { before } else { Shown::default() };
+        if now.addresses == before.addresses {
+            return;
+        }
+        self.publications += 1;
+        for address in now.addresses.iter().filter(|address| !before.addresses.contains(address)) {
+            let others: Vec<String> = self
+                .shown
+                .iter()
+                .filter(|(other, shown)| *other != name && shown.addresses.contains(address))
+                .filter(|(_, shown)| shown.sharing_key.is_none() || shown.sharing_key != now.sharing_key)
+                .map(|(other, _)| other.clone())
+                .collect();
+            if !others.is_empty() {
+                self.violation(format!("{address} is published by {name} and by {others:?}"));
+            }
+        }
+        let excused = self.excused.contains(&now.uid);
+        let lost: Vec<&String> =
+            before.addresses.iter().filter(|address| !now.addresses.contains(address)).collect();
+        if !lost.is_empty() && now.is_load_balancer && !excused {
+            self.violation(format!("{name} lost {lost:?}; it shows {:?}", now.addresses));
+        }
+        if !now.addresses.is_empty() && now.is_load_balancer {
+            let addresses: BTreeSet<String> = now.addresses.iter().cloned().collect();
+            match self.first.get(&now.uid) {
+                // A family that was wanted and could not be had comes later.
+                Some(first) if !first.is_subset(&addresses) => {
+                    self.violation(format!("{name} changed from {first:?} to {addresses:?}"));
+                    self.first.insert(now.uid.clone(), addresses);
+                }
+                Some(_) | None => {
+                    self.first.insert(now.uid.clone(), addresses);
+                }
+            }
+            // It has them back.
+            self.excused.remove(&now.uid);
+        }
+    }
+
+    pub(crate) fn delete(&mut self, name: &str) {
+        self.shown.remove(name);
+    }
+
+    /// When everything has settled: what is published is committed, and nothing else; `expected` have an address.
+    pub(crate) fn settle(&mut self, committed: &BTreeMap<String, BTreeSet<String>>, expected: &[String]) {
+        for problem in self.unsettled(committed, expected) {
+            self.violation(problem);
+        }
+    }
+
+    /// What is not as it should be when everything has settled.
+    pub(crate) fn unsettled(
+        &self,
+        committed: &BTreeMap<String, BTreeSet<String>>,
+        expected: &[String],
+    ) -> Vec<String> {
+        let mut published: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for (name, shown) in &self.shown {
+            for address in &shown.addresses {
+                published.entry(address.clone()).or_default().insert(name.clone());
+            }
+        }
+        let mut problems = Vec::new();
+        let addresses: BTreeSet<&String> = published.keys().chain(committed.keys()).collect();
+        for address in addresses {
+            let (shown, held) = (published.get(address), committed.get(address));
+            if shown != held {
+                problems.push(format!("{address} is published by {shown:?} and committed to {held:?}"));
+            }
+        }
+        for name in expected {
+            if self.shown.get(name).is_none_or(|shown| shown.addresses.is_empty()) {
+                problems.push(format!("{name} has no address"));
+            }
+        }
+        problems
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service(uid: &str, addresses: &[&str], key: Option<&str>) -> Service {
+        let ingress: Vec<_> = addresses.iter().map(|ip| serde_json::json!({"ip": ip})).collect();
+        let annotations: BTreeMap<&str, &str> =
+            key.map(|key| ("openelb.kubesphere.io/allow-shared-ip", key)).into_iter().collect();
+        serde_json::from_value(serde_json::json!({
+            "metadata": {"uid": uid, "annotations": annotations}, "spec": {"type": "LoadBalancer"},
+            "status": {"loadBalancer": {"ingress": ingress}},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn an_address_of_two_is_seen_unless_they_share_a_key() {
+        let mut checker = Checker::new();
+        checker.apply("a", &service("1", &["192.0.2.1"], None));
+        checker.apply("b", &service("2", &["192.0.2.1"], None));
+        assert_eq!(checker.violations.len(), 1);
+        checker.apply("c", &service("3", &["192.0.2.2"], Some("k")));
+        checker.apply("d", &service("4", &["192.0.2.2"], Some("k")));
+        assert_eq!(checker.violations.len(), 1);
+    }
+
+    #[test]
+    fn a_loss_and_a_change_are_seen_unless_the_load_caused_them() {
+        let mut checker = Checker::new();
+        checker.apply("a", &service("1", &["192.0.2.1"], None));
+        checker.apply("a", &service("1", &[], None));
+        assert_eq!(checker.violations.len(), 1, "lost");
+        checker.apply("a", &service("1", &["192.0.2.2"], None));
+        assert_eq!(checker.violations.len(), 2, "changed");
+        checker.excuse("1", false);
+        checker.apply("a", &service("1", &[], None));
+        checker.apply("a", &service("1", &["192.0.2.2"], None));
+        assert_eq!(checker.violations.len(), 2, "its status was taken, and came back");
+        checker.delete("a");
+        checker.apply("a", &service("9", &["192.0.2.7"], None));
+        assert_eq!(checker.violations.len(), 2, "another Service of the same name");
+    }
+
+    #[test]
+    fn orphans_and_uncommitted_addresses_are_seen_at_the_end() {
+        let mut checker = Checker::new();
+        checker.apply("a", &service("1", &["192.0.2.1"], None));
+        let committed = |address: &str, holder: &str| {
+            BTreeMap::from([(address.to_owned(), BTreeSet::from([holder.to_owned()]))])
+        };
+        assert!(checker.unsettled(&committed("192.0.2.1", "a"), &["a".to_owned()]).is_empty());
+        assert_eq!(checker.unsettled(&committed("192.0.2.2", "b"), &[]).len(), 2);
+        assert_eq!(checker.unsettled(&committed("192.0.2.1", "a"), &["z".to_owned()]).len(), 1);
+    }
+}

@@ -1,0 +1,25 @@
+//! Controllers on a real API server while everything around them goes wrong, and a checker of what they promise.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use openelb_chaos::{Plan, run};
+//!
+//! let report = run("example", Plan { operations: 200, seed: 1, ..Plan::default() })?;
+//! assert!(report.violations.is_empty(), "{:#?}", report.violations);
+//! # anyhow::Ok(())
+//! ```
+//!
+//! | part | file |
+//! |---|---|
+//! | a proxy between controllers and API server that answers wrongly, late, with old lists, or not at all | `proxy.rs` |
+//! | Services that come, change and go; statuses that get lost; pools that are edited | `load.rs` |
+//! | controllers that are killed and suspended, an API server that is restarted | `disruptor.rs` |
+//! | what is published, event by event: none twice, none lost, none changed | `checker.rs` |
+
+mod checker;
+mod disruptor;
+mod load;
+mod proxy;
+mod run;
+
+pub use run::{Plan, Report, run};

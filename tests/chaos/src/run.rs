@@ -1,0 +1,180 @@
+//! All of it together.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context as _, anyhow};
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::Service;
+use kube::{
+    Api, Client, Config,
+    api::{ListParams, WatchEvent, WatchParams},
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use openelb_lab::{Lab, kube::ControlPlane};
+use tokio::time::sleep;
+
+use crate::{checker::Checker, disruptor::Disruptor, load::Load, proxy::Proxy};
+
+const PROXY: &str = "127.0.0.1:7443";
+/// After the last operation everything is as it should be within this time.
+const SETTLE: Duration = Duration::from_secs(120);
+
+/// What is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// Services created or deleted, statuses lost, pools edited.
+    pub operations: u64,
+    /// Of all that is random; what the scheduler does is not.
+    pub seed: u64,
+    /// Whether the API server is restarted, too.
+    pub api_restarts: bool,
+}
+
+impl Default for Plan {
+    fn default() -> Self {
+        Self { operations: 1000, seed: 1, api_restarts: true }
+    }
+}
+
+/// What was seen.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// Promises that were broken; should be empty.
+    pub violations: Vec<String>,
+    /// How often what was done.
+    pub done: BTreeMap<&'static str, u64>,
+    /// How often published addresses changed.
+    pub publications: u64,
+    /// The ends of the controllers' logs.
+    pub logs: String,
+}
+
+/// Plays a plan.
+///
+/// # Errors
+/// The lab cannot be made, or the API server does not come back.
+pub fn run(name: &str, plan: Plan) -> anyhow::Result<Report> {
+    let lab = Arc::new(Lab::start(name)?);
+    let kube = ControlPlane::start_api(&lab)?;
+    kube.apply_crds()?;
+    kube.apply("{apiVersion: v1, kind: Namespace, metadata: {name: openelb-system}}")?;
+    let direct = Kubeconfig::read_from(kube.kubeconfig())?;
+    let proxied = format!(
+        "{{apiVersion: v1, kind: Config, current-context: p, clusters: [{{name: p, cluster: {{server: 'http://{PROXY}'}}}}], \
+         users: [{{name: p, user: {{}}}}], contexts: [{{name: p, context: {{cluster: p, user: p}}}}]}}"
+    );
+    let proxied = lab.write("proxied.kubeconfig", &proxied)?;
+    let stop = AtomicBool::new(false);
+    let mut disruptor = Disruptor::new(&lab, &kube, &proxied, plan.seed, plan.api_restarts);
+    let mut report = std::thread::scope(|scope| -> anyhow::Result<Report> {
+        let driver = scope.spawn(|| {
+            let driven = lab.within(kube.host(), || -> anyhow::Result<Report> {
+                let runtime =
+                    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+                runtime.block_on(drive(direct, plan, &stop))
+            });
+            stop.store(true, Ordering::Relaxed);
+            driven?
+        });
+        let disrupted = disruptor.run(&stop);
+        stop.store(true, Ordering::Relaxed);
+        let report = driver.join().map_err(|_| anyhow!("the load panicked"))?;
+        disrupted.context("the disruptor")?;
+        report
+    })?;
+    report.done.extend(disruptor.done.clone());
+    report.logs = disruptor.logs();
+    Ok(report)
+}
+
+async fn client(kubeconfig: &Kubeconfig) -> anyhow::Result<Client> {
+    let config = Config::from_custom_kubeconfig(kubeconfig.clone(), &KubeConfigOptions::default()).await?;
+    Ok(Client::try_from(config)?)
+}
+
+/// The load, in the API server's network.
+async fn drive(direct: Kubeconfig, plan: Plan, stop: &AtomicBool) -> anyhow::Result<Report> {
+    let proxy = Proxy::new(client(&direct).await?, plan.seed);
+    let server = tokio::spawn(proxy.clone().serve(PROXY.parse()?));
+    let checker = Arc::new(Mutex::new(Checker::new()));
+    let watcher = tokio::spawn(watch(client(&direct).await?, Arc::clone(&checker)));
+    let mut load = Load::new(client(&direct).await?, plan.seed, Arc::clone(&checker));
+    load.create_pools().await?;
+    for number in 0..plan.operations {
+        load.step(number).await.with_context(|| format!("operation {number}"))?;
+    }
+    stop.store(true, Ordering::Relaxed);
+    proxy.set_faulty(false);
+    load.enable_all().await?;
+    load.settled(SETTLE).await?;
+    let committed = load.committed().await?;
+    let mut checker = checker.lock().unwrap_or_else(PoisonError::into_inner);
+    checker.settle(&committed, &load.expected());
+    let mut done = load.done.clone();
+    done.extend(proxy.counts());
+    watcher.abort();
+    server.abort();
+    Ok(Report {
+        violations: checker.violations.clone(),
+        done,
+        publications: checker.publications,
+        logs: String::new(),
+    })
+}
+
+/// Shows the checker every change of every Service, in the order of the API server.
+async fn watch(client: Client, checker: Arc<Mutex<Checker>>) {
+    let api: Api<Service> = Api::all(client);
+    let name = |service: &Service| {
+        let metadata = &service.metadata;
+        format!(
+            "{}/{}",
+            metadata.namespace.as_deref().unwrap_or_default(),
+            metadata.name.as_deref().unwrap_or_default()
+        )
+    };
+    let mut version: Option<String> = None;
+    loop {
+        if version.is_none() {
+            match api.list(&ListParams::default()).await {
+                Ok(list) => version = list.metadata.resource_version,
+                Err(_) => {
+                    sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            }
+        }
+        let from = version.clone().unwrap_or_default();
+        let Ok(events) = api.watch(&WatchParams::default(), &from).await else {
+            sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let mut events = Box::pin(events);
+        while let Some(Ok(event)) = events.next().await {
+            let mut checker = checker.lock().unwrap_or_else(PoisonError::into_inner);
+            match event {
+                WatchEvent::Added(service) | WatchEvent::Modified(service) => {
+                    checker.apply(&name(&service), &service);
+                    version.clone_from(&service.metadata.resource_version);
+                }
+                WatchEvent::Deleted(service) => {
+                    checker.delete(&name(&service));
+                    version.clone_from(&service.metadata.resource_version);
+                }
+                WatchEvent::Bookmark(bookmark) => version = Some(bookmark.metadata.resource_version),
+                // Too old: what happened between is not seen.
+                WatchEvent::Error(_) => {
+                    version = None;
+                    break;
+                }
+            }
+        }
+    }
+}
