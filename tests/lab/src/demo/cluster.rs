@@ -14,7 +14,7 @@ use super::{
     stage::Stage,
 };
 use crate::{
-    Process,
+    Lab, Process,
     client::{self, Plan},
     eventually,
     kube::{Cluster, Place, ProxyMode},
@@ -24,6 +24,9 @@ use crate::{
 const NAMESPACE: &str = "openelb-system";
 /// The Service of the API server, as nodes with kube-proxy reach it.
 const API_SERVICE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 96, 0, 1)), 443);
+/// Where controller and speaker serve `/readyz`.
+const CONTROLLER_PORT: u16 = 50052;
+const SPEAKER_PORT: u16 = 50053;
 /// Two replicas of the controller, on hosts of their own in the pod network.
 const REPLICAS: [u8; 2] = [1, 2];
 /// A new leader may come when the Lease of the killed one has run out.
@@ -123,14 +126,19 @@ fn start_speaker(cluster: &Cluster, stage: &Stage<'_>, n: u8) -> anyhow::Result<
     cluster.kube.start_workload(("daemonsets", NAMESPACE, "openelb-speaker"), &stage.openelbd, place)
 }
 
-fn await_ready(stage: &Stage<'_>, host: &str, port: u16) -> anyhow::Result<Duration> {
+/// Waits until a process says that it is ready.
+fn await_ready(stage: &Stage<'_>, process: &Process, host: &str, port: u16) -> anyhow::Result<Duration> {
     let target = SocketAddr::from(([127, 0, 0, 1], port));
-    eventually(&format!("a ready process on {host}"), Duration::from_secs(30), || {
+    let (runs, took) = eventually(&format!("a ready process on {host}"), Duration::from_secs(30), || {
+        if !stage.lab.is_running(process) {
+            return Ok(Some(false));
+        }
         let (status, body) = client::get(stage.lab, host, target, "/readyz")?;
         ensure!(status == 200, "{status} {body}");
-        Ok(Some(()))
-    })
-    .map(|((), took)| took)
+        Ok(Some(true))
+    })?;
+    ensure!(runs, "{} ended: {}", process.name, Lab::log_tail(process, 3));
+    Ok(took)
 }
 
 /// Who leads: 1 or 2.
@@ -146,8 +154,8 @@ fn start_controllers(cluster: &Cluster, stage: &Stage<'_>, d: &mut Detail) -> an
         REPLICAS.iter().map(|n| start_controller(cluster, stage, *n)).collect::<anyhow::Result<Vec<_>>>()?;
     let (leads, took) = eventually("a leader", LEADER_DEADLINE, || leader(cluster))?;
     d.say(format!("controller-{leads} leads after {:.0} ms", took.as_secs_f64() * 1000.0));
-    for n in REPLICAS {
-        await_ready(stage, &format!("controller-{n}"), 50052)?;
+    for (n, process) in REPLICAS.into_iter().zip(&processes) {
+        await_ready(stage, process, &format!("controller-{n}"), CONTROLLER_PORT)?;
     }
     d.say("both are ready");
     Ok(processes)
@@ -156,8 +164,8 @@ fn start_controllers(cluster: &Cluster, stage: &Stage<'_>, d: &mut Detail) -> an
 fn start_speakers(cluster: &Cluster, stage: &Stage<'_>, d: &mut Detail) -> anyhow::Result<Vec<Process>> {
     let processes =
         NODES.iter().map(|n| start_speaker(cluster, stage, *n)).collect::<anyhow::Result<Vec<_>>>()?;
-    for n in NODES {
-        await_ready(stage, &node(n), 50053)?;
+    for (n, process) in NODES.into_iter().zip(&processes) {
+        await_ready(stage, process, &node(n), SPEAKER_PORT)?;
     }
     d.say("three are ready");
     Ok(processes)
@@ -205,7 +213,7 @@ fn kill_leader(
     d.count("meanwhile_failed", meanwhile.failed);
     ensure!(meanwhile.failed == 0, "requests failed: {:?}", meanwhile.errors);
     *process = start_controller(cluster, stage, leads)?;
-    await_ready(stage, &format!("controller-{leads}"), 50052)?;
+    await_ready(stage, process, &format!("controller-{leads}"), CONTROLLER_PORT)?;
     d.say(format!("controller-{leads} is back, and follows"));
     ensure!(leader(cluster)? == Some(next), "the lead moved without need");
     Ok(())
@@ -224,7 +232,7 @@ fn kill_speaker(
     stage.lab.signal(process, "KILL")?;
     stage.lab.wait_exit(process, Duration::from_secs(5))?;
     *process = start_speaker(cluster, stage, 3)?;
-    let took = await_ready(stage, "node-3", 50053)?;
+    let took = await_ready(stage, process, "node-3", SPEAKER_PORT)?;
     d.say(format!("killed, and ready again after {:.1} s", took.as_secs_f64()));
     let mut routed = Duration::ZERO;
     for address in web {
