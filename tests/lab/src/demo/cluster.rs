@@ -258,18 +258,26 @@ fn api_away(
     let first = *addresses.first().context("no address")?;
     let running = stage.client("api-away", first, 80, MEANWHILE)?;
     cluster.kube.kill_api()?;
-    let seen = stage.requests("without", first, 80, 300)?;
-    d.say(format!("the API server is killed; {} requests, {} failed", seen.requests, seen.failed));
-    ensure!(seen.failed == 0, "requests failed: {:?}", seen.errors);
-    for address in addresses {
-        stage.await_route(*address, &hops(*address, NODES), Duration::from_secs(1))?;
-    }
+    let without = without_api(stage, addresses, d);
+    // In any case: the next steps need it.
     cluster.kube.start_api_again()?;
+    without?;
     let (_, took) = eventually("a leader", LEADER_DEADLINE, || leader(cluster))?;
     d.say(format!("it is back; a leader after {:.1} s", took.as_secs_f64()));
     let meanwhile = running.stop(Duration::from_secs(10))?;
     d.say(format!("{} requests in all, {} failed", meanwhile.requests, meanwhile.failed));
     ensure!(meanwhile.failed == 0, "requests failed: {:?}", meanwhile.errors);
+    for address in addresses {
+        stage.await_route(*address, &hops(*address, NODES), Duration::from_secs(1))?;
+    }
+    Ok(())
+}
+
+fn without_api(stage: &Stage<'_>, addresses: &[IpAddr], d: &mut Detail) -> anyhow::Result<()> {
+    let first = *addresses.first().context("no address")?;
+    let seen = stage.requests("without", first, 80, 300)?;
+    d.say(format!("the API server is killed; {} requests, {} failed", seen.requests, seen.failed));
+    ensure!(seen.failed == 0, "requests failed: {:?}", seen.errors);
     for address in addresses {
         stage.await_route(*address, &hops(*address, NODES), Duration::from_secs(1))?;
     }
