@@ -26,17 +26,19 @@ const REQUIREMENTS: [(&str, &str); 6] = [
 
 /// The first process of a lab. Its standard input is a pipe from the process that started the lab: when that ends,
 /// however it does, so does `cat`; then everything else in the pid namespace is killed and the lab's directory removed.
+/// A signal to the whole process group, as from Ctrl-C, must not end `cat` before that. Programs whose parent ended are
+/// its children, and the shell waits for them, too.
 const INIT: &str = r#"
 mount -t proc proc /proc
 mkdir -p /run/netns
 mount -t tmpfs tmpfs /run/netns
 mount --make-shared /run/netns
 ip link set lo up
+trap '' HUP INT QUIT TERM
 echo ready
 cat >/dev/null
-trap '' TERM
-kill -9 -1 || true
-rm -rf "$LAB_DIRECTORY"
+kill -9 -1 2>/dev/null || true
+rm -rf "$LAB_DIRECTORY" || { sleep 0.2; rm -rf "$LAB_DIRECTORY"; }
 "#;
 
 /// A network of its own. It ends when it is dropped, or when the process that made it ends.
@@ -216,20 +218,20 @@ impl Lab {
         let script = r#"echo $$ >"$0.new"; mv "$0.new" "$0"; log=$1; shift; exec "$@" >>"$log" 2>&1"#;
         let pid_text = pid_file.to_string_lossy().into_owned();
         let log_text = log.to_string_lossy().into_owned();
-        let mut arguments = vec!["setsid", "sh", "-c", script, &pid_text, &log_text];
+        // Not a child of nsenter, which stops itself when its child is stopped, and would stay when the lab is gone.
+        let mut arguments = vec!["setsid", "--fork", "sh", "-c", script, &pid_text, &log_text];
         arguments.extend(program);
-        let mut child = self
+        let status = self
             .command(host, &arguments)
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .spawn()
+            .status()
             .with_context(|| format!("cannot run {program:?} on {host}"))?;
+        ensure!(status.success(), "cannot run {program:?} on {host}: is there such a host?");
         let what = format!("the start of {name}");
         let (pid, _) = eventually(&what, Duration::from_secs(10), || {
             Ok(fs::read_to_string(&pid_file)?.trim().parse().ok())
         })?;
-        // Reaps nsenter when the program ends.
-        std::thread::spawn(move || child.wait());
         let process = Process { name: name.to_owned(), log, pid };
         self.lock().push(process.clone());
         Ok(process)
@@ -290,6 +292,12 @@ impl Drop for Lab {
         // `--kill-child`: the lab's init dies with unshare, and everything in the pid namespace with it.
         let _ = self.unshare.kill();
         let _ = self.unshare.wait();
+        // It ends after all the others: then nothing writes to the directory any more, which is removed next.
+        let init = format!("/proc/{}/stat", self.init);
+        let _ = eventually("the end of the lab", Duration::from_secs(10), || {
+            let there = fs::read_to_string(&init).is_ok_and(|stat| !stat.contains(") Z "));
+            Ok((!there).then_some(()))
+        });
     }
 }
 

@@ -214,6 +214,10 @@ fn a_workload_finds_its_service_account(cluster: &Cluster) {
                     "containers": [{
                         "name": "agent", "image": "kubectl",
                         "env": [{"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}],
+                        "securityContext": {
+                            "runAsUser": 0, "readOnlyRootFilesystem": true,
+                            "capabilities": {"drop": ["ALL"], "add": ["NET_BIND_SERVICE"]},
+                        },
                         "command": ["openelb-kube", "kubectl", "--profile=cpu", "--profile-output=/var/lib/profile"],
                         "args": ["auth", "whoami", "--output=jsonpath={.status.userInfo.username} on $(NODE)"],
                     }],

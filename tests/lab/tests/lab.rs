@@ -1,7 +1,10 @@
 //! The lab itself: isolation, the end of everything, ECMP.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-use std::{collections::BTreeMap, net::IpAddr, path::Path, process::Command, time::Duration};
+use std::{
+    collections::BTreeMap, net::IpAddr, os::unix::process::CommandExt as _, path::Path, process::Command,
+    time::Duration,
+};
 
 use openelb_lab::{
     Lab,
@@ -70,8 +73,9 @@ fn nothing_is_left_when_a_lab_is_dropped() {
     assert!(!directory.exists());
 }
 
-#[test]
-fn nothing_is_left_when_the_owner_of_a_lab_is_killed() {
+/// The processes of a lab whose owner is killed with this signal, or its whole group with it.
+fn nothing_is_left(signal: &str, group: bool) {
+    let test = std::thread::current().name().unwrap().to_owned();
     if let Ok(marker) = std::env::var("OPENELB_LAB_OWNER") {
         // This is the child: it makes a lab and waits to be killed.
         let lab = Lab::start(&marker.replace(' ', "-")).unwrap();
@@ -79,30 +83,53 @@ fn nothing_is_left_when_the_owner_of_a_lab_is_killed() {
             network.host("a");
         })
         .unwrap();
-        lab.spawn("sleeper", "a", &marker.split(' ').collect::<Vec<_>>()).unwrap();
+        // One that is stopped, too, and one that never stops writing.
+        let program = marker.split(' ').collect::<Vec<_>>();
+        let stopped = lab.spawn("stopped", "a", &program).unwrap();
+        lab.signal(&stopped, "STOP").unwrap();
+        let file = lab.path().join("file");
+        let write = format!("while :; do echo x >>{0}; rm {0}; done", file.display());
+        lab.spawn("writer", "a", &["sh", "-c", &write]).unwrap();
+        lab.spawn("sleeper", "a", &program).unwrap();
         loop {
             std::thread::park();
         }
     }
-    let marker = format!("sleep 85{}", std::process::id());
+    let marker = format!("sleep 85{}{}", std::process::id(), signal.len());
     let mut owner = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "nothing_is_left_when_the_owner_of_a_lab_is_killed"])
+        .args(["--exact", &test])
         .env("OPENELB_LAB_OWNER", &marker)
+        .stdout(std::process::Stdio::null())
+        .process_group(0)
         .spawn()
         .unwrap();
-    let started =
-        eventually(
-            "the lab of the child",
-            Duration::from_secs(20),
-            || Ok((alive(&marker) > 0).then_some(())),
-        );
-    owner.kill().unwrap(); // SIGKILL: it cannot clean up
+    let directories = || {
+        let prefix = format!("openelb-lab-{}", marker.replace(' ', "-"));
+        let all = std::fs::read_dir(std::env::temp_dir()).unwrap().flatten();
+        all.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix)).count()
+    };
+    let started = eventually("the lab of the child", Duration::from_secs(20), || {
+        Ok((alive(&marker) >= 2).then_some(()))
+    });
+    let whom = if group { format!("-{}", owner.id()) } else { owner.id().to_string() };
+    let status = Command::new("kill").args(["-s", signal, "--", &whom]).status().unwrap();
+    assert!(status.success());
     owner.wait().unwrap();
     started.unwrap();
-    eventually("the end of the child's lab", Duration::from_secs(5), || {
-        Ok((alive(&marker) == 0).then_some(()))
+    eventually("the end of the child's lab", Duration::from_secs(10), || {
+        Ok((alive(&marker) == 0 && directories() == 0).then_some(()))
     })
     .unwrap();
+}
+
+#[test]
+fn nothing_is_left_when_the_owner_of_a_lab_is_killed() {
+    nothing_is_left("KILL", false);
+}
+
+#[test]
+fn nothing_is_left_after_ctrl_c() {
+    nothing_is_left("INT", true);
 }
 
 /// The router's part of the demo with BIRD on the nodes too: ECMP works, whoever announces.

@@ -105,12 +105,12 @@ pub(super) fn play(cluster: &Cluster, stage: &Stage<'_>, report: &mut Report) {
 }
 
 fn install(cluster: &Cluster, d: &mut Detail) -> anyhow::Result<()> {
-    cluster.kube.apply_crds()?;
-    let definitions = cluster.kube.list("customresourcedefinitions")?.len();
-    d.say(format!("{definitions} CustomResourceDefinitions are established"));
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/openelb.yaml");
     let applied = cluster.kube.apply_path(&manifest)?;
-    d.say(format!("deploy/openelb.yaml: {} objects", applied.lines().count()));
+    d.say(format!("kubectl apply -f deploy/openelb.yaml: {} objects", applied.lines().count()));
+    cluster.kube.wait_crds()?;
+    let definitions = cluster.kube.list("customresourcedefinitions")?.len();
+    d.say(format!("{definitions} CustomResourceDefinitions are established"));
     Ok(())
 }
 

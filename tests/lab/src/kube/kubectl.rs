@@ -174,6 +174,15 @@ impl ControlPlane {
         let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/crds");
         // Server side: a client-side apply would put each whole definition into an annotation.
         self.kubectl(&["apply", "--server-side", "--filename", directory])?;
+        self.wait_crds()
+    }
+
+    /// Waits until the API server has established the definitions of `deploy/crds`, however they were applied.
+    ///
+    /// # Errors
+    /// It has not within 30 seconds.
+    pub fn wait_crds(&self) -> anyhow::Result<()> {
+        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/crds");
         self.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "--filename", directory])
             .map(drop)
     }

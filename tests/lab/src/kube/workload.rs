@@ -20,20 +20,67 @@ pub struct Place<'a> {
 }
 
 /// Gives a container what kubelet mounts, in a mount namespace of its own, and becomes it: `$1` is the directory with
-/// the ServiceAccount's token, `$2` one that is the host's `/var/lib`.
+/// the ServiceAccount's token, `$2` one that is the host's `/var/lib`, `$3` `ro` if the root file system is read-only.
 const ENTER: &str = r#"
 mount -t tmpfs tmpfs /run
 mkdir -p /run/secrets/kubernetes.io/serviceaccount "$2"
 mount --bind "$1" /run/secrets/kubernetes.io/serviceaccount
 mount --bind "$2" /var/lib
-shift 2
+ro=$3
+shift 3
+if [ "$ro" = ro ]; then
+  # Not / itself: the log is open for writing on it.
+  mkdir /run/root
+  mount --rbind / /run/root
+  mount -o remount,bind,ro /run/root
+  exec chroot /run/root "$@"
+fi
 exec "$@"
 "#;
 
+/// What the `securityContext` of a Pod and of its container ask for.
+struct Security {
+    /// Whether the root file system is read-only: `ro` or `rw`.
+    root: &'static str,
+    /// The command that gives privileges up, before the one that it runs.
+    command: Vec<String>,
+}
+
+impl Security {
+    fn of(pod: &Value, container: &Value) -> anyhow::Result<Self> {
+        let contexts = [container.get("securityContext"), pod.get("securityContext")];
+        // The container's own word comes first.
+        let field = |name: &str| contexts.iter().flatten().find_map(|context| context.get(name));
+        let capabilities = |verb: &str| -> Vec<String> {
+            let words = field("capabilities").and_then(|all| all.get(verb)).and_then(Value::as_array);
+            words.into_iter().flatten().filter_map(Value::as_str).map(str::to_lowercase).collect()
+        };
+        let root = if field("readOnlyRootFilesystem") == Some(&Value::Bool(true)) { "ro" } else { "rw" };
+        let mut command = vec!["setpriv".to_owned(), "--no-new-privs".to_owned()];
+        let (drop, add) = (capabilities("drop"), capabilities("add"));
+        if drop.iter().any(|word| word == "all") {
+            let kept: String = add.iter().map(|word| format!(",+{word}")).collect();
+            command.push(format!("--bounding-set=-all{kept}"));
+            command.push("--inh-caps=-all".to_owned());
+        } else if !drop.is_empty() {
+            bail!("only the drop of all capabilities is made here, not of {drop:?}");
+        }
+        if let Some(user) = field("runAsUser").and_then(Value::as_u64) {
+            let group = field("runAsGroup").and_then(Value::as_u64).unwrap_or(0);
+            command.extend([
+                "--clear-groups".to_owned(),
+                format!("--regid={group}"),
+                format!("--reuid={user}"),
+            ]);
+        }
+        Ok(Self { root, command })
+    }
+}
+
 impl ControlPlane {
     /// Starts the first container of a Deployment or DaemonSet (`deployments`, `daemonsets`) that was applied: with its
-    /// arguments and environment, its ServiceAccount's token where a Pod has it, and what it finds under `/var/lib`
-    /// kept on its node. `program` runs in the place of the image's entry point.
+    /// arguments and environment, its user, capabilities and read-only root, its ServiceAccount's token where a Pod has
+    /// it, and what it finds under `/var/lib` kept on its node. `program` runs in the place of the image's entry point.
     ///
     /// # Errors
     /// There is no such object, or it wants something that is not made here.
@@ -71,7 +118,10 @@ impl ControlPlane {
         }
         let var_lib = self.lab.path().join("nodes").join(place.node).join("var-lib");
         let mut command: Vec<String> = ["sh", "-e", "-c", ENTER, "container"].map(str::to_owned).to_vec();
-        command.extend([directory, var_lib.to_string_lossy().into_owned(), "env".to_owned()]);
+        let security = Security::of(pod, container)?;
+        command.extend([directory, var_lib.to_string_lossy().into_owned(), security.root.to_owned()]);
+        command.extend(security.command);
+        command.extend(["env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"].map(str::to_owned));
         command.extend(environment.iter().map(|(key, value)| format!("{key}={value}")));
         command.push(program.to_string_lossy().into_owned());
         // The first word of a command is the program.
