@@ -30,6 +30,7 @@ pub mod names;
 pub mod object;
 pub mod plan;
 pub mod problem;
+pub mod rights;
 pub mod selector;
 pub mod source;
 pub mod store;

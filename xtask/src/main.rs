@@ -4,6 +4,7 @@
 //! do the same thing. Exit codes: 0 good, 1 failed, 2 not available (yet) or wrong arguments.
 
 mod bench;
+mod chart;
 mod ci;
 mod demo;
 mod dist;
@@ -38,6 +39,7 @@ enum Task {
     Dist(dist::Arguments),
     Kube(kube::Arguments),
     Generate(ci::generated::Arguments),
+    Helm(chart::HelmArguments),
 }
 
 fn main() -> ExitCode {
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         Task::Dist(arguments) => dist::run(&arguments),
         Task::Kube(arguments) => kube::run(&arguments),
         Task::Generate(arguments) => ci::generated::generate(&arguments),
+        Task::Helm(arguments) => chart::build_helm(&arguments),
         Task::Fuzz(arguments) => fuzz::run(&arguments),
         Task::Test(arguments) => test::run(&arguments),
     };

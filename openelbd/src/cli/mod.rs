@@ -8,6 +8,7 @@ mod crds;
 mod kubectl;
 pub mod output;
 mod plan;
+mod rights;
 mod standalone;
 mod validate;
 
@@ -53,6 +54,7 @@ enum Command {
     Plan(plan::Arguments),
     Validate(validate::Arguments),
     Crds(crds::Arguments),
+    Rights(rights::Arguments),
     Completion(completion::Arguments),
 }
 
@@ -80,6 +82,7 @@ pub fn main() -> ExitCode {
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Validate(arguments) => validate::run(&arguments),
         Command::Crds(arguments) => crds::run(&arguments),
+        Command::Rights(arguments) => rights::run(&arguments),
         Command::Completion(arguments) => completion::run(&arguments),
     })
 }

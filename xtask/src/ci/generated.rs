@@ -7,9 +7,9 @@ use anyhow::{Context, bail};
 use clap::Args;
 
 use super::{Verdict, sources, verdict};
-use crate::shell;
+use crate::{chart, shell};
 
-/// Write the generated files anew: deploy/crds, from `openelbd crds`.
+/// Write the generated files anew: deploy/crds, roles and definitions of the chart, deploy/openelb.yaml.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {}
 
@@ -17,7 +17,7 @@ pub(crate) struct Arguments {}
 pub(crate) fn generate(_: &Arguments) -> anyhow::Result<u8> {
     let directory = directory();
     std::fs::create_dir_all(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
-    let files = definitions()?;
+    let files = files()?;
     for path in sources::files(&directory, &["yaml"])? {
         if !files.contains_key(&path) {
             std::fs::remove_file(&path).with_context(|| format!("cannot remove {}", path.display()))?;
@@ -35,7 +35,7 @@ pub(super) fn check() -> anyhow::Result<Verdict> {
     if !directory.is_dir() {
         bail!("no {}; run: cargo xtask generate", sources::shown(&directory));
     }
-    let files = definitions()?;
+    let files = files()?;
     let mut found = Vec::new();
     for (path, text) in &files {
         match std::fs::read_to_string(path) {
@@ -57,14 +57,39 @@ pub(super) fn check() -> anyhow::Result<Verdict> {
     verdict("files have drifted; run: cargo xtask generate", &found, format!("{} files", files.len()))
 }
 
+/// The chart as Helm renders it; only where Helm was built.
+pub(super) fn compare_with_helm() -> anyhow::Result<Verdict> {
+    Ok(match chart::compare()? {
+        Some(objects) => Verdict::Good(format!("{objects} objects")),
+        None => Verdict::Skipped("Helm is not built; cargo xtask helm does it".to_owned()),
+    })
+}
+
 fn directory() -> PathBuf {
     shell::root().join("deploy/crds")
 }
 
+/// Every generated file with its text.
+fn files() -> anyhow::Result<BTreeMap<PathBuf, String>> {
+    let mut files = definitions()?;
+    let templates = chart::directory().join("templates");
+    let definitions = chart::definitions(files.values().map(String::as_str))?;
+    files.insert(templates.join("crds.yaml"), definitions);
+    let rights = openelbd(&["rights", "--output", "json"])?;
+    files.insert(templates.join("rbac.yaml"), chart::roles(&rights)?);
+    let manifest = chart::manifest(&files)?;
+    files.insert(shell::root().join("deploy/openelb.yaml"), manifest);
+    Ok(files)
+}
+
+/// What the daemon prints.
+fn openelbd(arguments: &[&str]) -> anyhow::Result<String> {
+    shell::capture(shell::cargo().args(["run", "--quiet", "--package", "openelbd", "--"]).args(arguments))
+}
+
 /// Each definition that the daemon prints, by the file that holds it.
 fn definitions() -> anyhow::Result<BTreeMap<PathBuf, String>> {
-    let text =
-        shell::capture(shell::cargo().args(["run", "--quiet", "--package", "openelbd", "--", "crds"]))?;
+    let text = openelbd(&["crds"])?;
     let mut files = BTreeMap::new();
     for document in documents(&text) {
         let name = name(&document).context("openelbd crds printed a document without metadata.name")?;

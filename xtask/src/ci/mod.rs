@@ -69,6 +69,7 @@ const STEPS: &[Step] = &[
         about: "generated files are what would be generated now",
         run: generated::check,
     },
+    Step { name: "helm", about: "Helm renders the chart as we do", run: generated::compare_with_helm },
     Step { name: "clippy", about: "no lint fires, with and without default features", run: clippy },
     Step { name: "docs", about: "rustdoc has nothing to warn about", run: documentation },
     Step { name: "bench", about: "every bench runs and does work", run: benches },
