@@ -86,7 +86,18 @@ const CONTROLLER: &[Right] = &[
         &["patch"],
         "who has which address, and the conditions of each object",
     ),
-    cluster(OURS, &["eips"], &["patch"], "the finalizer of an Eip while it is in use"),
+    cluster(
+        OURS,
+        &["eips", "bgpconfs", "bgppeers"],
+        &["patch"],
+        "the finalizer of an Eip while it is in use; to remove those of the Go OpenELB",
+    ),
+    cluster(
+        OURS,
+        &["speakerstatuses"],
+        &["list", "watch"],
+        "what the status of BgpConfs and BgpPeers is copied from",
+    ),
     cluster(
         CORE,
         &["services"],
