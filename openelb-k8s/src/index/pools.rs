@@ -132,16 +132,14 @@ impl Pools {
     }
 
     /// What a Service holds according to `status.used`: name of the Eip and address, sorted.
-    pub fn records<'a>(
-        &'a self,
-        service: &NamespacedName,
-    ) -> impl Iterator<Item = (&'a str, IpAddr)> + use<'a> {
-        self.records.get(service).into_iter().flatten().map(|(eip, address)| (&**eip, *address))
+    #[must_use]
+    pub fn records(&self, service: &NamespacedName) -> &[(Arc<str>, IpAddr)] {
+        self.records.get(service).map_or(&[], Vec::as_slice)
     }
 
     /// Every Service, there or not, that holds something according to `status.used`, by namespace and name.
-    pub fn holders(&self) -> impl Iterator<Item = &NamespacedName> {
-        self.records.keys()
+    pub fn holders(&self) -> impl Iterator<Item = (&NamespacedName, &[(Arc<str>, IpAddr)])> {
+        self.records.iter().map(|(key, records)| (key, records.as_slice()))
     }
 
     /// The name of a Service, if it holds something according to `status.used`.

@@ -13,6 +13,7 @@ pub mod status;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -27,22 +28,23 @@ pub struct Write {
     pub target: ObjectRef,
     /// The version that the decision was made on; another one means: decide again.
     pub resource_version: String,
-    /// What changes: `metadata.labels`, `metadata.annotations`, `metadata.finalizers` and `status` only.
-    pub patch: Value,
+    /// What changes: `metadata.labels`, `metadata.annotations`, `metadata.finalizers` and `status` only. Shared: a
+    /// planner keeps what is not done yet.
+    pub patch: Arc<Value>,
 }
 
 impl Write {
     /// A write that changes nothing yet.
     #[must_use]
     pub fn new(target: ObjectRef, resource_version: impl Into<String>) -> Self {
-        Self { target, resource_version: resource_version.into(), patch: Value::Object(Map::new()) }
+        Self { target, resource_version: resource_version.into(), patch: Arc::new(Value::Object(Map::new())) }
     }
 
     /// Replaces a part of the object; `path` are the keys from the root. `null` removes.
     #[must_use]
     pub fn set(mut self, path: &[&str], value: Value) -> Self {
         if let Some((last, parents)) = path.split_last() {
-            let mut place = &mut self.patch;
+            let mut place = Arc::make_mut(&mut self.patch);
             for key in parents {
                 if !place.is_object() {
                     *place = Value::Object(Map::new());

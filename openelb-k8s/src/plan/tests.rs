@@ -538,7 +538,7 @@ fn a_write_is_a_patch_of_what_was_set() {
     let write =
         write.label("l", Some("v")).annotation("a", None).set(&["status", "usage"], json!(1)).finalizers(&[]);
     assert_eq!(
-        write.patch,
+        *write.patch,
         json!({"metadata": {"labels": {"l": "v"}, "annotations": {"a": null}, "finalizers": []}, "status": {"usage": 1}})
     );
     let map =

@@ -30,9 +30,15 @@ pub(super) fn commits<'a>(state: &State<'a>, decided: &Decided<'a>) -> Commits<'
     let mut deltas: BTreeMap<&'a str, Delta<'a>> = BTreeMap::new();
     // Those that are about to give an address up, and publish it still.
     let mut leaving: BTreeMap<IpAddr, BTreeSet<&'a NamespacedName>> = BTreeMap::new();
-    for key in &state.concerned.keys {
-        for (eip, address) in state.records(key) {
-            let goes_on_in = decided.services.get(key).and_then(|placed| {
+    let mut services = decided.services.iter().peekable();
+    for (key, entry) in &state.concerned.entries {
+        let placed = services.next_if(|(decided, _)| *decided == key).map(|(_, placed)| placed);
+        if placed.is_some_and(|placed| placed.at_peace) {
+            continue;
+        }
+        for (eip, address) in entry.records {
+            let (eip, address) = (&**eip, *address);
+            let goes_on_in = placed.and_then(|placed| {
                 let (pool, _) = placed.addresses.iter().find(|(_, a)| *a == address)?;
                 Some(&state.eip(*pool)?.name)
             });
@@ -43,7 +49,7 @@ pub(super) fn commits<'a>(state: &State<'a>, decided: &Decided<'a>) -> Commits<'
                     !state.indexes.pools.get(name).is_some_and(|other| other.is_held_by(address, key))
                 }
                 None => {
-                    let published = state.is_published(key, address);
+                    let published = entry.is_published(address);
                     if published {
                         leaving.entry(address).or_default().insert(key);
                     }
@@ -56,7 +62,7 @@ pub(super) fn commits<'a>(state: &State<'a>, decided: &Decided<'a>) -> Commits<'
         }
     }
     let mut wanted: BTreeMap<&'a str, BTreeSet<(IpAddr, &'a NamespacedName)>> = BTreeMap::new();
-    for (key, placed) in &decided.services {
+    for (key, placed) in decided.services.iter().filter(|(_, placed)| !placed.at_peace) {
         for (pool, address) in &placed.addresses {
             let Some(eip) = state.eip(*pool) else { continue };
             if !eip.is_held_by(*address, key) {

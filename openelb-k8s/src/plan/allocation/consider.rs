@@ -110,7 +110,7 @@ impl Asked {
 }
 
 fn held(state: &State<'_>, service: &ServiceView, id: PoolId, family: Family) -> Option<IpAddr> {
-    let holder = state.holders.get(&service.key)?;
+    let holder = state.concerned.entries.get(&service.key)?.holder.as_ref()?;
     let mut holdings = state.pools.holdings(&holder.id);
     holdings.find(|(pool, address)| *pool == id && Family::of(*address) == family).map(|(_, address)| address)
 }
@@ -128,7 +128,8 @@ fn probe(
     id: PoolId,
     asked: &Asked,
 ) -> (Verdict, String) {
-    let Some(holder) = state.holders.get(&service.key).cloned() else {
+    let entry = state.concerned.entries.get(&service.key);
+    let Some(holder) = entry.and_then(|entry| entry.holder.clone()) else {
         return (Verdict::NotAsked, String::new());
     };
     let ask = match asked.address {

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use jiff::Timestamp;
-use openelb_ipam::{Family, HolderId, Pool, PoolId};
+use openelb_ipam::{Family, Pool, PoolId};
 use serde_json::{Map, Value, json};
 
 use super::PoolOutcome;
 use super::commit::{Commits, Delta};
+use super::outcome::Decided;
 use super::request;
 use super::state::State;
 use crate::index::EipView;
@@ -36,10 +37,11 @@ const NAMED: usize = 8;
 /// Name, outcome and write (if one is needed) of each Eip that may be different.
 pub(super) fn writes<'a>(
     state: &State<'a>,
+    decided: &Decided<'a>,
     commits: &Commits<'a>,
     now: Timestamp,
 ) -> Vec<(&'a str, PoolOutcome, Option<Write>)> {
-    let names = concerned(state, commits);
+    let names = concerned(state, decided, commits);
     let defaults: Vec<PoolId> =
         Family::ALL.into_iter().filter_map(|family| request::default_for(state, family)).collect();
     let mut writes = Vec::new();
@@ -61,13 +63,19 @@ pub(super) fn writes<'a>(
 }
 
 /// The Eips that concerned Services hold, held, or are recorded in, and those that own what these hold.
-fn concerned<'a>(state: &State<'a>, commits: &Commits<'a>) -> BTreeSet<&'a str> {
+fn concerned<'a>(state: &State<'a>, decided: &Decided<'a>, commits: &Commits<'a>) -> BTreeSet<&'a str> {
     let mut names = state.concerned.eips.clone();
     names.extend(commits.deltas.keys());
     let mut places: Vec<(PoolId, IpAddr)> = state.concerned.left.clone();
-    for key in &state.concerned.keys {
-        places.extend(state.pools.holdings(&HolderId::new(&key.namespace, &key.name)));
-        names.extend(state.records(key).map(|(eip, _)| eip));
+    let mut services = decided.services.iter().peekable();
+    for (key, entry) in &state.concerned.entries {
+        let placed = services.next_if(|(decided, _)| *decided == key).map(|(_, placed)| placed);
+        if placed.is_some_and(|placed| placed.at_peace) {
+            // Where it is was written there before.
+            continue;
+        }
+        places.extend(state.pools.holdings(&entry.id()));
+        names.extend(entry.records.iter().map(|(eip, _)| &**eip));
     }
     let ids: BTreeSet<PoolId> = places
         .into_iter()

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use openelb_ipam::{Ask, Family, HolderId, Outcome, PoolId, Pools, Request, Want};
+use openelb_ipam::{Ask, Family, Holder, HolderId, Outcome, PoolId, Pools, Request, Want};
 
 use super::ServiceOutcome;
 use super::hint::Hint;
 use super::reason::{self, Refused};
 use super::request;
-use super::state::{Concerned, State, Violations, holder, of_family};
+use super::state::{Concerned, State, Violations, holder, of_family, publishes};
 use crate::index::services::FamilyPolicy;
 use crate::index::{Indexes, ServiceView};
 use crate::names::reason as names;
@@ -37,6 +37,7 @@ pub(super) struct Placed<'a> {
 /// One Service on its way through the decision.
 struct Case<'a> {
     service: &'a ServiceView,
+    holder: Arc<Holder>,
     hint: Option<Hint>,
     /// In the order of its families.
     families: Vec<FamilyCase>,
@@ -58,12 +59,15 @@ struct FamilyCase {
 
 /// Decides for all Services of ours, and brings the pools into the new state.
 pub(super) fn decide<'a>(state: &mut State<'a>) -> Decided<'a> {
-    let ours = state.holders.keys().filter_map(|key| state.indexes.services.get(key));
-    let mut cases: Vec<Case<'a>> = ours.into_iter().map(|service| Case::open(state, service)).collect();
+    let mut cases: Vec<Case<'a>> = state
+        .concerned
+        .ours()
+        .map(|(entry, service, holder)| Case::open(state, service, Arc::clone(holder), entry.records))
+        .collect();
     for case in &cases {
         case.drop_extras(state);
     }
-    let requests: Vec<Request> = cases.iter().filter_map(|case| case.request(state)).collect();
+    let requests: Vec<Request> = cases.iter().filter_map(Case::request).collect();
     let decision = openelb_ipam::decide(state.pools, &requests);
     let mut outcomes = decision.outcomes.into_iter();
     for case in &mut cases {
@@ -91,24 +95,31 @@ pub(super) fn stays_at_peace(indexes: &Indexes, pools: &mut Pools, key: &Namespa
         return false;
     }
     let mut violations = Violations::new();
-    let mut state = State::of(indexes, pools, &mut violations, Concerned::default());
-    state.holders.insert(&service.key, now);
-    Case::open(&state, service).at_peace
+    let state = State::of(indexes, pools, &mut violations, Concerned::default());
+    Case::open(&state, service, now, indexes.pools.records(key)).at_peace
 }
 
 impl<'a> Case<'a> {
-    fn open(state: &State<'a>, service: &'a ServiceView) -> Self {
+    fn open(
+        state: &State<'a>,
+        service: &'a ServiceView,
+        holder: Arc<Holder>,
+        records: &[(Arc<str>, IpAddr)],
+    ) -> Self {
         let hint = Hint::of(service);
-        let holdings: Vec<(PoolId, IpAddr)> = state
-            .holders
-            .get(&service.key)
-            .map(|h| state.pools.holdings(&h.id).collect())
-            .unwrap_or_default();
+        let holdings: Vec<(PoolId, IpAddr)> = state.pools.holdings(&holder.id).collect();
         let moving =
             hint.as_ref().is_some_and(|hint| service.reassign.is_some() && hint.reassign != service.reassign);
         let wanted = request::families(state, service);
-        let mut case =
-            Self { service, hint, families: Vec::new(), leftover: Vec::new(), moving, at_peace: false };
+        let mut case = Self {
+            service,
+            holder,
+            hint,
+            families: Vec::new(),
+            leftover: Vec::new(),
+            moving,
+            at_peace: false,
+        };
         for family in &wanted {
             let held: Vec<_> = holdings.iter().copied().filter(of_family(*family)).collect();
             case.open_family(state, *family, &held);
@@ -116,11 +127,9 @@ impl<'a> Case<'a> {
         case.leftover = holdings
             .iter()
             .copied()
-            .filter(|(_, address)| {
-                !wanted.contains(&Family::of(*address)) && state.is_published(&service.key, *address)
-            })
+            .filter(|(_, address)| !wanted.contains(&Family::of(*address)) && publishes(service, *address))
             .collect();
-        case.at_peace = case.is_at_peace(state, &holdings);
+        case.at_peace = case.is_at_peace(state, &holdings, records);
         case
     }
 
@@ -158,7 +167,8 @@ impl<'a> Case<'a> {
             }
         };
         let position = |(_, address): &(PoolId, IpAddr)| {
-            service.published().iter().position(|published| published == address)
+            let mut shown = service.ingress.iter().filter_map(|ingress| ingress.address);
+            shown.position(|published| published == *address)
         };
         let best = held.iter().copied().min_by_key(|held| {
             let position = position(held);
@@ -194,15 +204,18 @@ impl<'a> Case<'a> {
     }
 
     /// Is nothing to be done but to keep what it has, and is all of that committed where it belongs?
-    fn is_at_peace(&self, state: &State<'a>, holdings: &[(PoolId, IpAddr)]) -> bool {
+    fn is_at_peace(
+        &self,
+        state: &State<'a>,
+        holdings: &[(PoolId, IpAddr)],
+        records: &[(Arc<str>, IpAddr)],
+    ) -> bool {
         let kept = self.families.iter().all(|case| {
             case.held.is_some()
                 && !case.leave
                 && !case.evicted
                 && matches!(&case.ask, Ok(Ask::Any(pools)) if pools.is_empty())
         });
-        let mut records = state.records(&self.service.key);
-        let mut recorded = 0;
         // What it shows beside could be given to it as soon as nobody else has it.
         let shows_no_other = self
             .service
@@ -213,16 +226,18 @@ impl<'a> Case<'a> {
         kept && shows_no_other
             && self.leftover.is_empty()
             && holdings.len() == self.families.len()
-            && records.all(|(eip, address)| {
-                recorded += 1;
-                holdings.iter().any(|(pool, held)| *held == address && state.name(*pool) == eip)
+            && records.len() == holdings.len()
+            && records.iter().all(|(eip, address)| {
+                holdings.iter().any(|(pool, held)| held == address && *state.name(*pool) == **eip)
             })
-            && recorded == holdings.len()
     }
 
     /// Takes what the Service holds beside what was chosen to stay off the pools.
     fn drop_extras(&self, state: &mut State<'a>) {
-        let Some(holder) = state.holders.get(&self.service.key).cloned() else { return };
+        if self.at_peace {
+            return;
+        }
+        let holder = &self.holder;
         let holdings: Vec<_> = state.pools.holdings(&holder.id).collect();
         for (pool, address) in holdings {
             let kept = (pool, address);
@@ -245,10 +260,10 @@ impl<'a> Case<'a> {
         let hopeless = self.requires_both()
             && self.holds_nothing()
             && self.families.iter().any(|case| case.ask.is_err());
-        !hopeless && self.families.iter().any(|case| case.ask.is_ok())
+        !self.at_peace && !hopeless && self.families.iter().any(|case| case.ask.is_ok())
     }
 
-    fn request(&self, state: &State<'a>) -> Option<Request> {
+    fn request(&self) -> Option<Request> {
         if !self.asks() {
             return None;
         }
@@ -256,8 +271,11 @@ impl<'a> Case<'a> {
             let ask = case.ask.clone().ok()?;
             Some(Want { family: case.family, ask, held: case.held, leave: case.leave })
         });
-        let holder = Arc::clone(state.holders.get(&self.service.key)?);
-        Some(Request { holder, wants: wants.collect(), all_or_none: self.requires_both() })
+        Some(Request {
+            holder: Arc::clone(&self.holder),
+            wants: wants.collect(),
+            all_or_none: self.requires_both(),
+        })
     }
 
     /// Takes the answers in.
@@ -272,7 +290,7 @@ impl<'a> Case<'a> {
     }
 
     fn give_up(&mut self, state: &mut State<'a>, gives_up: impl Fn(&FamilyCase) -> bool) {
-        let Some(holder) = state.holders.get(&self.service.key).cloned() else { return };
+        let holder = Arc::clone(&self.holder);
         for case in self.families.iter_mut().filter(|case| gives_up(case)) {
             if let Some((pool, address)) = case.held.take() {
                 state.pools.release(pool, address, &holder.id);
@@ -291,15 +309,16 @@ impl<'a> Case<'a> {
             }
         }
         // Nobody sees what is committed and not published: without a request that it satisfies it is of no use.
-        let (key, hint) = (&self.service.key, self.hint.clone());
+        let service = self.service;
         let useless: Vec<Family> = self
             .families
             .iter()
             .filter(|case| {
                 case.refused.is_some()
                     && case.held.is_some_and(|(_, address)| {
-                        let known = hint.as_ref().is_some_and(|hint| hint.addresses.contains_key(&address));
-                        case.evicted || !(known || state.is_published(key, address))
+                        let hint = self.hint.as_ref();
+                        let known = hint.is_some_and(|hint| hint.addresses.contains_key(&address));
+                        case.evicted || !(known || publishes(service, address))
                     })
             })
             .map(|case| case.family)
@@ -309,7 +328,7 @@ impl<'a> Case<'a> {
         let published = self
             .families
             .iter()
-            .any(|case| case.held.is_some_and(|(_, address)| state.is_published(key, address)));
+            .any(|case| case.held.is_some_and(|(_, address)| publishes(service, address)));
         if self.requires_both() && lacks && !published {
             self.give_up(state, |_| true);
         }
@@ -317,9 +336,9 @@ impl<'a> Case<'a> {
         if addresses.is_empty() {
             // Better an address of the wrong family than none, until one of the right family can be had.
             addresses.clone_from(&self.leftover);
-        } else if let Some(holder) = state.holders.get(key).cloned() {
+        } else {
             for (pool, address) in &self.leftover {
-                state.pools.release(*pool, *address, &holder.id);
+                state.pools.release(*pool, *address, &self.holder.id);
             }
         }
         let outcome = self.outcome(state, &addresses);

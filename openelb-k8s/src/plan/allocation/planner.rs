@@ -14,7 +14,7 @@ use super::commit;
 use super::eip_status;
 use super::outcome;
 use super::publish;
-use super::state::{Concerned, State, Violations};
+use super::state::{Concerned, Entry, State, Violations};
 use super::{Allocation, PoolOutcome, ServiceOutcome};
 use crate::index::{Changes, Indexes};
 use crate::object::NamespacedName;
@@ -108,12 +108,13 @@ impl Planner {
                     !self.restless.contains(key) && outcome::stays_at_peace(indexes, &mut self.held, key)
                 });
             for key in &changes.services {
-                self.concern(indexes, key, &mut concerned);
+                let restless = self.restless.remove(key);
+                self.concern(indexes, key, restless, &mut concerned);
             }
             concerned.calm = calm;
             if !calm {
                 for key in &std::mem::take(&mut self.restless) {
-                    self.concern(indexes, key, &mut concerned);
+                    self.concern(indexes, key, true, &mut concerned);
                 }
             }
         }
@@ -138,17 +139,26 @@ impl Planner {
     }
 
     /// Takes what a Service was given at last back, for it is looked at again.
-    fn concern<'a>(&mut self, indexes: &'a Indexes, key: &NamespacedName, concerned: &mut Concerned<'a>) {
-        let service = indexes.services.get(key);
-        let known = service.map(|service| &service.key).or_else(|| indexes.pools.holder(key));
+    fn concern<'a>(
+        &mut self,
+        indexes: &'a Indexes,
+        key: &NamespacedName,
+        restless: bool,
+        concerned: &mut Concerned<'a>,
+    ) {
+        let entry = Entry::of(indexes, key);
+        let service = entry.as_ref().and_then(|entry| entry.service);
         let id = HolderId::new(&key.namespace, &key.name);
         let was: Vec<(PoolId, std::net::IpAddr)> = self.held.holdings(&id).collect();
         for (pool, address) in was {
             self.held.release(pool, address, &id);
             concerned.left.push((pool, address));
         }
-        self.restless.remove(key);
-        concerned.keys.extend(known);
+        if restless && let Some(entry) = &entry {
+            // Something may have been about to be written there.
+            concerned.eips.extend(entry.records.iter().map(|(eip, _)| &**eip));
+        }
+        concerned.entries.extend(entry.map(|entry| (entry.key, entry)));
         if service.is_none() {
             self.publications.remove(key);
         }
@@ -167,7 +177,11 @@ impl Planner {
         let mut state = State::adopt(indexes, &mut self.held, &mut self.violations, concerned);
         let decided = outcome::decide(&mut state);
         let commits = commit::commits(&state, &decided);
-        let pools = if state.concerned.calm { Vec::new() } else { eip_status::writes(&state, &commits, now) };
+        let pools = if state.concerned.calm {
+            Vec::new()
+        } else {
+            eip_status::writes(&state, &decided, &commits, now)
+        };
         for (name, outcome, write) in pools {
             match write {
                 Some(write) => self.commits.insert(name.to_owned(), write),
@@ -185,11 +199,8 @@ impl Planner {
                 self.publications.insert(key.clone(), (write, events));
             }
         }
-        let concerned = state.concerned.keys;
-        for key in concerned {
-            if indexes.services.get(key).is_none_or(|service| !service.ours)
-                && indexes.pools.holder(key).is_some()
-            {
+        for (key, entry) in state.concerned.entries {
+            if entry.holder.is_none() && !entry.records.is_empty() {
                 self.restless.insert(key.clone());
             }
         }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::commit::Commits;
 use super::hint::{Hint, Pending, terms_digest};
 use super::outcome::{Decided, Placed};
-use super::state::State;
+use super::state::{Entry, State};
 use crate::index::ServiceView;
 use crate::index::services::Ingress;
 use crate::names::{annotation, condition, event, finalizer, label, reason};
@@ -31,17 +31,19 @@ pub(super) fn writes<'a>(
     commits: &Commits<'_>,
     now: Timestamp,
 ) -> Vec<(&'a NamespacedName, Write, Vec<Event>)> {
-    let services = state.concerned.keys.iter().filter_map(|key| state.indexes.services.get(key));
-    services
-        .map(|service| {
-            let mut events = Vec::new();
-            let write = match decided.services.get(&service.key) {
-                Some(placed) => ours(state, placed, commits, now, &mut events),
-                None => not_ours(state, service, &mut events),
-            };
-            (&service.key, write, events)
-        })
-        .collect()
+    let mut decided = decided.services.iter().peekable();
+    let mut writes = Vec::new();
+    for (key, entry) in &state.concerned.entries {
+        let placed = decided.next_if(|(decided, _)| *decided == key).map(|(_, placed)| placed);
+        let Some(service) = entry.service else { continue };
+        let mut events = Vec::new();
+        let write = match placed {
+            Some(placed) => ours(state, entry, placed, commits, now, &mut events),
+            None => not_ours(entry, service, &mut events),
+        };
+        writes.push((*key, write, events));
+    }
+    writes
 }
 
 fn target(service: &ServiceView) -> ObjectRef {
@@ -50,6 +52,7 @@ fn target(service: &ServiceView) -> ObjectRef {
 
 fn ours(
     state: &State<'_>,
+    entry: &Entry<'_>,
     placed: &Placed<'_>,
     commits: &Commits<'_>,
     now: Timestamp,
@@ -59,7 +62,7 @@ fn ours(
     let key = &service.key;
     let wanted: Vec<IpAddr> = placed.outcome.addresses.clone();
     let before = service.published();
-    let committed = |address: &IpAddr| state.is_committed(key, *address);
+    let committed = |address: &IpAddr| entry.is_committed(state.indexes, *address);
     let next: Vec<IpAddr> = if wanted.iter().all(committed) {
         wanted.clone()
     } else {
@@ -206,9 +209,9 @@ fn tell_addresses(placed: &Placed<'_>, before: &[IpAddr], next: &[IpAddr], event
 }
 
 /// Takes exactly what we put there off a Service that is not ours any more.
-fn not_ours(state: &State<'_>, service: &ServiceView, events: &mut Vec<Event>) -> Write {
+fn not_ours(entry: &Entry<'_>, service: &ServiceView, events: &mut Vec<Event>) -> Write {
     let mut write = Write::new(target(service), &service.resource_version);
-    let mut put: BTreeSet<IpAddr> = state.records(&service.key).map(|(_, address)| address).collect();
+    let mut put: BTreeSet<IpAddr> = entry.records.iter().map(|(_, address)| *address).collect();
     if let Some(hint) = Hint::of(service) {
         put.extend(hint.addresses.into_keys());
     }

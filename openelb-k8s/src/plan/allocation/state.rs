@@ -1,6 +1,7 @@
 //! What is committed and published, adopted into pools and repaired.
 
 use std::cell::OnceCell;
+use std::collections::btree_map::Entry::Vacant;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ pub(super) type Violations = BTreeMap<(PoolId, IpAddr), String>;
 #[derive(Default)]
 pub(super) struct Concerned<'a> {
     /// Services, and what holds addresses according to `status.used`.
-    pub(super) keys: BTreeSet<&'a NamespacedName>,
+    pub(super) entries: BTreeMap<&'a NamespacedName, Entry<'a>>,
     /// What they were to have according to the last plan.
     pub(super) left: Vec<(PoolId, IpAddr)>,
     /// Eips that are looked at in any case.
@@ -33,19 +34,84 @@ pub(super) struct Concerned<'a> {
     pub(super) calm: bool,
 }
 
+/// A Service, or what holds addresses according to `status.used`.
+#[derive(Clone)]
+pub(super) struct Entry<'a> {
+    pub(super) key: &'a NamespacedName,
+    pub(super) service: Option<&'a ServiceView>,
+    /// What it holds according to `status.used`: the Eip, and the address.
+    pub(super) records: &'a [(Arc<str>, IpAddr)],
+    /// The Service as a holder, if it is ours.
+    pub(super) holder: Option<Arc<Holder>>,
+}
+
+impl<'a> Entry<'a> {
+    fn new(
+        key: &'a NamespacedName,
+        service: Option<&'a ServiceView>,
+        records: &'a [(Arc<str>, IpAddr)],
+    ) -> Self {
+        let ours = service.filter(|service| service.ours);
+        Self { key, service, records, holder: ours.map(|service| Arc::new(holder(service))) }
+    }
+
+    /// What is known of a name; `None` if nothing.
+    pub(super) fn of(indexes: &'a Indexes, key: &NamespacedName) -> Option<Self> {
+        let service = indexes.services.get(key);
+        let known = service.map(|service| &service.key).or_else(|| indexes.pools.holder(key))?;
+        Some(Self::new(known, service, indexes.pools.records(key)))
+    }
+
+    /// Its name as a holder.
+    pub(super) fn id(&self) -> HolderId {
+        match &self.holder {
+            Some(holder) => holder.id.clone(),
+            None => HolderId::new(&self.key.namespace, &self.key.name),
+        }
+    }
+
+    /// Is the address committed to it, in an Eip that does not go by force?
+    pub(super) fn is_committed(&self, indexes: &Indexes, address: IpAddr) -> bool {
+        self.records
+            .iter()
+            .any(|(eip, a)| *a == address && indexes.pools.get(eip).is_some_and(|eip| !goes_by_force(eip)))
+    }
+
+    /// Does it publish the address now?
+    pub(super) fn is_published(&self, address: IpAddr) -> bool {
+        self.service.is_some_and(|service| publishes(service, address))
+    }
+}
+
 impl<'a> Concerned<'a> {
     /// Every Service, and everything that holds an address.
     pub(super) fn everything(indexes: &'a Indexes) -> Self {
-        let mut concerned = Self::default();
-        concerned.keys.extend(indexes.services.iter().map(|service| &service.key));
-        concerned.keys.extend(indexes.pools.holders());
-        concerned.eips.extend(indexes.pools.iter().map(|eip| eip.name.as_str()));
-        concerned
+        let mut holders = indexes.pools.holders().peekable();
+        let mut entries: Vec<Entry<'a>> = Vec::new();
+        for service in indexes.services.iter() {
+            while let Some((key, records)) = holders.next_if(|(key, _)| **key < service.key) {
+                entries.push(Entry::new(key, None, records));
+            }
+            let records =
+                holders.next_if(|(key, _)| **key == service.key).map_or(&[][..], |(_, records)| records);
+            entries.push(Entry::new(&service.key, Some(service), records));
+        }
+        entries.extend(holders.map(|(key, records)| Entry::new(key, None, records)));
+        Self {
+            entries: entries.into_iter().map(|entry| (entry.key, entry)).collect(),
+            eips: indexes.pools.iter().map(|eip| eip.name.as_str()).collect(),
+            ..Self::default()
+        }
     }
 
     /// Is there nothing to look at?
     pub(super) fn is_empty(&self) -> bool {
-        self.keys.is_empty() && self.left.is_empty() && self.eips.is_empty()
+        self.entries.is_empty() && self.left.is_empty() && self.eips.is_empty()
+    }
+
+    /// Our Services with their holders, by namespace and name.
+    pub(super) fn ours(&self) -> impl Iterator<Item = (&Entry<'a>, &'a ServiceView, &Arc<Holder>)> {
+        self.entries.values().filter_map(|entry| Some((entry, entry.service?, entry.holder.as_ref()?)))
     }
 }
 
@@ -55,8 +121,6 @@ pub(super) struct State<'a> {
     /// Those who are not concerned hold in them what they are to have.
     pub(super) pools: &'a mut Pools,
     pub(super) concerned: Concerned<'a>,
-    /// Our concerned Services as holders.
-    pub(super) holders: BTreeMap<&'a NamespacedName, Arc<Holder>>,
     /// Younger sharers that an edit made clash with an older one: they have to give the address up.
     pub(super) evicted: BTreeSet<(&'a NamespacedName, IpAddr)>,
     pub(super) violations: &'a mut Violations,
@@ -95,13 +159,11 @@ impl<'a> State<'a> {
         concerned: Concerned<'a>,
     ) -> Self {
         let mut state = Self::of(indexes, pools, violations, concerned);
-        let keys = std::mem::take(&mut state.concerned.keys);
-        let ours = keys.iter().filter_map(|key| indexes.services.get(key)).filter(|service| service.ours);
-        state.holders = ours.map(|service| (&service.key, Arc::new(holder(service)))).collect();
-        for key in &keys {
-            state.adopt_records(key);
+        let entries = std::mem::take(&mut state.concerned.entries);
+        for entry in entries.values() {
+            state.adopt_records(entry);
         }
-        state.concerned.keys = keys;
+        state.concerned.entries = entries;
         state.recommit();
         state.find_clashes();
         state
@@ -118,21 +180,19 @@ impl<'a> State<'a> {
             indexes,
             pools,
             concerned,
-            holders: BTreeMap::new(),
             evicted: BTreeSet::new(),
             violations,
             usable: [OnceCell::new(), OnceCell::new()],
         }
     }
 
-    fn adopt_records(&mut self, key: &'a NamespacedName) {
-        let mut records: Vec<(&EipView, IpAddr)> = self
-            .indexes
-            .pools
-            .records(key)
-            .filter_map(|(name, address)| Some((self.indexes.pools.get(name)?, address)))
+    fn adopt_records(&mut self, entry: &Entry<'a>) {
+        let Some(service) = entry.service else { return };
+        let mut records: Vec<(&EipView, IpAddr)> = entry
+            .records
+            .iter()
+            .filter_map(|(name, address)| Some((self.indexes.pools.get(name)?, *address)))
             .collect();
-        let Some(service) = self.indexes.services.get(key) else { return };
         if records.len() > 1 {
             records.sort_by_key(|(eip, address)| (seniority(eip), *address));
         }
@@ -140,7 +200,7 @@ impl<'a> State<'a> {
             if goes_by_force(eip) {
                 continue;
             }
-            let holder = match self.holders.get(key) {
+            let holder = match &entry.holder {
                 Some(holder) => Arc::clone(holder),
                 // Not ours any more: it holds the address until it is un-published.
                 None if publishes(service, address) => Arc::new(holder(service)),
@@ -170,16 +230,23 @@ impl<'a> State<'a> {
 
     /// Commits again what is published and not committed to another (a lost Eip status): oldest first.
     fn recommit(&mut self) {
-        let mut ours: Vec<&ServiceView> = self
-            .holders
-            .keys()
-            .filter_map(|key| self.indexes.services.get(key))
-            .filter(|service| !service.ingress.is_empty())
+        let mut ours: Vec<(&ServiceView, Arc<Holder>)> = self
+            .concerned
+            .ours()
+            .filter(|(entry, service, _)| {
+                // What is recorded is adopted.
+                let recorded = |address| entry.records.iter().any(|(_, recorded)| *recorded == address);
+                service.ingress.iter().filter_map(|ingress| ingress.address).any(|shown| !recorded(shown))
+                    || entry
+                        .records
+                        .iter()
+                        .any(|(eip, _)| self.indexes.pools.get(eip).is_none_or(goes_by_force))
+            })
+            .map(|(_, service, holder)| (service, Arc::clone(holder)))
             .collect();
-        ours.sort_by_key(|service| service.order());
+        ours.sort_by_key(|(service, _)| service.order());
         let never = never_given();
-        for service in ours {
-            let Some(holder) = self.holders.get(&service.key).cloned() else { continue };
+        for (service, holder) in ours {
             for address in service.published() {
                 if never.contains(address) || self.pools.holdings(&holder.id).any(|(_, a)| a == address) {
                     continue;
@@ -208,9 +275,9 @@ impl<'a> State<'a> {
     /// Looks for sharers that get in each other's way, where a concerned Service is or was among them.
     fn find_clashes(&mut self) {
         let mut places: BTreeSet<(PoolId, IpAddr)> = BTreeSet::new();
-        for key in &self.concerned.keys {
-            let id = HolderId::new(&key.namespace, &key.name);
-            places.extend(self.pools.holdings(&id).filter(|(pool, address)| self.is_shared(*pool, *address)));
+        for entry in self.concerned.entries.values() {
+            let held = self.pools.holdings(&entry.id());
+            places.extend(held.filter(|(pool, address)| self.is_shared(*pool, *address)));
         }
         let left = self.concerned.left.iter().copied();
         places.extend(left.filter(|(pool, address)| self.is_shared(*pool, *address)));
@@ -248,8 +315,10 @@ impl<'a> State<'a> {
                 if edited {
                     self.evicted.insert((&service.key, address));
                     // It may have been at peace until now.
-                    if self.concerned.keys.insert(&service.key) {
-                        self.holders.insert(&service.key, holder);
+                    if let Vacant(place) = self.concerned.entries.entry(&service.key)
+                        && let Some(entry) = Entry::of(self.indexes, &service.key)
+                    {
+                        place.insert(entry);
                     }
                     continue;
                 }
@@ -264,26 +333,6 @@ impl<'a> State<'a> {
 
     fn service(&self, id: &HolderId) -> Option<&'a ServiceView> {
         self.indexes.services.get(&key(id))
-    }
-
-    /// Is the address committed to the Service, in an Eip that does not go by force?
-    pub(super) fn is_committed(&self, service: &NamespacedName, address: IpAddr) -> bool {
-        self.indexes.pools.records(service).any(|(eip, a)| {
-            a == address && self.indexes.pools.get(eip).is_some_and(|eip| !goes_by_force(eip))
-        })
-    }
-
-    /// What a Service holds according to `status.used`.
-    pub(super) fn records(
-        &self,
-        service: &NamespacedName,
-    ) -> impl Iterator<Item = (&'a str, IpAddr)> + use<'a> {
-        self.indexes.pools.records(service)
-    }
-
-    /// Does the Service publish the address now?
-    pub(super) fn is_published(&self, service: &NamespacedName, address: IpAddr) -> bool {
-        self.indexes.services.get(service).is_some_and(|service| publishes(service, address))
     }
 
     /// The name of a pool.
@@ -302,7 +351,8 @@ pub(super) fn key(id: &HolderId) -> NamespacedName {
     NamespacedName::new(&*id.group, &*id.name)
 }
 
-fn publishes(service: &ServiceView, address: IpAddr) -> bool {
+/// Does the Service publish the address now?
+pub(super) fn publishes(service: &ServiceView, address: IpAddr) -> bool {
     service.ingress.iter().any(|ingress| ingress.address == Some(address))
 }
 

@@ -188,7 +188,7 @@ impl World {
         let full = plan(&self.indexes, now);
         let mut allocation = self.planner.plan(&mut self.indexes, now);
         for (planned, full) in allocation.writes.iter_mut().zip(&full.writes) {
-            planned.patch = with_times_of(planned.patch.clone(), &full.patch);
+            planned.patch = with_times_of((*planned.patch).clone(), &full.patch).into();
         }
         assert_eq!(allocation.writes, full.writes);
         assert_eq!(allocation.events, full.events);
@@ -204,7 +204,7 @@ impl World {
         self.writes.push(write.clone());
         let service = self.indexes.services.get(&write.target.key());
         let before = service.map(|service| service.published()).unwrap_or_default();
-        self.patch(&write.target, write.patch.clone());
+        self.patch(&write.target, (*write.patch).clone());
         let metadata = &self.objects[&write.target]["metadata"];
         let held = metadata["finalizers"].as_array().is_some_and(|list| !list.is_empty());
         if metadata.get("deletionTimestamp").is_some() && !held {
