@@ -95,7 +95,7 @@ pub struct NodeHop {
     pub rack: Option<String>,
 }
 
-/// Whose addresses are next hops, decided (`Auto` is resolved).
+/// Whose addresses are next hops, decided: `Auto` is `SelfOnly`, with [`PeerAnnouncements::on_behalf`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum NextHops {
     /// This node announces itself where it is eligible.
@@ -116,6 +116,9 @@ pub struct BgpAnnouncements {
     pub router_id_derived: bool,
     /// The rack of this node.
     pub rack: Option<String>,
+    /// The InternalIPs of this node, in the Node's order: next hops where a session's own address is of the other
+    /// family.
+    pub addresses: Vec<IpAddr>,
     /// The TCP port to listen on.
     pub listen_port: u16,
     /// The addresses to listen on; empty: all.
@@ -135,10 +138,28 @@ pub struct PeerAnnouncements {
     pub spec: Arc<PeerSpec>,
     /// Whose addresses are announced to it.
     pub next_hops: NextHops,
+    /// Nodes that have no session of their own to it, and are announced by those that have (mode `Auto`); `None`: there
+    /// is none.
+    pub on_behalf: Option<Arc<OnBehalf>>,
     /// The rules of `spec.advertisements` that hold on this node, by index into them; meaningless where there are none.
     pub advertisements: Vec<usize>,
     /// The session's password, never shown.
     pub password: Option<Password>,
+}
+
+/// Nodes without a session of their own to a neighbour, and the speakers that announce them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OnBehalf {
+    /// The nodes with an IPv4 address that the neighbour can reach.
+    pub nodes_v4: BTreeSet<String>,
+    /// The nodes with an IPv6 address that the neighbour can reach.
+    pub nodes_v6: BTreeSet<String>,
+    /// The nodes of this rack whose speakers have a session to the neighbour, this one too.
+    pub speakers: BTreeSet<String>,
+    /// So many paths of an IPv4 prefix may be sent; 0 and 1: one.
+    pub paths_v4: u8,
+    /// So many paths of an IPv6 prefix may be sent.
+    pub paths_v6: u8,
 }
 
 /// A password; its text is never in logs or status.

@@ -203,6 +203,10 @@ pub mod event {
     pub const SET_BALANCER: &str = "SetBalancer";
     /// Service: it is announced no more.
     pub const DEL_BALANCER: &str = "DelBalancer";
+    /// Eip: nobody announces addresses of it.
+    pub const NO_ANNOUNCER: &str = "NoAnnouncer";
+    /// SpeakerStatus: what is announced comes from the checkpoint.
+    pub const STALE: &str = "Stale";
     /// Eip: announcing was set up.
     pub const CONFIG_SPEAKER: &str = "ConfigSpeaker";
     /// Eip: announcing could not be set up.

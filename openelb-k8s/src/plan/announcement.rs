@@ -4,6 +4,9 @@
 //! ranges, or are kept (after a shrink) in its `status.used` for this very Service. What a Service's owner can edit is
 //! a hint at most.
 
+mod on_behalf;
+mod telling;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -17,6 +20,8 @@ use crate::index::pools::{EipView, PoolSpec};
 use crate::index::services::{ServiceView, TrafficPolicy};
 use crate::index::{Indexes, NodeView};
 use crate::object::NamespacedName;
+
+pub use telling::{teller, warnings};
 
 /// Computes what the node `settings.node_name` should announce: the whole set, the same for the same input.
 #[must_use]
@@ -92,25 +97,20 @@ fn announcement(
     let services: Vec<&ServiceView> = services.into_iter().filter(|service| !service.node_proxy).collect();
     let forwarding: Vec<Forwarding<'_>> =
         services.iter().map(|service| Forwarding::of(service, indexes, settings)).collect();
+    let this = |node: &NodeView| node.name == settings.node_name;
     let nodes: Vec<&NodeView> = nodes
         .iter()
         .copied()
+        .filter(|node| settings.dataplane_healthy || !this(node))
         .filter(|node| may_carry(node, spec, settings))
         .filter(|node| forwarding.iter().any(|forwarding| forwarding.includes(node)))
         .collect();
     // NotReady removes nodes that are announced by others, never this one by itself, and not all of them.
-    let ready: Vec<&NodeView> =
-        nodes.iter().copied().filter(|node| node.ready || node.name == settings.node_name).collect();
-    let others_ready = ready.iter().any(|node| node.ready);
-    let nodes =
-        if others_ready || nodes.iter().all(|node| node.name == settings.node_name) { ready } else { nodes };
-    let self_eligible =
-        nodes.iter().any(|node| node.name == settings.node_name) && settings.dataplane_healthy;
-    let nodes: Vec<NodeHop> = nodes
-        .into_iter()
-        .filter(|node| settings.dataplane_healthy || node.name != settings.node_name)
-        .map(hop)
-        .collect();
+    let ready: Vec<&NodeView> = nodes.iter().copied().filter(|node| node.ready || this(node)).collect();
+    let some_ready = ready.iter().any(|node| node.ready) || nodes.iter().all(|node| this(node));
+    let nodes = if some_ready { ready } else { nodes };
+    let self_eligible = nodes.iter().any(|node| this(node));
+    let nodes: Vec<NodeHop> = nodes.into_iter().map(hop).collect();
     if nodes.is_empty() {
         return None;
     }
@@ -180,13 +180,14 @@ fn bgp(indexes: &Indexes, settings: &Settings) -> Option<BgpAnnouncements> {
     }
     let peers = indexes.peers.iter().filter(|peer| !peer.cni_duty && !peer.deleting).filter_map(|peer| {
         let spec = peer.spec.as_ref().filter(|spec| spec.node_selector.matches(&node.labels))?;
-        Some((peer.name.clone(), neighbor(indexes, settings, conf.spec.as_deref(), spec, node)))
+        Some((peer.name.clone(), neighbor(indexes, settings, conf.spec.as_deref(), spec, node, asn)))
     });
     Some(BgpAnnouncements {
         asn,
         router_id,
         router_id_derived,
         rack: node.rack().map(str::to_owned),
+        addresses: node.internal_ips.clone(),
         listen_port: spec.listen_port,
         listen_addresses: spec.listen_addresses.clone(),
         graceful_restart: spec.graceful_restart.clone(),
@@ -224,11 +225,18 @@ fn neighbor(
     conf: Option<&BgpConfParsed>,
     spec: &Arc<PeerSpec>,
     node: &NodeView,
+    asn: u32,
 ) -> PeerAnnouncements {
     let mode = spec.next_hop_mode.or_else(|| conf.map(|conf| conf.next_hop_mode)).unwrap_or_default();
     let next_hops = match mode {
         NextHopMode::AllNodes => NextHops::AllNodes,
         NextHopMode::SelfOnly | NextHopMode::Auto => NextHops::SelfOnly,
+    };
+    let on_behalf = match mode {
+        NextHopMode::Auto if !settings.standalone => {
+            on_behalf::of_peer(indexes, settings, spec, node, asn).map(Arc::new)
+        }
+        _ => None,
     };
     let from_secret = spec
         .password_secret
@@ -238,6 +246,7 @@ fn neighbor(
     let rules = spec.advertisements.iter().flatten().enumerate();
     PeerAnnouncements {
         next_hops,
+        on_behalf,
         advertisements: rules
             .filter(|(_, rule)| rule.node_selector.matches(&node.labels))
             .map(|(i, _)| i)
@@ -274,3 +283,6 @@ impl PeerAnnouncements {
 pub fn pools(announcements: &Announcements) -> BTreeSet<&str> {
     announcements.addresses.values().map(|announcement| announcement.pool.as_str()).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -115,6 +115,9 @@ pub struct Settings {
     pub namespace: String,
     /// Is this node's data plane healthy? If not, it does not announce itself.
     pub dataplane_healthy: bool,
+    /// Prefixes that are directly connected to this host; empty: not known. A neighbour on one of them reaches other
+    /// nodes' addresses only on the same.
+    pub connected: Vec<ipnet::IpNet>,
     /// There is no cluster: `nextHopMode: Auto` means `Self`.
     pub standalone: bool,
 }
@@ -128,6 +131,7 @@ impl Default for Settings {
             withdraw_without_endpoints: false,
             namespace: "openelb-system".to_owned(),
             dataplane_healthy: true,
+            connected: Vec::new(),
             standalone: true,
         }
     }

@@ -13,33 +13,33 @@ use crate::announce::{
 use crate::index::Indexes;
 use crate::object::{Kind, NamespacedName, Object, ObjectRef};
 
-fn object(value: Value) -> Object {
+pub(super) fn object(value: Value) -> Object {
     Object::from_value(value).unwrap().unwrap()
 }
 
-fn ours(kind: Kind, name: &str, spec: Value, status: Value) -> Object {
+pub(super) fn ours(kind: Kind, name: &str, spec: Value, status: Value) -> Object {
     object(json!({
         "apiVersion": kind.api_version(), "kind": kind.as_str(),
         "metadata": {"name": name, "resourceVersion": "7", "generation": 1}, "spec": spec, "status": status,
     }))
 }
 
-fn ip(text: &str) -> IpAddr {
+pub(super) fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-fn now() -> Timestamp {
+pub(super) fn now() -> Timestamp {
     Timestamp::from_second(1_800_000_000).unwrap()
 }
 
 /// Three nodes, a pool, and a Service that holds and publishes 192.0.2.1.
-struct Cluster {
-    indexes: Indexes,
-    settings: Settings,
+pub(super) struct Cluster {
+    pub(super) indexes: Indexes,
+    pub(super) settings: Settings,
 }
 
 impl Cluster {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let settings = Settings { node_name: "node-1".to_owned(), ..Settings::default() };
         let mut cluster = Self { indexes: Indexes::default(), settings };
         for number in 1..=3 {
@@ -50,7 +50,7 @@ impl Cluster {
         cluster
     }
 
-    fn node(&mut self, number: u8, labels: Value, spec: Value, conditions: Value) {
+    pub(super) fn node(&mut self, number: u8, labels: Value, spec: Value, conditions: Value) {
         let addresses = json!([{"type": "InternalIP", "address": format!("10.0.0.{number}")}]);
         self.indexes.apply(&object(json!({
             "apiVersion": "v1", "kind": "Node", "metadata": {"name": format!("node-{number}"), "labels": labels},
@@ -58,11 +58,11 @@ impl Cluster {
         })));
     }
 
-    fn eip(&mut self, name: &str, spec: Value, used: Value) {
+    pub(super) fn eip(&mut self, name: &str, spec: Value, used: Value) {
         self.indexes.apply(&ours(Kind::Eip, name, spec, json!({"used": used})));
     }
 
-    fn service(&mut self, name: &str, mut spec: Value, addresses: &[&str]) {
+    pub(super) fn service(&mut self, name: &str, mut spec: Value, addresses: &[&str]) {
         spec["type"] = json!("LoadBalancer");
         let ingress: Vec<Value> = addresses.iter().map(|address| json!({"ip": address})).collect();
         self.indexes.apply(&object(json!({
@@ -73,7 +73,7 @@ impl Cluster {
         })));
     }
 
-    fn endpoints(&mut self, service: &str, nodes: &[&str]) {
+    pub(super) fn endpoints(&mut self, service: &str, nodes: &[&str]) {
         let endpoints: Vec<Value> =
             nodes.iter().map(|node| json!({"addresses": ["10.1.0.1"], "nodeName": node})).collect();
         self.indexes.apply(&object(json!({
@@ -83,26 +83,26 @@ impl Cluster {
         })));
     }
 
-    fn bgp(&mut self, conf: Value, peer: Value) {
+    pub(super) fn bgp(&mut self, conf: Value, peer: Value) {
         self.indexes.apply(&ours(Kind::BgpConf, "default", conf, json!({})));
         let mut peer = peer;
         peer["conf"] = json!({"neighborAddress": "10.0.0.254", "peerAs": 65000, "authPassword": "hunter2"});
         self.indexes.apply(&ours(Kind::BgpPeer, "router", peer, json!({})));
     }
 
-    fn announced(&self, address: &str) -> Option<Announcement> {
+    pub(super) fn announced(&self, address: &str) -> Option<Announcement> {
         announcement::plan(&self.indexes, &self.settings).addresses.remove(&ip(address))
     }
 
     /// Who carries 192.0.2.1, and does this node?
-    fn carriers(&self) -> (Vec<String>, bool) {
+    pub(super) fn carriers(&self) -> (Vec<String>, bool) {
         self.announced("192.0.2.1").map_or_else(Default::default, |announcement| {
             (announcement.nodes.into_iter().map(|hop| hop.node).collect(), announcement.self_eligible)
         })
     }
 
     #[track_caller]
-    fn assert_carriers(&self, nodes: &[&str], this: bool) {
+    pub(super) fn assert_carriers(&self, nodes: &[&str], this: bool) {
         assert_eq!(self.carriers(), (nodes.iter().map(|node| (*node).to_owned()).collect(), this));
     }
 }
@@ -373,7 +373,7 @@ fn a_password_of_a_secret_comes_first() {
     assert_eq!(bgp.peers["router"].password.as_ref().unwrap().expose(), "secret");
 }
 
-fn established() -> AnnouncerStatus {
+pub(super) fn established() -> AnnouncerStatus {
     let session = PeerStatus {
         address: Some(ip("10.0.0.254")),
         local_asn: 65001,

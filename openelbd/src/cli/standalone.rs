@@ -120,6 +120,7 @@ pub(super) fn run(arguments: Arguments) -> Result<Outcome, Failure> {
             withdraw_without_endpoints: arguments.withdraw_without_endpoints,
             namespace: arguments.namespace,
             dataplane_healthy: true,
+            connected: Vec::new(),
             standalone: true,
         },
         on_stop: match arguments.on_stop {

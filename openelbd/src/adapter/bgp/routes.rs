@@ -8,7 +8,7 @@ use std::{
 
 use ipnet::IpNet;
 use openelb_bgp::speaker::{NextHop, PeerName, PeerScope, Route, RouteAttributes};
-use openelb_k8s::announce::{Announcement, Announcements, NextHops, NodeHop, Protocol};
+use openelb_k8s::announce::{Announcement, Announcements, NextHops, NodeHop, PeerAnnouncements, Protocol};
 
 use super::attributes;
 
@@ -31,13 +31,27 @@ pub fn path_identifier(text: &str) -> u32 {
 
 /// Path identifiers of a source. Of two sources' routes with one prefix and identifier a speaker has only one, whomever
 /// it is for, so each source has its own; that of [`ALL_NODES`] is the Go OpenELB's.
-fn identifier(source: &str, text: &str) -> u32 {
-    if source == ALL_NODES { path_identifier(text) } else { path_identifier(&format!("{source}/{text}")) }
+///
+/// Where a neighbour takes one path only, the lowest identifier wins: this node's own are below those of others.
+fn identifier(source: &str, text: &str, own: bool) -> u32 {
+    if source == ALL_NODES {
+        return path_identifier(text);
+    }
+    let hash = path_identifier(&format!("{source}/{text}"));
+    if own { hash & !OF_OTHERS } else { hash | OF_OTHERS }
 }
+
+/// Marks the path identifiers of other nodes' paths.
+const OF_OTHERS: u32 = 1 << 31;
 
 /// The source of routes for one neighbour with `advertisements` of its own.
 fn source_of(peer: &str) -> String {
     format!("peer/{peer}")
+}
+
+/// The source of routes for one neighbour on behalf of nodes that have no session of their own to it.
+fn on_behalf_source(peer: &str) -> String {
+    format!("on-behalf/{peer}")
 }
 
 /// Every source with its whole set of routes, with `base` as their attributes. A source that has nothing to say is
@@ -73,6 +87,11 @@ pub fn routes(desired: &Announcements, base: &Arc<RouteAttributes>) -> BTreeMap<
             let routes = source_routes(desired, &source, peer.next_hops, &scope, attributes);
             by_source.insert(source, routes);
         }
+        // In a source of their own, so that this node's own routes stay as they are when others come or go.
+        let routes = on_behalf_routes(desired, name, peer, base);
+        if !routes.is_empty() {
+            by_source.insert(on_behalf_source(name), routes);
+        }
     }
     by_source
 }
@@ -97,8 +116,40 @@ fn source_routes(
         };
         routes.extend(hops.into_iter().map(|(next_hop, text)| Route {
             prefix: IpNet::from(*address),
-            path_id: identifier(source, &text),
+            path_id: identifier(source, &text, next_hop == NextHop::SelfAddress),
             next_hop,
+            attributes: Arc::clone(&attributes),
+            scope: scope.clone(),
+        }));
+    }
+    routes
+}
+
+fn on_behalf_routes(
+    desired: &Announcements,
+    name: &str,
+    peer: &PeerAnnouncements,
+    base: &Arc<RouteAttributes>,
+) -> Vec<Route> {
+    let mut routes = Vec::new();
+    if peer.on_behalf.is_none() {
+        return routes;
+    }
+    let source = on_behalf_source(name);
+    let scope = PeerScope::Only(Arc::new(BTreeSet::from([PeerName::from(name)])));
+    for (address, announcement) in &desired.addresses {
+        if !announcement.protocols.contains(&Protocol::Bgp) {
+            continue;
+        }
+        let Some(attributes) = attributes::attributes(peer, announcement, base) else { continue };
+        let hops = peer.on_behalf_of(&desired.node, *address, announcement);
+        // Two nodes that claim one address are one next hop.
+        let next_hops: BTreeSet<IpAddr> =
+            hops.into_iter().filter_map(|hop| of_family(hop, *address)).collect();
+        routes.extend(next_hops.into_iter().map(|next_hop| Route {
+            prefix: IpNet::from(*address),
+            path_id: identifier(&source, &next_hop.to_string(), false),
+            next_hop: NextHop::Address(next_hop),
             attributes: Arc::clone(&attributes),
             scope: scope.clone(),
         }));
@@ -109,8 +160,7 @@ fn source_routes(
 /// The node's own InternalIPs, for sessions whose local address is of the other family.
 #[must_use]
 pub fn own_addresses(desired: &Announcements) -> (Option<Ipv4Addr>, Option<Ipv6Addr>) {
-    let own = desired.addresses.values().flat_map(|a| &a.nodes).find(|hop| hop.node == desired.node);
-    let addresses = own.map(|hop| hop.addresses.as_slice()).unwrap_or_default();
+    let addresses = desired.bgp.as_ref().map(|bgp| bgp.addresses.as_slice()).unwrap_or_default();
     let v4 = addresses.iter().find_map(|address| match address {
         IpAddr::V4(address) => Some(*address),
         IpAddr::V6(_) => None,

@@ -1,0 +1,260 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+
+use super::{plan, teller, warnings};
+use crate::announce::PeerAnnouncements;
+use crate::object::{Kind, ObjectRef};
+use crate::plan::tests::{Cluster, ip, object, ours};
+
+const RACK: &str = "openelb.kubesphere.io/rack";
+
+/// A cluster with BGP, not standalone, in which the speakers of these nodes run.
+fn cluster(peer: Value, speakers: &[u8]) -> Cluster {
+    let mut cluster = Cluster::new();
+    cluster.settings.standalone = false;
+    cluster.bgp(json!({"as": 65001}), peer);
+    for number in speakers {
+        speaker(&mut cluster, &format!("node-{number}"));
+    }
+    cluster
+}
+
+fn speaker(cluster: &mut Cluster, node: &str) {
+    cluster.indexes.apply(&ours(Kind::SpeakerStatus, node, json!({"nodeName": node}), json!({})));
+}
+
+fn peer(cluster: &Cluster) -> PeerAnnouncements {
+    plan(&cluster.indexes, &cluster.settings).bgp.unwrap().peers["router"].clone()
+}
+
+/// Whom this node announces 192.0.2.1 for, beside itself.
+fn on_behalf(cluster: &Cluster) -> Vec<String> {
+    let announcement = cluster.announced("192.0.2.1").unwrap();
+    let peer = peer(cluster);
+    let hops = peer.on_behalf_of(&cluster.settings.node_name, ip("192.0.2.1"), &announcement);
+    hops.into_iter().map(|hop| hop.node.clone()).collect()
+}
+
+#[test]
+fn auto_announces_nodes_without_a_speaker() {
+    let mut cluster = cluster(json!({}), &[1]);
+    assert_eq!(on_behalf(&cluster), ["node-2", "node-3"]);
+    cluster.settings.node_name = "node-2".to_owned();
+    speaker(&mut cluster, "node-2");
+    assert_eq!(on_behalf(&cluster), ["node-3"]);
+    speaker(&mut cluster, "node-3");
+    assert_eq!(peer(&cluster).on_behalf, None, "each has its own session");
+    cluster.indexes.delete(&ObjectRef::cluster(Kind::SpeakerStatus, "node-3"));
+    assert_eq!(on_behalf(&cluster), ["node-3"], "its speaker was removed");
+}
+
+#[test]
+fn auto_announces_nodes_that_the_peers_node_selector_leaves_out() {
+    let edge = json!({"nodeSelector": {"matchLabels": {"edge": "yes"}}});
+    let mut cluster = cluster(edge, &[1, 2, 3]);
+    cluster.node(1, json!({"edge": "yes"}), json!({}), json!(null));
+    assert_eq!(on_behalf(&cluster), ["node-2", "node-3"]);
+    // A node that has no session announces nobody.
+    cluster.settings.node_name = "node-2".to_owned();
+    assert!(plan(&cluster.indexes, &cluster.settings).bgp.unwrap().peers.is_empty());
+}
+
+#[test]
+fn auto_is_self_in_standalone_and_other_modes_know_no_behalf() {
+    let mut auto = cluster(json!({}), &[1]);
+    auto.settings.standalone = true;
+    assert_eq!(peer(&auto).on_behalf, None);
+    for mode in ["Self", "AllNodes"] {
+        assert_eq!(peer(&cluster(json!({"nextHopMode": mode}), &[1])).on_behalf, None, "{mode}");
+    }
+}
+
+#[test]
+fn auto_announces_only_nodes_of_its_rack() {
+    let mut cluster = cluster(json!({}), &[1]);
+    cluster.node(2, json!({RACK: "leaf"}), json!({}), json!(null));
+    assert_eq!(on_behalf(&cluster), ["node-3"]);
+    cluster.node(1, json!({RACK: "leaf"}), json!({}), json!(null));
+    assert_eq!(on_behalf(&cluster), ["node-2"]);
+}
+
+#[test]
+fn auto_announces_only_eligible_nodes_that_are_ready() {
+    let down = json!([{"type": "Ready", "status": "Unknown"}]);
+    let mut cluster = cluster(json!({}), &[1]);
+    cluster.node(2, json!({}), json!({}), down.clone());
+    assert_eq!(on_behalf(&cluster), ["node-3"]);
+    // The control plane has hiccups: all are NotReady for a minute, and nothing is withdrawn.
+    cluster.node(3, json!({}), json!({}), down.clone());
+    cluster.node(1, json!({}), json!({}), down);
+    assert_eq!(on_behalf(&cluster), ["node-2", "node-3"]);
+    cluster.assert_carriers(&["node-1", "node-2", "node-3"], true);
+    // Local: only where endpoints are.
+    cluster.service("s", json!({"externalTrafficPolicy": "Local"}), &["192.0.2.1"]);
+    cluster.endpoints("s", &["node-3"]);
+    assert_eq!(on_behalf(&cluster), ["node-3"]);
+}
+
+#[test]
+fn auto_announces_only_next_hops_that_the_neighbour_reaches() {
+    let subnet = json!({});
+    let mut far = cluster(subnet.clone(), &[1]);
+    // The neighbour is 10.0.0.254.
+    far.settings.connected = vec!["10.0.0.0/30".parse().unwrap(), "10.0.0.128/25".parse().unwrap()];
+    assert_eq!(peer(&far).on_behalf, None, "10.0.0.2 is not on the neighbour's subnet");
+    far.settings.connected = vec!["10.0.0.0/24".parse().unwrap()];
+    assert_eq!(on_behalf(&far), ["node-2", "node-3"]);
+    // Beyond several hops it looks next hops up.
+    let mut multihop = cluster(json!({"ebgpMultihop": {"enabled": true, "multihopTtl": 4}}), &[1]);
+    multihop.settings.connected = vec!["172.16.0.0/24".parse().unwrap()];
+    assert_eq!(on_behalf(&multihop), ["node-2", "node-3"]);
+    let mut own = cluster(json!({}), &[1]);
+    own.settings.connected = vec!["172.16.0.0/24".parse().unwrap()];
+    assert_eq!(peer(&own).on_behalf, None);
+    // An internal one, too.
+    own.indexes.apply(&ours(Kind::BgpConf, "default", json!({"as": 65000}), json!({})));
+    assert_eq!(on_behalf(&own), ["node-2", "node-3"]);
+    // A node without an address of the family cannot be announced.
+    own.indexes.apply(&object(json!({
+        "apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-2"},
+        "status": {"addresses": [{"type": "InternalIP", "address": "fd00::2"}]},
+    })));
+    assert_eq!(on_behalf(&own), ["node-3"]);
+}
+
+fn family(send_max: u8) -> Value {
+    json!({"afiSafis": [{
+        "config": {"family": {"afi": "AFI_IP", "safi": "SAFI_UNICAST"}, "enabled": true},
+        "addPaths": {"config": {"sendMax": send_max}},
+    }]})
+}
+
+/// Whom each of the speakers announces, by node.
+fn split(cluster: &mut Cluster, speakers: &[u8]) -> BTreeMap<String, Vec<String>> {
+    let mut split = BTreeMap::new();
+    for number in speakers {
+        cluster.settings.node_name = format!("node-{number}");
+        split.insert(cluster.settings.node_name.clone(), on_behalf(cluster));
+    }
+    split
+}
+
+#[test]
+fn more_nodes_than_paths_are_split_between_the_sessions() {
+    let mut cluster = cluster(family(4), &[1, 2]);
+    for number in 4..=8 {
+        cluster.node(number, json!({}), json!({}), json!(null));
+    }
+    // Six nodes without a session, and room for three beside each speaker itself: each node has one announcer.
+    let shares = split(&mut cluster, &[1, 2]);
+    assert!(shares.values().all(|share| share.len() == 3), "{shares:?}");
+    let all: BTreeSet<&String> = shares.values().flatten().collect();
+    assert_eq!(all.len(), 6, "{shares:?}");
+    assert_eq!(split(&mut cluster, &[1, 2]), shares, "always the same");
+    // Room for more: nodes are announced by both where that is possible, and all are announced.
+    cluster.bgp(json!({"as": 65001}), family(6));
+    let shares = split(&mut cluster, &[1, 2]);
+    assert!(shares.values().all(|share| share.len() == 5), "{shares:?}");
+    assert_eq!(shares.values().flatten().collect::<BTreeSet<_>>().len(), 6);
+    cluster.bgp(json!({"as": 65001}), family(7));
+    assert!(split(&mut cluster, &[1, 2]).values().all(|share| share.len() == 6), "all fit");
+}
+
+#[test]
+fn a_node_that_leaves_moves_few_others() {
+    let mut cluster = cluster(family(30), &[1, 2]);
+    for number in 4..=53 {
+        cluster.node(number, json!({}), json!({}), json!(null));
+    }
+    let before = split(&mut cluster, &[1, 2]);
+    cluster.indexes.delete(&ObjectRef::cluster(Kind::Node, "node-40"));
+    let after = split(&mut cluster, &[1, 2]);
+    let moved: usize = before
+        .iter()
+        .map(|(speaker, nodes)| nodes.iter().filter(|node| !after[speaker].contains(node)).count())
+        .sum();
+    assert!(moved <= 6, "{moved} of {}", before.values().map(Vec::len).sum::<usize>());
+}
+
+#[test]
+fn without_additional_paths_a_speaker_announces_itself_or_else_one_other() {
+    let mut cluster = cluster(family(0), &[1, 2]);
+    for number in 4..=6 {
+        cluster.node(number, json!({}), json!({}), json!(null));
+    }
+    assert_eq!(on_behalf(&cluster), [""; 0], "it is eligible itself");
+    for number in [1, 2] {
+        cluster.node(
+            number,
+            json!({"node.kubernetes.io/exclude-from-external-load-balancers": ""}),
+            json!({}),
+            json!(null),
+        );
+    }
+    let shares = split(&mut cluster, &[1, 2]);
+    assert!(shares.values().all(|share| share.len() == 1), "{shares:?}");
+    assert_ne!(shares["node-1"], shares["node-2"], "two speakers load two nodes");
+}
+
+#[test]
+fn an_unhealthy_data_plane_leaves_the_others_even_if_they_are_not_ready() {
+    let down = json!([{"type": "Ready", "status": "Unknown"}]);
+    let mut cluster = cluster(json!({}), &[1]);
+    cluster.settings.dataplane_healthy = false;
+    for number in [2, 3] {
+        cluster.node(number, json!({}), json!({}), down.clone());
+    }
+    cluster.assert_carriers(&["node-2", "node-3"], false);
+}
+
+#[test]
+fn forged_hints_announce_nothing_outside_of_a_pool() {
+    let mut cluster = cluster(json!({}), &[1]);
+    cluster.indexes.apply(&object(json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "forged", "namespace": "ns", "labels": {"eip.openelb.kubesphere.io/v1alpha2": "pool"},
+            "annotations": {
+                "lb.kubesphere.io/v1alpha1": "openelb",
+                "eip.openelb.kubesphere.io/v1alpha1": "203.0.113.1",
+                "openelb.kubesphere.io/assigned": "{\"pool\":[\"203.0.113.1\"]}",
+            }},
+        "spec": {"type": "LoadBalancer", "loadBalancerIP": "203.0.113.1"},
+        "status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.1"}, {"ip": "10.0.0.2"}, {"ip": "192.0.2.1"}, {"hostname": "h"}]}},
+    })));
+    let announced = plan(&cluster.indexes, &cluster.settings).addresses;
+    assert_eq!(announced.keys().map(ToString::to_string).collect::<Vec<_>>(), ["192.0.2.1"]);
+    let services = &announced[&ip("192.0.2.1")].services;
+    assert_eq!(services.iter().map(ToString::to_string).collect::<Vec<_>>(), ["ns/s"], "its holder alone");
+}
+
+#[test]
+fn a_cluster_whose_nodes_are_all_excluded_is_warned() {
+    let exclude = json!({"node.kubernetes.io/exclude-from-external-load-balancers": ""});
+    let mut cluster = cluster(json!({}), &[1]);
+    for number in [1, 2] {
+        cluster.node(number, exclude.clone(), json!({}), json!(null));
+    }
+    assert_eq!(warnings(&cluster.indexes, &cluster.settings), [], "node-3 is left");
+    cluster.node(3, exclude, json!({}), json!(null));
+    let warning = &warnings(&cluster.indexes, &cluster.settings)[0];
+    assert_eq!((warning.regarding.to_string().as_str(), warning.reason), ("Eip pool", "NoAnnouncer"));
+    assert!(
+        warning.message.contains("192.0.2.1") && warning.message.contains("--ignore-exclude-label"),
+        "{warning:?}"
+    );
+    cluster.settings.ignore_exclude_label = true;
+    assert_eq!(warnings(&cluster.indexes, &cluster.settings), []);
+}
+
+#[test]
+fn one_speaker_tells_for_all() {
+    let mut cluster = cluster(json!({}), &[]);
+    assert_eq!(teller(&cluster.indexes), None);
+    for number in [2, 3] {
+        speaker(&mut cluster, &format!("node-{number}"));
+    }
+    assert_eq!(teller(&cluster.indexes), Some("node-2"));
+    cluster.node(2, json!({}), json!({}), json!([{"type": "Ready", "status": "Unknown"}]));
+    assert_eq!(teller(&cluster.indexes), Some("node-3"));
+}
