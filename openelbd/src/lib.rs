@@ -18,6 +18,7 @@
 //! |---|---|
 //! | [`cli`] | sub-commands, flags, exit codes, output formats |
 //! | [`controller`] | the loop in a cluster: watches → indexes → allocation → writes, by one leader |
+//! | [`speaker`] | the loop on each node of a cluster: watches → indexes → announcement → announcers |
 //! | [`standalone`] | the loop: manifests → indexes → allocation → store → announcement → announcers |
 //! | [`adapter`] | the announcers: translates plans into what the protocol libraries take, and their state back |
 //! | `kubectl` | what `kubectl openelb` reads and shows |
@@ -36,5 +37,12 @@ mod logging;
 mod notes;
 mod offline;
 mod snapshot;
+pub mod speaker;
 pub mod standalone;
 mod unsupported;
+
+/// Timer jitter differs between processes; nothing else depends on it.
+pub(crate) fn seed() -> u64 {
+    let now = jiff::Timestamp::now().as_nanosecond();
+    u64::from(std::process::id()) ^ u64::try_from(now & i128::from(u64::MAX)).unwrap_or(0)
+}

@@ -9,7 +9,6 @@ mod owner;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use jiff::Timestamp;
 use openelb_k8s::{
     announce::Announcer as _,
     index::services::ClassRules,
@@ -66,7 +65,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let mut passes = watch_manifests(&options)?;
     let mut changes = store.watch(POLL).context("the state directory cannot be watched")?;
 
-    let announcer = Arc::new(BgpAnnouncer::spawn(seed()));
+    let announcer = Arc::new(BgpAnnouncer::spawn(crate::seed()));
     let metrics = Arc::new(Metrics::new(announcer.source()));
     let (readiness, ready) = watch::channel(Readiness::default());
     let (ask, mut questions) = mpsc::channel(16);
@@ -147,10 +146,4 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
 fn watch_manifests(options: &Options) -> anyhow::Result<mpsc::Receiver<Pass>> {
     manifests::watch(&options.manifests, POLL)
         .with_context(|| format!("the manifests in {} cannot be read", options.manifests.display()))
-}
-
-/// Timer jitter differs between processes; nothing else depends on it.
-fn seed() -> u64 {
-    let now = Timestamp::now().as_nanosecond();
-    u64::from(std::process::id()) ^ u64::try_from(now & i128::from(u64::MAX)).unwrap_or(0)
 }

@@ -21,6 +21,8 @@ pub struct Nodes {
 pub struct NodeView {
     /// Its name.
     pub name: String,
+    /// Its unique identifier.
+    pub uid: String,
     /// Its labels.
     pub labels: Labels,
     /// `Ready`; true where no condition says anything (standalone).
@@ -29,6 +31,8 @@ pub struct NodeView {
     pub cordoned: bool,
     /// Is it being deleted?
     pub deleting: bool,
+    /// Does kubelet say that the host is shutting down?
+    pub shutting_down: bool,
     /// Its InternalIPs, in order.
     pub internal_ips: Vec<IpAddr>,
     /// Its ExternalIPs, in order.
@@ -46,12 +50,18 @@ impl NodeView {
         let (spec, status) = (node.spec.as_ref(), node.status.as_ref());
         let ready = status
             .and_then(|s| s.conditions.as_ref())
-            .and_then(|conditions| conditions.iter().find(|c| c.type_ == "Ready"))
-            .is_none_or(|condition| condition.status == "True");
+            .and_then(|conditions| conditions.iter().find(|c| c.type_ == "Ready"));
+        // What kubelet says on graceful shutdown.
+        let shutting_down = ready
+            .and_then(|condition| condition.message.as_deref())
+            .is_some_and(|message| message.contains("node is shutting down"));
+        let ready = ready.is_none_or(|condition| condition.status == "True");
         let mut view = Self {
             name: node.metadata.name.clone().unwrap_or_default(),
+            uid: node.metadata.uid.clone().unwrap_or_default(),
             labels: node.metadata.labels.clone().unwrap_or_default(),
             ready,
+            shutting_down,
             cordoned: spec.and_then(|s| s.unschedulable).unwrap_or(false),
             deleting: node.metadata.deletion_timestamp.is_some(),
             taints: spec

@@ -233,7 +233,7 @@ fn neighbor(
         NextHopMode::SelfOnly | NextHopMode::Auto => NextHops::SelfOnly,
     };
     let on_behalf = match mode {
-        NextHopMode::Auto if !settings.standalone => {
+        NextHopMode::Auto if !settings.standalone && settings.speakers_known => {
             on_behalf::of_peer(indexes, settings, spec, node, asn).map(Arc::new)
         }
         _ => None,

@@ -118,6 +118,8 @@ pub struct Settings {
     /// Prefixes that are directly connected to this host; empty: not known. A neighbour on one of them reaches other
     /// nodes' addresses only on the same.
     pub connected: Vec<ipnet::IpNet>,
+    /// Is it known which nodes have a speaker? If not, `nextHopMode: Auto` means `Self`.
+    pub speakers_known: bool,
     /// There is no cluster: `nextHopMode: Auto` means `Self`.
     pub standalone: bool,
 }
@@ -132,6 +134,7 @@ impl Default for Settings {
             namespace: "openelb-system".to_owned(),
             dataplane_healthy: true,
             connected: Vec::new(),
+            speakers_known: true,
             standalone: true,
         }
     }

@@ -9,6 +9,7 @@ mod kubectl;
 pub mod output;
 mod plan;
 mod rights;
+mod speaker;
 mod standalone;
 mod validate;
 
@@ -40,7 +41,7 @@ pub struct Cli {
     #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT", help_heading = "Logging")]
     log_format: LogFormat,
     /// What is logged: a level (error, warn, info, debug, trace) or a filter such as openelb_bgp=debug,info
-    /// [default: info for controller and standalone, warn for the other commands].
+    /// [default: info for controller, speaker and standalone, warn for the other commands].
     #[arg(long, global = true, value_name = "FILTER", help_heading = "Logging")]
     log_level: Option<String>,
     #[command(subcommand)]
@@ -50,6 +51,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Controller(controller::Arguments),
+    Speaker(speaker::Arguments),
     Standalone(standalone::Arguments),
     Plan(plan::Arguments),
     Validate(validate::Arguments),
@@ -71,13 +73,14 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return refused(&error),
     };
-    let serves = matches!(cli.command, Command::Controller(_) | Command::Standalone(_));
+    let serves = matches!(cli.command, Command::Controller(_) | Command::Speaker(_) | Command::Standalone(_));
     let quiet = if serves { None } else { Some("warn") };
     if let Err(failure) = logged(cli.log_format, cli.log_level.as_deref().or(quiet)) {
         return ended(Err(failure));
     }
     ended(match cli.command {
         Command::Controller(arguments) => controller::run(arguments),
+        Command::Speaker(arguments) => speaker::run(arguments),
         Command::Standalone(arguments) => standalone::run(arguments),
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Validate(arguments) => validate::run(&arguments),

@@ -98,7 +98,7 @@ enum Stop {
     Withdraw,
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     openelb_k8s::duration::parse(text).map_err(|error| format!("{error}; write for example 10s or 500ms"))
 }
 
@@ -121,6 +121,7 @@ pub(super) fn run(arguments: Arguments) -> Result<Outcome, Failure> {
             namespace: arguments.namespace,
             dataplane_healthy: true,
             connected: Vec::new(),
+            speakers_known: false,
             standalone: true,
         },
         on_stop: match arguments.on_stop {

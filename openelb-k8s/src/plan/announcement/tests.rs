@@ -98,8 +98,7 @@ fn auto_announces_only_eligible_nodes_that_are_ready() {
 
 #[test]
 fn auto_announces_only_next_hops_that_the_neighbour_reaches() {
-    let subnet = json!({});
-    let mut far = cluster(subnet.clone(), &[1]);
+    let mut far = cluster(json!({}), &[1]);
     // The neighbour is 10.0.0.254.
     far.settings.connected = vec!["10.0.0.0/30".parse().unwrap(), "10.0.0.128/25".parse().unwrap()];
     assert_eq!(peer(&far).on_behalf, None, "10.0.0.2 is not on the neighbour's subnet");

@@ -1,0 +1,203 @@
+//! What the owner tells: events, readiness, metrics.
+
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
+
+use openelb_k8s::{
+    announce::{AnnouncerStatus, SessionState},
+    names::{condition, event, reason},
+    object::{Kind, NamespacedName, ObjectRef},
+    plan::{self, announcement},
+};
+use tokio::sync::watch;
+
+use super::Owner;
+use crate::{
+    adapter::bgp::status,
+    events::EventType,
+    http::{Check, ServerState, read_api::Snapshot},
+    snapshot::View,
+};
+
+impl Owner {
+    /// Takes the announcer's status in.
+    pub(in crate::speaker) fn set_announced(&mut self, status: Arc<AnnouncerStatus>) {
+        self.unshown |= !status::is_same_but_for_counters(&status, &self.announced);
+        for problem in &status.problems {
+            let object = self.own_reference();
+            self.event(EventType::Warning, &object, &problem.reason, &problem.reason, &problem.message);
+        }
+        for (name, peer) in &status.peers {
+            let object = ObjectRef::cluster(Kind::BgpPeer, name.as_str());
+            match &peer.last_error {
+                Some(error) if peer.state != SessionState::Established => {
+                    let message = format!("{}: {error}", self.settings.node_name);
+                    self.event(EventType::Warning, &object, "session", "SessionDown", &message);
+                }
+                _ => {
+                    self.events.clear(&object, "session");
+                }
+            }
+        }
+        self.announced = status;
+        self.check_listeners();
+        self.tell_services();
+        self.work();
+    }
+
+    /// Which Services are announced now, and which no more: one speaker tells for all.
+    fn tell_services(&mut self) {
+        let Some(desired) = &self.desired else { return };
+        let mut now: BTreeSet<NamespacedName> = BTreeSet::new();
+        let mut complete = true;
+        for (address, announcement) in &desired.addresses {
+            if self.announced.addresses.get(address).is_some_and(|status| status.announced) {
+                now.extend(announcement.services.iter().cloned());
+            } else {
+                complete = false;
+            }
+        }
+        let Some(before) = &self.announced_services else {
+            // What a start finds is no news.
+            if complete && !self.stale {
+                self.announced_services = Some(now);
+            }
+            return;
+        };
+        if *before == now {
+            return;
+        }
+        let gained: Vec<NamespacedName> = now.difference(before).cloned().collect();
+        let lost: Vec<NamespacedName> = before.difference(&now).cloned().collect();
+        self.announced_services = Some(now);
+        if announcement::teller(&self.indexes) != Some(self.settings.node_name.as_str()) {
+            return;
+        }
+        for key in gained {
+            let object = ObjectRef::namespaced(Kind::Service, &key);
+            let message = "its addresses are announced";
+            self.event(EventType::Normal, &object, "announced", event::SET_BALANCER, message);
+        }
+        for key in lost {
+            let object = ObjectRef::namespaced(Kind::Service, &key);
+            if self.indexes.services.get(&key).is_some() {
+                let message = format!("{} does not announce its addresses any more", self.settings.node_name);
+                self.event(EventType::Normal, &object, "announced", event::DEL_BALANCER, &message);
+            }
+        }
+    }
+
+    /// What concerns the whole cluster, by one speaker.
+    pub(super) fn tell_cluster_warnings(&mut self) {
+        let told = Kind::Eip;
+        if announcement::teller(&self.indexes) != Some(self.settings.node_name.as_str()) {
+            return;
+        }
+        let warnings = announcement::warnings(&self.indexes, &self.settings);
+        let warned: BTreeSet<&ObjectRef> = warnings.iter().map(|warning| &warning.regarding).collect();
+        let silent: Vec<ObjectRef> =
+            self.indexes.pools.iter().map(|pool| ObjectRef::cluster(told, pool.name.clone())).collect();
+        for object in silent.iter().filter(|object| !warned.contains(object)) {
+            self.events.clear(object, event::NO_ANNOUNCER);
+        }
+        for warning in &warnings {
+            let topic = event::NO_ANNOUNCER;
+            self.event(EventType::Warning, &warning.regarding, topic, warning.reason, &warning.message);
+        }
+    }
+
+    /// An object that can be read, and whose spec cannot be used, is named in the log; its condition is the leader's.
+    pub(super) fn tell_spec_problems(&mut self, object: &ObjectRef) {
+        let problems = match object.kind {
+            Kind::Eip => self.indexes.pools.get(&object.name).map(|view| view.problems.as_slice()),
+            Kind::BgpPeer => self.indexes.peers.get(&object.name).map(|view| view.problems.as_slice()),
+            Kind::BgpConf => {
+                let conf = self.indexes.peers.confs().find(|view| view.name == object.name);
+                conf.map(|view| view.problems.as_slice())
+            }
+            _ => None,
+        };
+        let message = problems.map(plan::status::explain).unwrap_or_default();
+        if !message.is_empty() {
+            self.unusable.insert(object.clone());
+            if self.events.tell(EventType::Warning, object, condition::READY, reason::INVALID_SPEC, &message)
+            {
+                self.parts.metrics.count_event(EventType::Warning.as_str(), reason::INVALID_SPEC);
+            }
+        } else if self.unusable.remove(object) && self.events.clear(object, condition::READY) {
+            tracing::info!(%object, "mended");
+        }
+    }
+
+    pub(super) fn check_listeners(&mut self) {
+        let http = match &self.server {
+            ServerState::Starting => Err("not open yet".to_owned()),
+            ServerState::Off | ServerState::Listening(_) => Ok(()),
+            ServerState::Failed(error) => Err(error.clone()),
+        };
+        let problems =
+            self.announced.problems.iter().filter(|problem| problem.reason == status::LISTEN_FAILED);
+        let problems = problems.map(|problem| Err(problem.message.clone()));
+        let result = std::iter::once(http).chain(problems).find(Result::is_err).unwrap_or(Ok(()));
+        self.check(Check::Listeners, result);
+    }
+
+    pub(super) fn check(&mut self, check: Check, result: Result<(), String>) {
+        let changed = self.parts.readiness.send_if_modified(|readiness| {
+            let before = readiness.clone();
+            readiness.set(check, result);
+            *readiness != before
+        });
+        self.unshown |= changed;
+    }
+
+    pub(super) fn event(
+        &mut self,
+        kind: EventType,
+        object: &ObjectRef,
+        topic: &str,
+        reason: &str,
+        message: &str,
+    ) {
+        if self.events.tell(kind, object, topic, reason, message) {
+            self.parts.metrics.count_event(kind.as_str(), reason);
+            self.unshown = true;
+            let uid = match object.kind {
+                Kind::Service => self.indexes.services.get(&object.key()).map(|view| view.uid.as_str()),
+                Kind::Eip => self.indexes.pools.get(&object.name).map(|view| view.uid.as_str()),
+                Kind::Node => self.indexes.nodes.get(&object.name).map(|view| view.uid.as_str()),
+                _ => None,
+            };
+            self.parts.reporter.report(kind, object, uid, reason, message);
+        }
+    }
+
+    /// Changes whenever [`snapshot`](Self::snapshot) may have another answer.
+    pub(in crate::speaker) fn revisions(&self) -> watch::Receiver<u64> {
+        self.revision.subscribe()
+    }
+
+    /// Everything that is known now, as this node sees it.
+    pub(in crate::speaker) fn snapshot(&self) -> Snapshot {
+        self.view().snapshot()
+    }
+
+    fn view(&self) -> View<'_> {
+        let remembered = self.remembered.as_ref().filter(|_| self.stale).map(|(_, indexes)| indexes);
+        View {
+            indexes: remembered.unwrap_or(&self.indexes),
+            node_name: &self.settings.node_name,
+            announced: &self.announced,
+            desired: self.desired.as_ref(),
+            events: &self.events,
+        }
+    }
+
+    pub(super) fn show(&mut self, now: Instant) {
+        (self.unshown, self.shown_at) = (false, Some(now));
+        let problems = self.unreadable.len() + self.unusable.len();
+        let ready = self.parts.readiness.borrow().is_ready();
+        self.parts.metrics.set_inventory(self.view().inventory(problems, ready));
+        self.revision.send_modify(|revision| *revision = revision.wrapping_add(1));
+        self.say();
+    }
+}
