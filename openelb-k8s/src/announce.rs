@@ -226,6 +226,22 @@ pub struct AddressStatus {
     pub since: Option<Timestamp>,
 }
 
+impl AddressStatus {
+    /// One that is not announced, and why, in words.
+    pub fn new(protocol: Protocol, detail: impl Into<String>) -> Self {
+        Self {
+            protocol,
+            announced: false,
+            detail: detail.into(),
+            peers: BTreeMap::new(),
+            interface: None,
+            mac: None,
+            vrid: None,
+            since: None,
+        }
+    }
+}
+
 /// State of a BGP session, as RFC 4271 §8.2.2 names it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SessionState {
