@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
@@ -106,7 +108,7 @@ fn a_status_stays_below_its_limit() {
 
 fn patch(cluster: &Cluster, kind: Kind) -> Option<Value> {
     let writes = aggregate(&cluster.indexes, now());
-    writes.into_iter().find(|write| write.target.kind == kind).map(|write| write.patch)
+    writes.into_iter().find(|write| write.target.kind == kind).map(|write| Arc::unwrap_or_clone(write.patch))
 }
 
 #[test]
