@@ -72,8 +72,9 @@ pub(super) struct Reflector {
 struct List {
     #[serde(default)]
     metadata: ListMeta,
-    #[serde(default = "Vec::new")]
-    items: Vec<Value>,
+    /// The API server writes `null` for an empty list of metadata.
+    #[serde(default)]
+    items: Option<Vec<Value>>,
 }
 
 impl Reflector {
@@ -158,8 +159,9 @@ impl Reflector {
                 request.list(&parameters)
             };
             let page: List = self.ask(request.map_err(kube::Error::BuildRequest)?).await?;
-            let mut batch = Vec::with_capacity(page.items.len());
-            for item in page.items {
+            let items = page.items.unwrap_or_default();
+            let mut batch = Vec::with_capacity(items.len());
+            for item in items {
                 let Some(reference) = self.reference(&item) else { continue };
                 seen.insert(reference.clone());
                 if let Err(error) = self.take(reference, item, &mut batch).await {
@@ -422,5 +424,19 @@ pub(crate) fn describe(error: &kube::Error) -> String {
             }
             text
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::List;
+
+    #[test]
+    fn an_empty_list_of_metadata_has_no_items() {
+        // As kube-apiserver 1.36 answers.
+        let text = r#"{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"304"},"items":null}"#;
+        let list: List = serde_json::from_str(text).unwrap();
+        assert!(list.items.unwrap_or_default().is_empty());
+        assert_eq!(list.metadata.resource_version.as_deref(), Some("304"));
     }
 }
