@@ -1,0 +1,199 @@
+//! The installation's roles are enough for what the programs do, and no right in them is unused: by the API server's
+//! audit log, with the ServiceAccounts that `deploy/openelb.yaml` makes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use openelb_lab::{
+    Lab, binary, eventually,
+    kube::{Action, ControlPlane, Fault, Faults, Options, Request},
+};
+use serde_json::Value;
+
+const DEADLINE: Duration = Duration::from_secs(60);
+const NAMESPACE: &str = "openelb-system";
+
+/// A verb on a resource of a group, in one namespace or everywhere (empty), of one name or any (empty).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Right {
+    verb: String,
+    group: String,
+    resource: String,
+    namespace: String,
+    name: String,
+}
+
+impl Right {
+    fn allows(&self, request: &Request) -> bool {
+        self.verb == request.verb
+            && self.group == request.group
+            && self.resource == request.resource
+            && (self.namespace.is_empty() || self.namespace == request.namespace)
+            && (self.name.is_empty() || self.name == request.name)
+    }
+}
+
+fn strings(value: &Value) -> Vec<String> {
+    value.as_array().into_iter().flatten().map(|text| text.as_str().unwrap().to_owned()).collect()
+}
+
+/// What the roles of an account allow, as the API server has them.
+fn rights(kube: &ControlPlane, account: &str) -> BTreeSet<Right> {
+    let mut all = BTreeSet::new();
+    for (resource, namespace) in [("clusterroles", ""), ("roles", NAMESPACE)] {
+        for rule in kube.get(resource, namespace, account).unwrap()["rules"].as_array().unwrap() {
+            let mut names = strings(&rule["resourceNames"]);
+            if names.is_empty() {
+                names.push(String::new());
+            }
+            for (group, resource, verb, name) in strings(&rule["apiGroups"]).iter().flat_map(|group| {
+                let names = &names;
+                strings(&rule["resources"]).into_iter().flat_map(move |resource| {
+                    strings(&rule["verbs"]).into_iter().flat_map(move |verb| {
+                        let resource = resource.clone();
+                        names
+                            .iter()
+                            .map(move |name| (group.clone(), resource.clone(), verb.clone(), name.clone()))
+                    })
+                })
+            }) {
+                assert!(![&group, &resource, &verb].iter().any(|text| text.contains('*')), "{rule}");
+                all.insert(Right { verb, group, resource, namespace: namespace.to_owned(), name });
+            }
+        }
+    }
+    assert!(!all.is_empty());
+    all
+}
+
+/// What an account asked the API server for.
+fn requests(kube: &ControlPlane, account: &str) -> Vec<Request> {
+    let user = format!("system:serviceaccount:{NAMESPACE}:{account}");
+    let of_account = |request: &Request| request.user == user && !request.resource.starts_with('/');
+    kube.requests().unwrap().into_iter().filter(of_account).collect()
+}
+
+/// Waits until every right was used, and sees that nothing else was asked for.
+fn await_every_right(kube: &ControlPlane, account: &str, log: impl Fn() -> String) {
+    let rights = rights(kube, account);
+    let forbidden = |requests: &[Request]| -> BTreeSet<String> {
+        let refused = requests.iter().filter(|request| request.code == 403);
+        refused
+            .map(|r| format!("{} {} {} in {:?} of {:?}", r.verb, r.group, r.resource, r.namespace, r.name))
+            .collect()
+    };
+    let unused = |requests: &[Request]| -> Vec<Right> {
+        let used =
+            |right: &&Right| !requests.iter().any(|r| r.code < 500 && r.code != 403 && right.allows(r));
+        rights.iter().filter(used).cloned().collect()
+    };
+    let what = format!("the use of every right of {account}");
+    let used = eventually(&what, DEADLINE, || {
+        let requests = requests(kube, account);
+        let refused = forbidden(&requests);
+        anyhow::ensure!(refused.is_empty(), "forbidden: {refused:#?}");
+        let unused = unused(&requests);
+        anyhow::ensure!(unused.is_empty(), "not used: {unused:#?}");
+        Ok(Some(()))
+    });
+    if let Err(error) = used {
+        panic!("{error:#}\n{}", log());
+    }
+    for request in requests(kube, account) {
+        assert!(rights.iter().any(|right| right.allows(&request)), "allowed by something else: {request:?}");
+    }
+}
+
+fn manifest() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/openelb.yaml")
+}
+
+/// A control plane with an audit log, and OpenELB's objects on it.
+fn installed(name: &str) -> (Arc<Lab>, ControlPlane) {
+    let lab = Arc::new(Lab::start(name).unwrap());
+    let kube = ControlPlane::start_api_with(&lab, Options { audit: true, ..Options::api_only() }).unwrap();
+    kube.kubectl(&["apply", "--server-side", "--filename", manifest().to_str().unwrap()]).unwrap();
+    kube.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "crds", "--all"]).unwrap();
+    (lab, kube)
+}
+
+/// The first write to an object of each of these plurals meets another writer, so that the object is read again.
+fn conflicts(faults: &Faults<'_>, plurals: &[&str]) {
+    let fault = |plural: &&str| Fault {
+        name: (*plural).to_owned(),
+        verb: "patch".to_owned(),
+        path: format!("/{plural}/[^/]+(/status)?$"),
+        action: Action::Status { code: 409 },
+        limit: Some(1),
+        ..Fault::default()
+    };
+    faults.set(&plurals.iter().map(fault).collect::<Vec<_>>()).unwrap();
+}
+
+/// One of each kind; some as the Go OpenELB left them, some with a setting that has no effect and says so.
+const OBJECTS: &str = r"
+apiVersion: network.kubesphere.io/v1alpha2
+kind: Eip
+metadata: {name: pool, annotations: {eip.openelb.kubesphere.io/is-default-eip: 'true'}}
+spec: {address: 192.0.2.0/24}
+---
+apiVersion: network.kubesphere.io/v1alpha2
+kind: BgpConf
+metadata: {name: default, finalizers: [finalizer.lb.kubesphere.io/v1alpha1]}
+spec: {as: 65001}
+---
+apiVersion: network.kubesphere.io/v1alpha2
+kind: BgpPeer
+metadata: {name: router, finalizers: [finalizer.lb.kubesphere.io/v1alpha1]}
+spec: {conf: {neighborAddress: 10.0.0.1, peerAs: 65000}, bfd: {enabled: true}}
+---
+apiVersion: network.kubesphere.io/v1alpha2
+kind: BgpPolicy
+metadata: {name: policy}
+spec: {}
+---
+apiVersion: network.kubesphere.io/v1alpha2
+kind: Layer2Conf
+metadata: {name: default}
+spec: {}
+---
+apiVersion: network.kubesphere.io/v1alpha2
+kind: VipGroup
+metadata: {name: group}
+spec: {}
+---
+apiVersion: v1
+kind: Node
+metadata: {name: node-1}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: default}
+spec: {type: LoadBalancer, loadBalancerClass: openelb.io/openelb, ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: left, namespace: default, finalizers: [finalizer.lb.kubesphere.io/v1alpha1]}
+spec: {ports: [{port: 80}]}
+";
+
+#[test]
+fn the_controller_uses_every_right_it_has_and_asks_for_no_other() {
+    let (lab, kube) = installed("rights-controller");
+    let faults = kube.start_faults(1).unwrap();
+    conflicts(
+        &faults,
+        &["eips", "bgpconfs", "bgppeers", "bgppolicies", "layer2confs", "vipgroups", "services"],
+    );
+    kube.apply(OBJECTS).unwrap();
+    let kubeconfig = faults.service_account_kubeconfig(NAMESPACE, "openelb-controller").unwrap();
+    let program = binary("openelbd").unwrap();
+    let arguments = [program.to_str().unwrap(), "controller", "--kubeconfig", kubeconfig.to_str().unwrap()];
+    let controller = lab.spawn("controller", kube.host(), &arguments).unwrap();
+    await_every_right(&kube, "openelb-controller", || Lab::log_tail(&controller, 30));
+}
