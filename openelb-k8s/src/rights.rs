@@ -140,7 +140,7 @@ const CONTROLLER: &[Right] = &[
 const SPEAKER: &[Right] = &[
     cluster(
         OURS,
-        &["eips", "bgpconfs", "bgppeers", "bgppolicies", "layer2confs", "vipgroups"],
+        &["eips", "bgpconfs", "bgppeers"],
         &["list", "watch"],
         "what is announced, how, and to whom",
     ),
@@ -160,23 +160,32 @@ const SPEAKER: &[Right] = &[
         "discovery.k8s.io",
         &["endpointslices"],
         &["list", "watch"],
-        "nodes with endpoints of Services with externalTrafficPolicy Local",
+        "nodes with endpoints of Services with externalTrafficPolicy Local; watched only while there is one",
     ),
+    cluster(OURS, &["speakerstatuses"], &["list", "watch"], "which nodes have a speaker"),
     cluster(
         OURS,
         &["speakerstatuses"],
-        &["list", "watch", "create"],
-        "which nodes have a speaker; what this one does",
+        &["create", "patch", "delete"],
+        "this speaker's own; server-side apply takes create and patch; deleted when the speaker leaves the node for good",
     ),
     cluster(OURS, &["speakerstatuses/status"], &["patch"], "what this speaker does"),
     cluster("events.k8s.io", &["events"], &["create"], "what happened, told on the object"),
     Right {
         group: CORE,
-        resources: &["secrets", "configmaps"],
+        resources: &["secrets"],
         verbs: &["list", "watch"],
         names: &[],
         scope: Scope::Namespace,
-        why: "passwords and policies that BgpPeers and the BgpConf name",
+        why: "passwords that BgpPeers name, each watched by its name",
+    },
+    Right {
+        group: "apps",
+        resources: &["daemonsets"],
+        verbs: &["get"],
+        names: &["openelb-speaker"],
+        scope: Scope::Namespace,
+        why: "whether it keeps a speaker on this node, when this one is told to end",
     },
 ];
 
