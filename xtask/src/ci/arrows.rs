@@ -85,7 +85,7 @@ mod tests {
             package("openelb-bgp", &[("openelb-ipam", Some("dev")), ("openelb-bgp", Some("dev"))]),
             package("openelb-k8s", &[("openelb-ipam", None), ("openelb-bgp", None), ("kube", None)]),
             package("openelbd", &[("openelb-bgp", None), ("openelb-k8s", None), ("prometheus-client", None)]),
-            package("openelb-benches", &[("openelb-bgp", None), ("openelb-k8s", None), ("kube", None)]),
+            package("openelb-benches", &[("openelb-bgp", None), ("openelb-k8s", None), ("axum", None)]),
             package("newcomer", &[]),
         ];
         assert_eq!(
@@ -93,7 +93,7 @@ mod tests {
             [
                 "openelb-bgp -> openelb-ipam (dev)",
                 "openelb-k8s -> openelb-bgp (normal)",
-                "openelb-benches -> kube (normal): only openelb-k8s, openelbd may",
+                "openelb-benches -> axum (normal): only openelb-chaos, openelbd may",
                 "newcomer: not in the table of xtask/src/ci/arrows.rs yet",
             ]
         );
