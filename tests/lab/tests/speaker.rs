@@ -136,6 +136,24 @@ impl Setup {
         })
     }
 
+    /// Waits until the counters of these nodes know of every Service: they are a moment behind the wire.
+    fn await_counted(&self, nodes: &[u8]) {
+        let services = self.kube.list("services").unwrap();
+        let announced = services.iter().filter(|s| s["status"]["loadBalancer"]["ingress"].is_array()).count();
+        for number in nodes {
+            eventually(&format!("{announced} routes in the counters of node-{number}"), DEADLINE, || {
+                let metrics = self.get(*number, "/metrics")?;
+                let line = |line: &&str| {
+                    line.starts_with("openelb_bgp_routes_advertised{peer=\"router\"") && line.contains("ipv4")
+                };
+                let advertised = metrics.lines().find(line).unwrap_or_default();
+                anyhow::ensure!(advertised.ends_with(&format!(" {announced}.0")), "{advertised}");
+                Ok(Some(()))
+            })
+            .unwrap();
+        }
+    }
+
     /// The cost of a change: it is over when a Service that is made after it is at the router, over these nodes.
     fn cost(&self, marker: &mut u8, nodes: &[u8], change: impl FnOnce()) -> BTreeMap<u8, Counts> {
         let before = self.counts();
@@ -143,6 +161,8 @@ impl Setup {
         *marker += 1;
         self.services(std::iter::once(*marker));
         self.await_hops(*marker, nodes);
+        self.await_counted(nodes);
+        println!("{marker}: {before:?} {:?}", self.counts());
         let after = self.counts();
         after
             .into_iter()
@@ -210,6 +230,7 @@ fn a_change_touches_only_what_it_must() {
         assert_eq!(status["status"]["establishedSessions"], 1, "{status:#}");
         assert_eq!(status["metadata"]["ownerReferences"][0]["kind"], "Node", "{status:#}");
     }
+    setup.await_counted(&ALL);
     let mut marker = 100;
     let nothing = Counts { resets: 0, updates: 0 };
     let patch = |kind: &str, name: &str, patch: Value| {
@@ -364,7 +385,7 @@ fn routes_stay_without_api_server_and_without_ready_nodes_and_come_back_from_the
             .map(str::to_owned)
             .unwrap_or_default();
         // Six addresses over three nodes each.
-        anyhow::ensure!(advertised.ends_with(" 18"), "{advertised}");
+        anyhow::ensure!(advertised.ends_with(" 18.0"), "{advertised}");
         Ok(Some(()))
     })
     .unwrap();
