@@ -73,7 +73,13 @@ pub(super) fn same_session(a: &PeerConfig, b: &PeerConfig) -> bool {
 }
 
 impl Peer {
-    pub(super) fn new(id: PeerId, config: Arc<PeerConfig>, speaker: &SpeakerConfig, now: Instant) -> Self {
+    pub(super) fn new(
+        id: PeerId,
+        config: Arc<PeerConfig>,
+        speaker: &SpeakerConfig,
+        counters: PeerCounters,
+        now: Instant,
+    ) -> Self {
         let local_asn = config.local_asn.unwrap_or(speaker.asn);
         // Peers must not draw the same jitter: they would move in lock-step.
         let seed = speaker.seed ^ (id.0 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -91,12 +97,18 @@ impl Peer {
             state: State::Idle,
             state_since: now,
             last_error: None,
-            counters: PeerCounters::default(),
+            counters,
             changed: false,
             routes_changed: false,
             timer: None,
             ready: false,
         }
+    }
+
+    /// The counters once an end that is coming is counted.
+    pub(super) fn counters_at_the_end(&self) -> PeerCounters {
+        let dropped = self.counters.dropped + u64::from(self.state == State::Established);
+        PeerCounters { dropped, ..self.counters }
     }
 
     fn link(&mut self, direction: Direction) -> &mut Link {

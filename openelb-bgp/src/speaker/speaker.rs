@@ -13,7 +13,7 @@ use super::{
     config::{ConfigError, Delta, PeerConfig, PeerName, Route, SpeakerConfig, index_peers},
     event::{Accepted, ConnectionId, Event, Output, PeerId, Refusal},
     peer::{Peer, Surroundings, same_session},
-    stats::{Advertisement, PeersSnapshot, RouteStatus, RoutesSnapshot, TableStats},
+    stats::{Advertisement, PeerCounters, PeersSnapshot, RouteStatus, RoutesSnapshot, TableStats},
 };
 use crate::{
     fsm::ConnectionInfo,
@@ -172,8 +172,8 @@ impl Speaker {
             let asn = peer.config.local_asn.is_none() && before.asn != self.config.asn;
             if asn || before.router_id != self.config.router_id {
                 let config = Arc::clone(&peer.config);
-                self.remove_peer(id, Notification::other_configuration_change(), now);
-                self.add_peer(config, now);
+                let counters = self.remove_peer(id, Notification::other_configuration_change(), now);
+                self.add_peer(config, counters, now);
             } else if let Some(peer) = self.peers.get_mut(&id) {
                 peer.set_speaker_config(&self.config, &mut self.rib);
                 self.touch(id);
@@ -191,6 +191,7 @@ impl Speaker {
     /// If one is not valid or two clash; the set before stays.
     pub fn set_peers(&mut self, peers: Vec<PeerConfig>, now: Instant) -> Result<(), ConfigError> {
         let mut wanted = index_peers(peers)?;
+        let mut counters = HashMap::new();
         let known: Vec<(PeerName, PeerId)> =
             self.by_name.iter().map(|(name, id)| (name.clone(), *id)).collect();
         for (name, id) in known {
@@ -203,29 +204,37 @@ impl Speaker {
                     peer.set_config(Arc::new(config.clone()));
                     wanted.remove(&name);
                 }
-                Some(_) => self.remove_peer(id, Notification::other_configuration_change(), now),
-                None => self.remove_peer(id, Notification::peer_deconfigured(), now),
+                Some(_) => {
+                    let counted = self.remove_peer(id, Notification::other_configuration_change(), now);
+                    counters.insert(name, counted);
+                }
+                None => {
+                    self.remove_peer(id, Notification::peer_deconfigured(), now);
+                }
             }
         }
         for config in wanted.into_values() {
-            self.add_peer(Arc::new(config), now);
+            let counters = counters.remove(&config.name).unwrap_or_default();
+            self.add_peer(Arc::new(config), counters, now);
         }
         Ok(())
     }
 
-    fn add_peer(&mut self, config: Arc<PeerConfig>, now: Instant) {
+    /// A neighbour that is configured anew goes on counting.
+    fn add_peer(&mut self, config: Arc<PeerConfig>, counters: PeerCounters, now: Instant) {
         let id = PeerId(self.next_peer);
         self.next_peer += 1;
         self.by_name.insert(config.name.clone(), id);
         self.by_address.insert((config.address.to_canonical(), config.scope_id), id);
-        self.peers.insert(id, Peer::new(id, config, &self.config, now));
+        self.peers.insert(id, Peer::new(id, config, &self.config, counters, now));
         self.state_revision += 1;
         self.routes_revision += 1;
         self.touch(id);
     }
 
-    fn remove_peer(&mut self, id: PeerId, why: Notification, now: Instant) {
-        let Some(peer) = self.peers.remove(&id) else { return };
+    fn remove_peer(&mut self, id: PeerId, why: Notification, now: Instant) -> PeerCounters {
+        let Some(peer) = self.peers.remove(&id) else { return PeerCounters::default() };
+        let counters = peer.counters_at_the_end();
         self.by_name.remove(&peer.config.name);
         self.by_address.remove(&(peer.config.address.to_canonical(), peer.config.scope_id));
         if let Some(at) = peer.timer {
@@ -234,6 +243,7 @@ impl Speaker {
         self.farewells.extend(peer.farewell(why, &mut self.rib, now));
         self.state_revision += 1;
         self.routes_revision += 1;
+        counters
     }
 
     /// Makes this the whole set of routes of `source`. Only what differs is sent.

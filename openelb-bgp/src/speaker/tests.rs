@@ -341,11 +341,22 @@ fn changes_touch_only_what_they_must() {
     let third = PeerConfig::new("third", "192.0.2.3".parse().unwrap(), 65003);
     pair.speakers[0].set_peers(vec![peer(|peer| peer.max_prefixes = 5), third], pair.now).unwrap();
     assert_eq!(pair.status(1).counters.dropped, before);
-    // Another BGP identifier is another OPEN.
+    // Another BGP identifier is another OPEN. Whoever is configured anew goes on counting.
+    let ours = pair.status(0).counters;
     config.router_id = Ipv4Addr::new(192, 0, 2, 99);
     pair.speakers[0].set_config(config, pair.now).unwrap();
     pair.settle();
     assert_eq!(pair.status(1).counters.dropped, before + 1);
+    assert_eq!(pair.status(0).counters.dropped, ours.dropped + 1);
+    pair.establish();
+    let after = pair.status(0).counters;
+    assert!(after.sent.open > ours.sent.open && after.received.bytes > ours.received.bytes, "{after:?}");
+    // And so with another timer, which is in the OPEN too.
+    pair.speakers[0]
+        .set_peers(vec![peer(|peer| peer.hold_time = Duration::from_secs(77))], pair.now)
+        .unwrap();
+    pair.settle();
+    assert_eq!(pair.status(0).counters.dropped, after.dropped + 1);
     assert!(pair.status(1).last_error.is_some());
 }
 

@@ -36,12 +36,13 @@ impl Setup {
             network.plug("podnet", (CONTROL, "eth0", &[&v4, &v6]));
         })
         .unwrap();
-        let kube =
-            ControlPlane::start(&lab, Options { address: CONTROL_V4, ..Options::api_only() }).unwrap();
+        let kube = ControlPlane::start(&lab, Options { address: CONTROL_V4, ..Options::api_only() }).unwrap();
         kube.apply_crds().unwrap();
         kube.apply("{apiVersion: v1, kind: Namespace, metadata: {name: openelb-system}}").unwrap();
-        let nodes: Vec<Value> =
-            NODES.iter().map(|n| node_object(&node(*n), &[node_v4(*n), node_v6(*n)], &[], Ready::True)).collect();
+        let nodes: Vec<Value> = NODES
+            .iter()
+            .map(|n| node_object(&node(*n), &[node_v4(*n), node_v6(*n)], &[], Ready::True))
+            .collect();
         kube.create_objects(&nodes).unwrap();
         let setup = Self { lab, kube };
         setup.apply(&ours("Eip", "pool", &json!({"address": "198.51.100.0/24", "protocol": "bgp"})));
@@ -251,7 +252,9 @@ fn a_change_touches_only_what_it_must() {
         ("the priority of an Eip", Box::new(|| patch("eips", "pool", json!({"spec": {"priority": 7}})))),
         (
             "the description of a BgpPeer",
-            Box::new(|| patch("bgppeers", "router", json!({"spec": {"conf": {"description": "top of rack"}}}))),
+            Box::new(|| {
+                patch("bgppeers", "router", json!({"spec": {"conf": {"description": "top of rack"}}}))
+            }),
         ),
         (
             "an AS number of a rack without nodes",
@@ -260,7 +263,10 @@ fn a_change_touches_only_what_it_must() {
         (
             "another label of a Node",
             Box::new(|| {
-                setup.kube.patch("nodes", "", "node-2", None, &json!({"metadata": {"labels": {"zone": "a"}}})).unwrap();
+                setup
+                    .kube
+                    .patch("nodes", "", "node-2", None, &json!({"metadata": {"labels": {"zone": "a"}}}))
+                    .unwrap();
             }),
         ),
     ];
@@ -327,14 +333,16 @@ fn a_change_touches_only_what_it_must() {
 fn routes_stay_without_api_server_and_without_ready_nodes_and_come_back_from_the_checkpoint() {
     let setup = Setup::new("speaker-checkpoint");
     let _router = setup.router();
-    setup.kube.patch(
-        "bgpconfs.network.kubesphere.io",
-        "",
-        "default",
-        None,
-        &json!({"spec": {"nextHopMode": "AllNodes"}}),
-    )
-    .unwrap();
+    setup
+        .kube
+        .patch(
+            "bgpconfs.network.kubesphere.io",
+            "",
+            "default",
+            None,
+            &json!({"spec": {"nextHopMode": "AllNodes"}}),
+        )
+        .unwrap();
     let mut speakers: Vec<Process> = NODES.iter().map(|n| setup.speaker(*n)).collect();
     setup.services(1..=5);
     // An address of no pool, and one of somebody's annotation.
