@@ -163,7 +163,6 @@ impl Setup {
         self.services(std::iter::once(*marker));
         self.await_hops(*marker, nodes);
         self.await_counted(nodes);
-        println!("{marker}: {before:?} {:?}", self.counts());
         let after = self.counts();
         after
             .into_iter()
@@ -284,10 +283,16 @@ fn a_change_touches_only_what_it_must() {
 
     // Communities: every route again, in few messages and in the same sessions.
     let rules = json!({"spec": {"advertisements": [{"communities": ["64501:7"]}]}});
-    let cost = setup.cost(&mut marker, &ALL, || patch("bgppeers", "router", rules));
+    let cost = setup.cost(&mut marker, &ALL, || {
+        patch("bgppeers", "router", rules);
+        eventually("the community on each path", DEADLINE, || {
+            let shown = router.ask("show route all for 198.51.100.1")?;
+            anyhow::ensure!(shown.matches("(64501,7)").count() == 3, "{shown}");
+            Ok(Some(()))
+        })
+        .unwrap();
+    });
     assert!(cost.values().all(|cost| cost.resets == 0 && (1..=6).contains(&cost.updates)), "{cost:?}");
-    let shown = router.ask("show route all for 198.51.100.1").unwrap();
-    assert_eq!(shown.matches("(64501,7)").count(), 3, "{shown}");
 
     // Another neighbour, that is not there: nothing in the sessions that are.
     let other = json!({"conf": {"neighborAddress": "192.168.50.99", "peerAs": 64513}});
