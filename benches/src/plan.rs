@@ -60,7 +60,8 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
         let copy = world.indexes.clone();
         let taken = resident().saturating_sub(before) as f64 / 1e6;
         drop(copy);
-        report.push(Row::new(format!("{name}: memory of the indexes"), "MB", taken));
+        // A copy of a few fits into pages that were there before.
+        report.push(Row::new(format!("{name}: memory of the indexes"), "MB", taken).zero_is_fine());
         let full = options.best_of(|| (), |()| plan(&world.indexes, now()));
         anyhow::ensure!(plan(&world.indexes, now()).writes.is_empty(), "not settled");
         let idle = options.best_of(|| (), |()| planner.plan(&mut world.indexes, now()));

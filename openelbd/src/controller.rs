@@ -1,6 +1,6 @@
 //! `openelbd controller`: gives addresses to the Services of a cluster.
 //!
-//! Every replica watches and knows everything; the leader writes. One task owns all state ([`owner`]); the writes run
+//! Every replica watches and knows everything; the leader writes. One task owns all state (`owner`); the writes run
 //! beside it, many at a time, each a compare-and-swap on what it was decided on, so that nothing has to be undone when
 //! somebody else was first, and two leaders at once do no harm.
 

@@ -1,7 +1,7 @@
 //! `openelbd speaker`: announces the addresses of Services from its node.
 //!
 //! From its own watches of the API server to announcements, without anybody between: whatever a controller does or does
-//! not do, what is published stays announced. One task owns all state ([`owner`]). Without API server the last known
+//! not do, what is published stays announced. One task owns all state (`owner`). Without API server the last known
 //! state goes on; a start without it announces what the checkpoint on the host holds.
 
 mod checkpoint;

@@ -169,7 +169,7 @@ impl Loader {
 }
 
 fn resource(kind: Kind) -> ApiResource {
-    let (group, version) = kind.api_version().split_once('/').unwrap_or(("", kind.api_version()));
+    let (group, version) = kind.api_version().split_once('/').unwrap_or_else(|| ("", kind.api_version()));
     ApiResource {
         group: group.to_owned(),
         version: version.to_owned(),

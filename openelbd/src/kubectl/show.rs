@@ -32,7 +32,7 @@ pub(crate) fn service(service: &ServiceExplanation) -> String {
         let mut table = Table::new(["  #", "EIP", "FAMILY", "VERDICT", "WHY"]);
         for pool in &service.pools {
             table.row([
-                pool.place.map_or("  -".to_owned(), |place| format!("  {place}")),
+                pool.place.map_or_else(|| "  -".to_owned(), |place| format!("  {place}")),
                 pool.pool.clone(),
                 pool.family.clone(),
                 pool.verdict.to_owned(),
@@ -77,7 +77,7 @@ fn asks_for(service: &ServiceExplanation) -> String {
 }
 
 fn address(text: &mut String, address: &AddressExplanation) {
-    let pool = address.pool.as_ref().map_or("of no Eip".to_owned(), |pool| format!("of Eip {pool}"));
+    let pool = address.pool.as_ref().map_or_else(|| "of no Eip".to_owned(), |pool| format!("of Eip {pool}"));
     let by = if address.pool.is_none() {
         String::new()
     } else if address.protocols.is_empty() {

@@ -128,7 +128,7 @@ impl Setup {
             metrics
                 .lines()
                 .filter(|line| line.starts_with(name) && line.contains(filter))
-                .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as u64)
+                .map(|line| line.rsplit(' ').next().unwrap().trim_end_matches(".0").parse::<u64>().unwrap())
                 .sum()
         };
         Ok(Counts {
@@ -252,7 +252,7 @@ fn a_change_touches_only_what_it_must() {
         (
             "the description of a BgpPeer",
             Box::new(|| {
-                patch("bgppeers", "router", json!({"spec": {"conf": {"description": "top of rack"}}}))
+                patch("bgppeers", "router", json!({"spec": {"conf": {"description": "top of rack"}}}));
             }),
         ),
         (
