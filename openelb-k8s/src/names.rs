@@ -57,7 +57,8 @@ pub mod label {
     pub const POOL: &str = "eip.openelb.kubesphere.io/v1alpha2";
     /// On a Node: its rack.
     pub const RACK: &str = "openelb.kubesphere.io/rack";
-    /// On an Eip, BgpConf or BgpPeer: a CNI announces; BGP objects that carry it are not ours.
+    /// On a BgpConf or BgpPeer: a CNI speaks BGP, the object is not ours. On an Eip it means nothing, as in 0.6: what is
+    /// announced by somebody else says `protocol: none`.
     pub const CNI: &str = "openelb.kubesphere.io/cni";
     /// On a Node: no load-balancer traffic here.
     pub const EXCLUDE_NODE: &str = "node.kubernetes.io/exclude-from-external-load-balancers";

@@ -58,10 +58,6 @@ impl Picture<'_> {
     pub(super) fn announced(&self, address: IpAddr, pool: &EipView, services: &[&ServiceView]) -> Announced {
         let mut told = Announced::default();
         let Some(spec) = pool.announced_by() else { return told };
-        if pool.is_cni_duty() {
-            told.missing.push(format!("a CNI announces Eip {} (label {})", pool.name, label::CNI));
-            return told;
-        }
         if spec.protocols.is_empty() {
             // Protocol none: that it is announced is somebody else's business, and nothing is missing here.
             return told;

@@ -111,9 +111,7 @@ impl Picture<'_> {
                 announced_by.extend(owners.map(|speaker| speaker.node.as_str()));
             }
             let pools = self.pools_of(service, &addresses);
-            let ours = |pool: &EipView| {
-                !pool.is_cni_duty() && pool.announced_by().is_some_and(|spec| !spec.protocols.is_empty())
-            };
+            let ours = |pool: &EipView| pool.announced_by().is_some_and(|spec| !spec.protocols.is_empty());
             ServiceRow {
                 namespace: service.key.namespace.clone(),
                 name: service.key.name.clone(),

@@ -13,7 +13,7 @@ use super::SpecProblem;
 use super::used::{Move, Used};
 use crate::announce::Protocol;
 use crate::crd::{Eip, EipSpec, EipStatus};
-use crate::names::{annotation, label};
+use crate::names::annotation;
 use crate::object::NamespacedName;
 use crate::selector::{Labels, Selector};
 
@@ -175,8 +175,6 @@ pub struct EipView {
     pub created: Option<Timestamp>,
     /// Is it being deleted?
     pub deleting: bool,
-    /// Its labels.
-    pub labels: Labels,
     /// Its annotations.
     pub annotations: Labels,
     /// Its finalizers.
@@ -383,7 +381,6 @@ impl EipView {
             generation: metadata.generation.unwrap_or_default(),
             created: metadata.creation_timestamp.as_ref().map(|t| t.0),
             deleting: metadata.deletion_timestamp.is_some(),
-            labels: metadata.labels.clone().unwrap_or_default(),
             finalizers: metadata.finalizers.clone().unwrap_or_default(),
             is_default: annotations
                 .get(annotation::DEFAULT_EIP)
@@ -441,12 +438,6 @@ impl EipView {
     #[must_use]
     pub fn gives(&self) -> bool {
         !self.deleting && self.spec.as_ref().is_some_and(|spec| !spec.disable)
-    }
-
-    /// Does a CNI announce this pool's addresses (label `openelb.kubesphere.io/cni`)?
-    #[must_use]
-    pub fn is_cni_duty(&self) -> bool {
-        self.labels.contains_key(label::CNI)
     }
 
     /// Is this address held by this Service in `status.used`?

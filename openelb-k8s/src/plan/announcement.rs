@@ -91,7 +91,7 @@ fn announcement(
     published: Published<'_>,
 ) -> Option<Announcement> {
     let Published { pool, spec, services } = published;
-    if spec.protocols.is_empty() || pool.is_cni_duty() {
+    if spec.protocols.is_empty() {
         return None;
     }
     let services: Vec<&ServiceView> = services.into_iter().filter(|service| !service.node_proxy).collect();

@@ -12,7 +12,7 @@ use crate::crd::bgp_conf::NodeConfStatus;
 use crate::crd::bgp_peer::{MessageCounters, Messages, NodePeerStatus, PeerState, Queues, TimersState};
 use crate::index::peers::{BgpConfView, PeerView};
 use crate::index::{Indexes, SpecProblem};
-use crate::names::{DEFAULT_OBJECT, condition, finalizer, label, reason};
+use crate::names::{DEFAULT_OBJECT, annotation, condition, finalizer, label, reason};
 use crate::object::{Kind, ObjectRef};
 
 /// A condition that should hold.
@@ -186,7 +186,8 @@ pub(super) fn conf_write(
     let write = Write::new(ObjectRef::cluster(Kind::BgpConf, &conf.name), &conf.resource_version);
     let write = entries(write, "nodesConfStatus", &known, nodes);
     let write = with_conditions(write, before, &merged, conf.status.observed_generation, conf.generation);
-    without_legacy(write, &conf.finalizers)
+    let write = without_legacy(write, &conf.finalizers);
+    if conf.has_legacy_annotation { write.annotation(annotation::OPT_IN, None) } else { write }
 }
 
 /// The write of a BgpPeer's status: the nodes' sessions, and the conditions. Empty if everything is written.

@@ -171,13 +171,13 @@ fn protocols() {
 }
 
 #[test]
-fn a_pool_that_a_cni_announces_is_left_to_it() {
+fn the_label_of_a_cni_on_a_pool_means_nothing() {
     let mut cluster = Cluster::new();
     let mut eip =
         ours(Kind::Eip, "pool", json!({"address": "192.0.2.0/24"}), json!({"used": {"192.0.2.1": "ns/s"}}));
     eip.metadata_mut().labels = Some([("openelb.kubesphere.io/cni".to_owned(), "calico".to_owned())].into());
     cluster.indexes.apply(&eip);
-    assert_eq!(cluster.announced("192.0.2.1"), None);
+    assert!(cluster.announced("192.0.2.1").is_some());
 }
 
 #[test]
@@ -483,9 +483,14 @@ fn a_bad_conf_says_so_and_finalizers_of_the_go_openelb_go() {
     let mut conf = ours(Kind::BgpConf, "default", json!({}), json!({}));
     conf.metadata_mut().finalizers =
         Some(vec!["finalizer.lb.kubesphere.io/v1alpha1".to_owned(), "theirs".to_owned()]);
+    conf.metadata_mut().annotations =
+        Some([("lb.kubesphere.io/v1alpha1".to_owned(), "2024-06-14 08:00:00 UTC".to_owned())].into());
     cluster.indexes.apply(&conf);
     let writes = bgp_writes(&cluster.indexes, &cluster.settings, &AnnouncerStatus::default(), now());
-    assert_eq!(writes[0].patch.pointer("/metadata/finalizers"), Some(&json!(["theirs"])));
+    assert_eq!(
+        writes[0].patch["metadata"],
+        json!({"finalizers": ["theirs"], "annotations": {"lb.kubesphere.io/v1alpha1": null}})
+    );
     let condition = &writes[0].patch.pointer("/status/conditions").unwrap()[0];
     assert_eq!(
         (&condition["type"], &condition["status"], &condition["reason"]),

@@ -16,6 +16,8 @@ use crate::source::kube::reflector::{describe, path, read};
 
 /// A request that is not answered by then is given up; whether it took effect is then not known.
 const REQUEST: Duration = Duration::from_secs(15);
+/// How the API server begins to say that a webhook that must be asked does not answer.
+const WEBHOOK: &str = "failed calling webhook";
 /// Objects of one page.
 const PAGE: u32 = 500;
 
@@ -135,6 +137,14 @@ fn refused(target: &ObjectRef, error: &kube::Error) -> StoreError {
         400 | 401 | 403 | 404 | 405 | 413 | 415 | 422 => {
             StoreError::Refused { object: target.clone(), cause: describe(error) }
         }
+        // It concerns this object alone: others go on.
+        500 if status.message.contains(WEBHOOK) => StoreError::Refused {
+            object: target.clone(),
+            cause: format!(
+                "{}; if what the webhook calls is gone (the Go OpenELB's, say), delete its configuration",
+                describe(error)
+            ),
+        },
         _ => StoreError::Unavailable {
             cause: format!("{target}: {}", describe(error)),
             retry_after: Duration::from_secs(u64::from(seconds.min(10))),
@@ -203,5 +213,34 @@ impl Store for ApiServer {
         let gone =
             metadata.deletion_timestamp.is_some() && metadata.finalizers.as_ref().is_none_or(Vec::is_empty);
         Ok((!gone).then_some(object))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    fn answer(code: u16, message: &str) -> StoreError {
+        let status = Status { code, message: message.to_owned(), ..Status::default() };
+        refused(&ObjectRef::cluster(Kind::Eip, "p"), &kube::Error::Api(Box::new(status)))
+    }
+
+    #[test]
+    fn a_webhook_that_does_not_answer_concerns_one_object_and_an_overload_all() {
+        let webhook =
+            "Internal error occurred: failed calling webhook \"validate.example.com\": no endpoints";
+        let StoreError::Refused { cause, .. } = answer(500, webhook) else {
+            panic!("it is about one object")
+        };
+        assert!(
+            cause.contains("validate.example.com") && cause.contains("delete its configuration"),
+            "{cause}"
+        );
+        for (code, message) in [(500, "etcdserver: request timed out"), (503, ""), (429, "too many requests")]
+        {
+            assert!(matches!(answer(code, message), StoreError::Unavailable { .. }), "{code}");
+        }
     }
 }

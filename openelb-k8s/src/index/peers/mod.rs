@@ -15,7 +15,7 @@ use crate::announce::Password;
 use crate::crd::bgp_conf::{BgpConfStatus, GracefulRestart};
 use crate::crd::bgp_peer::{Advertisement, BgpPeerStatus, PeerPolicies, PrefixLimit};
 use crate::crd::{BgpConf, BgpPeer};
-use crate::names::{DEFAULT_OBJECT, label};
+use crate::names::{DEFAULT_OBJECT, annotation, label};
 use crate::object::NamespacedName;
 use crate::selector::{Labels, Selector};
 
@@ -159,6 +159,8 @@ pub struct BgpConfView {
     pub status: BgpConfStatus,
     /// Its finalizers; those of the Go OpenELB are removed.
     pub finalizers: Vec<String>,
+    /// The Go OpenELB's speakers have left the time at which they took it into use; it is removed.
+    pub has_legacy_annotation: bool,
 }
 
 /// A validated BgpConf.
@@ -213,6 +215,10 @@ impl BgpConfView {
             problems,
             status: conf.status.clone().unwrap_or_default(),
             finalizers: metadata.finalizers.clone().unwrap_or_default(),
+            has_legacy_annotation: metadata
+                .annotations
+                .as_ref()
+                .is_some_and(|annotations| annotations.contains_key(annotation::OPT_IN)),
         }
     }
 }

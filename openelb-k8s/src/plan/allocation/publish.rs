@@ -83,9 +83,8 @@ fn ours(
         // On the way: the rest is written together with the new address.
         return write;
     }
-    let legacy: Vec<&str> = service.legacy_finalizers().collect();
-    if !legacy.is_empty() {
-        write = write.finalizers(&without_legacy(service));
+    if service.legacy_finalizers().next().is_some() {
+        write = without_legacy(write, service);
     }
     write = with_conditions(write, placed, now, events);
     with_marks(write, placed, changed)
@@ -245,7 +244,7 @@ fn not_ours(entry: &Entry<'_>, service: &ServiceView, events: &mut Vec<Event>) -
         write = write.label(label::POOL, None);
     }
     if legacy {
-        write = write.finalizers(&without_legacy(service));
+        write = without_legacy(write, service);
     }
     write
 }
@@ -262,9 +261,15 @@ fn ingress_value(ingress: &Ingress) -> Value {
     value
 }
 
-fn without_legacy(service: &ServiceView) -> Vec<String> {
+/// Takes off what the Go OpenELB put there.
+fn without_legacy(write: Write, service: &ServiceView) -> Write {
     let legacy = [finalizer::LEGACY_LB, finalizer::LEGACY_NODE_PROXY];
-    service.finalizers.iter().filter(|f| !legacy.contains(&f.as_str())).cloned().collect()
+    let rest: Vec<String> =
+        service.finalizers.iter().filter(|f| !legacy.contains(&f.as_str())).cloned().collect();
+    let written =
+        [annotation::LAYER2, annotation::NODE_PROXY_EXTERNAL_IP, annotation::NODE_PROXY_INTERNAL_IP];
+    let there = written.into_iter().filter(|key| service.annotations.contains_key(*key));
+    there.fold(write.finalizers(&rest), |write, key| write.annotation(key, None))
 }
 
 /// Does the status show exactly these addresses? API servers before 1.30 drop `ipMode`.

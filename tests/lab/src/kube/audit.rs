@@ -2,6 +2,7 @@
 
 use anyhow::Context;
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::ControlPlane;
 
@@ -11,6 +12,11 @@ omitStages: [RequestReceived]
 rules:
 - level: None
   nonResourceURLs: ['/readyz*', '/livez*', '/healthz*']
+- level: Request
+  verbs: [patch]
+  resources:
+  - {group: '', resources: [services, services/status]}
+  - {group: network.kubesphere.io}
 - level: Metadata
 ";
 
@@ -29,6 +35,8 @@ pub struct Request {
     pub namespace: String,
     /// Empty for a list.
     pub name: String,
+    /// `metadata.resourceVersion` of a patch of a Service or of an object of ours; empty: it has none.
+    pub patched_version: String,
     /// The status of the answer; 101 and 200 of a watch come when it ends.
     pub code: u16,
 }
@@ -43,6 +51,8 @@ struct Event {
     user: User,
     object_ref: Option<Reference>,
     response_status: Option<Status>,
+    #[serde(default)]
+    request_object: Value,
 }
 
 #[derive(Deserialize)]
@@ -109,6 +119,12 @@ impl ControlPlane {
                 resource,
                 namespace: reference.namespace,
                 name: reference.name,
+                patched_version: event
+                    .request_object
+                    .pointer("/metadata/resourceVersion")
+                    .and_then(Value::as_str)
+                    .unwrap_or_default()
+                    .to_owned(),
                 code: event.response_status.map_or(0, |status| status.code),
             });
         }

@@ -264,3 +264,29 @@ fn a_bad_key_in_used_is_rewritten_in_canonical_form() {
     world.settle();
     assert_eq!(world.used("p"), "2001:db8::1=ns/a");
 }
+
+#[test]
+fn what_the_go_openelb_put_there_is_taken_off_in_the_write_that_publishes() {
+    let mut world = World::new();
+    world.apply(used(json!({"192.0.2.5": "ns/a"}), default_eip("p", "192.0.2.1-192.0.2.9")));
+    let left = json!({"metadata": {
+        "labels": {"eip.openelb.kubesphere.io/v1alpha2": "p"},
+        "annotations": {
+            "layer2.openelb.kubesphere.io/v1alpha1": "node-1",
+            "protocol.openelb.kubesphere.io/v1alpha1": "layer2",
+            "node-proxy.openelb.kubesphere.io/external-ip": "203.0.113.1",
+        },
+        "finalizers": ["x/y", "finalizer.lb.kubesphere.io/v1alpha1"],
+    }});
+    world.apply(with(live(&["192.0.2.5"], service("a")), left));
+    world.settle();
+    let object = world.value(&service_ref("a"));
+    assert_eq!(object["metadata"]["finalizers"], json!(["x/y"]));
+    let annotations = object["metadata"]["annotations"].as_object().unwrap();
+    // The one that users write stays.
+    let keys: Vec<&str> = annotations.keys().map(String::as_str).collect();
+    assert_eq!(keys, ["openelb.kubesphere.io/assigned", "protocol.openelb.kubesphere.io/v1alpha1"]);
+    let writes: Vec<_> = world.writes.iter().filter(|write| write.target.kind == Kind::Service).collect();
+    assert_eq!(writes.len(), 1, "{writes:?}");
+    assert_eq!(writes[0].patch.pointer("/status/loadBalancer"), None, "its address is not written again");
+}
