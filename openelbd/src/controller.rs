@@ -4,6 +4,7 @@
 //! beside it, many at a time, each a compare-and-swap on what it was decided on, so that nothing has to be undone when
 //! somebody else was first, and two leaders at once do no harm.
 
+mod fences;
 mod leader;
 mod owner;
 mod writer;
@@ -122,7 +123,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             Some(question) = questions.recv() => drop(question.send(())),
             Some(reader) = readers.recv() => drop(reader.send(owner.snapshot())),
             Ok(()) = leads.changed() => owner.set_leading(*leads.borrow_and_update()),
-            Some(done) = owner.finished() => owner.take_done(done),
+            Some(ended) = owner.finished() => owner.take_ended(ended),
             batch = changes.recv() => match batch {
                 Some(batch) => owner.take_in(batch),
                 None => anyhow::bail!("the watches ended, which they do not of themselves"),

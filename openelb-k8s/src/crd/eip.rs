@@ -96,6 +96,9 @@ fields! {
         v4: bool,
         /// The generation that this status describes.
         observed_generation: i64,
+        /// Counted up by a controller that takes over what another one committed here: what that one decided before is
+        /// then refused.
+        revision: i64,
         /// What is true of the pool now.
         #[schemars(schema_with = "schema::conditions")]
         conditions: Vec<Condition>,

@@ -28,6 +28,8 @@ pub struct Pools {
     records: BTreeMap<NamespacedName, Vec<(Arc<str>, IpAddr)>>,
     /// What changed since it was asked for the last time; `None` if it never was.
     changes: Option<PoolChanges>,
+    /// How many records each Eip has lost so far.
+    departures: BTreeMap<String, u64>,
 }
 
 /// What changed in Eips.
@@ -79,7 +81,17 @@ impl Pools {
         }
     }
 
+    /// How many records have left `status.used` of an Eip since it was first seen.
+    #[must_use]
+    pub fn departures(&self, name: &str) -> u64 {
+        self.departures.get(name).copied().unwrap_or(0)
+    }
+
     fn record(&mut self, name: &str, moves: Vec<Move>) {
+        let left = moves.iter().filter(|one| !one.came).count() as u64;
+        if left > 0 {
+            *self.departures.entry(name.to_owned()).or_default() += left;
+        }
         let name: Arc<str> = name.into();
         for Move { address, holder, came } in moves {
             if let Some(changes) = &mut self.changes {
@@ -458,6 +470,7 @@ fn without_used(status: &EipStatus) -> EipStatus {
         ready: status.ready,
         v4: status.v4,
         observed_generation: status.observed_generation,
+        revision: status.revision,
         conditions: status.conditions.clone(),
     }
 }

@@ -16,7 +16,7 @@ use openelb_k8s::{
     object::{Kind, NamespacedName, Object, ObjectRef},
     plan::{Event, Write, allocation::Planner, speaker_status::aggregate},
     problem::Problem,
-    source::kube::{Backoff, Change, Versions},
+    source::kube::{Backoff, Change, Versions, version},
     store::{ApiServer, StoreError},
 };
 use tokio::{
@@ -26,7 +26,8 @@ use tokio::{
 
 use super::{
     DECIDED_ON, Options,
-    writer::{self, Done, Job},
+    fences::{Fences, Record},
+    writer::{self, Done, Ended, Job},
 };
 use crate::{
     api_events::Reporter,
@@ -92,10 +93,16 @@ pub(super) struct Owner {
     decision_began: Option<Instant>,
     queue: VecDeque<Write>,
     writers: usize,
-    tasks: JoinSet<Done>,
+    tasks: JoinSet<Ended>,
     in_flight: HashMap<Id, ObjectRef>,
-    /// To be told when the write on that object is done.
+    /// Records that a write which is under way commits or confirms, by Eip.
+    committing: HashMap<String, BTreeSet<Record>>,
+    fences: Fences,
+    surveying: bool,
+    /// To be told when the write on that object is done: decided.
     tell: HashMap<ObjectRef, Vec<Event>>,
+    /// The same of writes that are under way: the watch may show what they did before they are answered.
+    telling: HashMap<ObjectRef, Vec<Event>>,
     refused: HashMap<ObjectRef, Refused>,
     /// The API server does not answer: nothing is sent before then.
     paused_until: Option<Instant>,
@@ -140,7 +147,11 @@ impl Owner {
             writers: options.writers.max(1),
             tasks: JoinSet::new(),
             in_flight: HashMap::new(),
+            committing: HashMap::new(),
+            fences: Fences::default(),
+            surveying: false,
             tell: HashMap::new(),
+            telling: HashMap::new(),
             refused: HashMap::new(),
             paused_until: None,
             pause: Backoff::default(),
@@ -216,6 +227,7 @@ impl Owner {
     fn decide(&mut self, now: Instant) {
         self.undecided = false;
         self.decision_began.get_or_insert(now);
+        self.fences.decide();
         let allocation = self.planner.plan(&mut self.indexes, Timestamp::now());
         // Commits first: others wait for them.
         let (commits, publications): (Vec<Write>, Vec<Write>) =
@@ -269,59 +281,210 @@ impl Owner {
             return;
         }
         while self.tasks.len() < self.writers {
-            let Some(write) = self.queue.pop_front() else { return };
-            let target = write.target.clone();
-            let job = Job { confirm: self.released_by(&write), write };
-            let task = self.tasks.spawn(writer::run(self.store.clone(), job));
-            self.in_flight.insert(task.id(), target);
+            let Some(write) = self.queue.pop_front() else { break };
+            if self.is_held_back(&write) {
+                // It is decided again when what it waits for is done.
+                continue;
+            }
+            self.start(write);
+        }
+        for eip in self.fences.to_confirm() {
+            if self.tasks.len() < self.writers && !self.is_writing(&eip) {
+                self.confirm(&eip);
+            }
         }
     }
 
-    /// The Services that lose an address by this write of an Eip.
-    fn released_by(&self, write: &Write) -> Vec<(NamespacedName, Option<String>)> {
+    fn start(&mut self, write: Write) {
+        let target = write.target.clone();
+        let confirm = if target.kind == Kind::Eip {
+            let mut records = self.fences.confirmed_by(&target.name);
+            let (joined, released) = self.moved_by(&write);
+            records.extend(joined);
+            self.committing.insert(target.name.clone(), records);
+            released
+        } else {
+            Vec::new()
+        };
+        if let Some(events) = self.tell.remove(&target) {
+            self.telling.insert(target.clone(), events);
+        }
+        let task = self.tasks.spawn(writer::run(self.store.clone(), Job { confirm, write }));
+        self.in_flight.insert(task.id(), target);
+    }
+
+    fn is_writing(&self, eip: &str) -> bool {
+        self.committing.contains_key(eip)
+    }
+
+    /// Must something else be done before this write? If so that is begun, or waits for its turn.
+    fn is_held_back(&mut self, write: &Write) -> bool {
+        let status = write.patch.get("status");
+        match write.target.kind {
+            Kind::Eip if status.is_some_and(|status| status.get("used").is_some()) => {
+                let Some(least) = self.fences.behind(&write.target.name) else { return false };
+                self.survey(least);
+                true
+            }
+            Kind::Service => {
+                let ingress = status
+                    .and_then(|status| status.pointer("/loadBalancer/ingress"))
+                    .and_then(serde_json::Value::as_array);
+                let (Some(ingress), key) = (ingress, write.target.key()) else { return false };
+                let Some(view) = self.indexes.services.get(&key) else { return false };
+                let before = view.published();
+                let mut held = false;
+                for address in ingress.iter().filter_map(|entry| entry.get("ip")?.as_str()?.parse().ok()) {
+                    if !before.contains(&address) {
+                        let records = self.indexes.pools.records(&key).iter();
+                        let eips = records.filter(|(_, a)| *a == address).map(|(eip, _)| &**eip);
+                        held |= !self.fences.may_publish(&(key.clone(), address), eips);
+                    }
+                }
+                held
+            }
+            _ => false,
+        }
+    }
+
+    /// A write that only says that what is committed there is ours to publish.
+    fn confirm(&mut self, eip: &str) {
+        let Some(view) = self.indexes.pools.get(eip) else { return };
+        let revision = view.status.revision.unwrap_or(0).saturating_add(1);
+        let write = Write::new(ObjectRef::cluster(Kind::Eip, eip), &view.resource_version)
+            .set(&["status", "revision"], serde_json::json!(revision));
+        self.start(write);
+    }
+
+    /// Looks at all Services, at least as of this version.
+    fn survey(&mut self, least: u64) {
+        if !std::mem::replace(&mut self.surveying, true) {
+            tracing::debug!(least, "an Eip lost addresses: looking at every Service");
+            self.tasks.spawn(writer::survey(self.store.clone(), least));
+        }
+    }
+
+    /// What this write of an Eip commits, and the Services that lose an address by it.
+    fn moved_by(&self, write: &Write) -> (BTreeSet<Record>, Vec<(NamespacedName, Option<String>)>) {
+        let (mut joined, mut released) = (BTreeSet::new(), BTreeMap::new());
         let used = write.patch.get("status").and_then(|status| status.get("used"));
-        let Some(used) = used.and_then(serde_json::Value::as_object) else { return Vec::new() };
-        let Some(pool) = self.indexes.pools.get(&write.target.name) else { return Vec::new() };
-        let mut released = BTreeMap::new();
+        let pool = self.indexes.pools.get(&write.target.name);
+        let (Some(used), Some(pool)) = (used.and_then(serde_json::Value::as_object), pool) else {
+            return (joined, Vec::new());
+        };
         for (address, holders) in used {
-            let Some(before) = address.parse().ok().and_then(|address| pool.used.get(&address)) else {
-                continue;
-            };
+            let Ok(address) = address.parse() else { continue };
+            let before = pool.used.get(&address).into_iter().flatten();
             let after: BTreeSet<&str> = holders.as_str().unwrap_or_default().split(';').collect();
-            for holder in before.iter().filter(|holder| !after.contains(holder.to_string().as_str())) {
+            for holder in before.filter(|holder| !after.contains(holder.to_string().as_str())) {
                 let version = self.indexes.services.get(holder).map(|view| view.resource_version.clone());
                 released.insert(holder.clone(), version);
             }
+            joined.extend(after.iter().filter_map(|holder| Some((holder.parse().ok()?, address))));
         }
-        released.into_iter().collect()
+        (joined, released.into_iter().collect())
     }
 
     /// The next write that ends; never, while none is under way.
-    pub(super) async fn finished(&mut self) -> Option<Done> {
+    pub(super) async fn finished(&mut self) -> Option<Ended> {
         match self.tasks.join_next_with_id().await {
             None => pending().await,
-            Some(Ok((id, done))) => {
+            Some(Ok((id, ended))) => {
                 self.in_flight.remove(&id);
-                Some(done)
+                Some(ended)
             }
             Some(Err(error)) => {
                 // Its write may have taken effect; the watch will tell.
                 tracing::error!(%error, "a write ended abnormally; it is decided again");
-                self.in_flight.remove(&error.id());
+                match self.in_flight.remove(&error.id()) {
+                    Some(target) => self.written(&target, None),
+                    None => self.surveying = false,
+                }
                 self.undecided = true;
                 None
             }
         }
     }
 
+    /// Takes in what has ended.
+    pub(super) fn take_ended(&mut self, ended: Ended) {
+        match ended {
+            Ended::Write(done) => self.take_done(done),
+            Ended::Survey(found) => self.take_survey(found),
+        }
+        (self.undecided, self.unreported) = (true, true);
+        self.work();
+    }
+
+    /// A write has ended, and made this version.
+    fn written(&mut self, target: &ObjectRef, made: Option<u64>) {
+        for event in self.telling.remove(target).filter(|_| made.is_some()).unwrap_or_default() {
+            let kind = if event.warning { EventType::Warning } else { EventType::Normal };
+            self.event(kind, &event.regarding, "address", event.reason, &event.message);
+        }
+        match target.kind {
+            Kind::Eip => {
+                let records = self.committing.remove(&target.name).unwrap_or_default();
+                self.fences.written(&target.name, made, records);
+            }
+            Kind::Service if made.is_some() => self.fences.forget(&target.key()),
+            _ => {}
+        }
+    }
+
+    /// Takes in every Service as it is.
+    fn take_survey(&mut self, found: Result<(Vec<Object>, u64), StoreError>) {
+        self.surveying = false;
+        let (objects, listed) = match found {
+            Ok(found) => found,
+            Err(error) => return self.pause(&error),
+        };
+        let there: BTreeSet<ObjectRef> = objects.iter().map(Object::reference).collect();
+        for object in &objects {
+            if self.versions.admit_object(object) {
+                self.apply(object, true);
+            }
+        }
+        let known = self.indexes.services.iter();
+        let gone: Vec<ObjectRef> = known
+            .filter(|view| view.resource_version.parse().is_ok_and(|version: u64| version <= listed))
+            .map(|view| ObjectRef::namespaced(Kind::Service, &view.key))
+            .filter(|reference| !there.contains(reference))
+            .collect();
+        for reference in gone {
+            self.versions.remove(&reference);
+            self.delete(&reference);
+        }
+        self.fences.services_reached(listed);
+    }
+
+    /// The API server does not answer: those that failed together wait together.
+    fn pause(&mut self, error: &StoreError) {
+        let asked = match error {
+            StoreError::Unavailable { retry_after, .. } => *retry_after,
+            _ => Duration::ZERO,
+        };
+        if self.paused_until.is_none() {
+            let pause = self.pause.next_pause().max(asked);
+            tracing::warn!(%error, again_in = ?pause, "a request failed");
+            self.paused_until = Some(Instant::now() + pause);
+        }
+    }
+
     /// Takes in what came of a write.
-    pub(super) fn take_done(&mut self, done: Done) {
+    fn take_done(&mut self, done: Done) {
         let Done { write, result, read } = done;
+        let made = match &result {
+            Ok(Some(object)) => Some(version(object)),
+            Ok(None) => Some(0),
+            Err(_) => None,
+        };
+        self.written(&write.target, made);
         for (reference, found) in read {
             match found {
                 Some(object) => {
                     self.versions.set(&object);
-                    self.apply(&object);
+                    self.apply(&object, true);
                 }
                 None => {
                     self.versions.remove(&reference);
@@ -338,16 +501,12 @@ impl Owner {
                 match object {
                     Some(object) => {
                         if self.versions.admit_object(&object) {
-                            self.apply(&object);
+                            self.apply(&object, false);
                         }
                     }
                     None => {
                         self.delete(&write.target);
                     }
-                }
-                for event in self.tell.remove(&write.target).unwrap_or_default() {
-                    let kind = if event.warning { EventType::Warning } else { EventType::Normal };
-                    self.event(kind, &event.regarding, "address", event.reason, &event.message);
                 }
             }
             Err(StoreError::Conflict { .. } | StoreError::NotFound(_)) => {
@@ -359,16 +518,7 @@ impl Owner {
             }
             Err(error @ StoreError::Unavailable { .. }) => {
                 self.metrics.count_write(kind, WriteResult::Error);
-                let asked = match &error {
-                    StoreError::Unavailable { retry_after, .. } => *retry_after,
-                    _ => Duration::ZERO,
-                };
-                // Those that failed together wait together.
-                if self.paused_until.is_none() {
-                    let pause = self.pause.next_pause().max(asked);
-                    tracing::warn!(%error, again_in = ?pause, "a write failed");
-                    self.paused_until = Some(Instant::now() + pause);
-                }
+                self.pause(&error);
             }
             Err(error) => {
                 self.metrics.count_write(kind, WriteResult::Error);
@@ -382,8 +532,6 @@ impl Owner {
                 self.event(EventType::Warning, &write.target, "write", "WriteRefused", &message);
             }
         }
-        (self.undecided, self.unreported) = (true, true);
-        self.work();
     }
 
     /// Takes changes of the API server in.
@@ -393,8 +541,10 @@ impl Owner {
                 continue;
             }
             match change {
-                Change::Apply(object) => self.apply(&object),
+                Change::Apply(object) => self.apply(&object, true),
                 Change::Delete { reference, .. } => self.delete(&reference),
+                Change::Reached(Kind::Service, version) => self.fences.services_reached(version),
+                Change::Reached(..) => {}
                 Change::Unreadable(reference, problem) => {
                     let message = problem.to_string();
                     self.event(
@@ -433,14 +583,36 @@ impl Owner {
         }
     }
 
-    fn apply(&mut self, object: &Object) {
+    /// Takes in a version of an object; `foreign`: not as the answer to a write of ours.
+    fn apply(&mut self, object: &Object, foreign: bool) {
         let reference = object.reference();
         if self.unreadable.remove(&reference).is_some() {
             self.show_unreadable();
         }
+        let departures = self.indexes.pools.departures(&reference.name);
+        let uid = |indexes: &Indexes| indexes.services.get(&reference.key()).map(|view| view.uid.clone());
+        let before = if reference.kind == Kind::Service { uid(&self.indexes) } else { None };
         if self.indexes.apply(object) {
             self.undecided |= DECIDED_ON.contains(&reference.kind);
             self.unshown = true;
+        }
+        match reference.kind {
+            // At the start nobody knows what it lost before.
+            Kind::Eip
+                if foreign
+                    && (self.unlisted.contains(&Kind::Eip)
+                        || self.indexes.pools.departures(&reference.name) != departures) =>
+            {
+                let writing = self.is_writing(&reference.name);
+                self.fences.lost(&reference.name, version(object), writing);
+            }
+            Kind::Service => {
+                let view = self.indexes.services.get(&reference.key());
+                if view.is_none_or(|view| !view.ours || before.is_some_and(|before| before != view.uid)) {
+                    self.fences.forget(&reference.key());
+                }
+            }
+            _ => {}
         }
         if reference.kind.is_ours() {
             self.notes.apply(object);
@@ -452,6 +624,11 @@ impl Owner {
     fn delete(&mut self, reference: &ObjectRef) {
         if self.unreadable.remove(reference).is_some() {
             self.show_unreadable();
+        }
+        match reference.kind {
+            Kind::Eip => self.fences.forget_eip(&reference.name),
+            Kind::Service => self.fences.forget(&reference.key()),
+            _ => {}
         }
         if self.indexes.delete(reference) {
             self.unreported |= matches!(reference.kind, Kind::SpeakerStatus | Kind::Node);
@@ -471,6 +648,7 @@ impl Owner {
         }
         self.queue.clear();
         self.refused.clear();
+        self.fences.leader_changes();
         self.paused_until = None;
         (self.undecided, self.unreported, self.unshown) = (true, true, true);
         if leading {
@@ -485,8 +663,8 @@ impl Owner {
     /// Waits until all writes that have begun are done.
     pub(super) async fn drain(&mut self) {
         while !self.tasks.is_empty() {
-            if let Some(done) = self.finished().await {
-                self.take_done(done);
+            if let Some(ended) = self.finished().await {
+                self.take_ended(ended);
             }
         }
     }

@@ -21,7 +21,7 @@ pub(super) struct Job {
     pub(super) confirm: Vec<(NamespacedName, Option<String>)>,
 }
 
-/// What came of it.
+/// What came of a write.
 #[derive(Debug)]
 pub(super) struct Done {
     pub(super) write: Write,
@@ -30,8 +30,26 @@ pub(super) struct Done {
     pub(super) read: Vec<(ObjectRef, Option<Object>)>,
 }
 
+/// What has ended.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// A write.
+    Write(Done),
+    /// A look at all Services: they, and the version that they are of.
+    Survey(Result<(Vec<Object>, u64), StoreError>),
+}
+
+/// Lists all Services, at least as of this version.
+pub(super) async fn survey(store: ApiServer, least: u64) -> Ended {
+    Ended::Survey(store.list_kind(Kind::Service, least).await)
+}
+
 /// Runs a job to its end.
-pub(super) async fn run(store: ApiServer, job: Job) -> Done {
+pub(super) async fn run(store: ApiServer, job: Job) -> Ended {
+    Ended::Write(write(store, job).await)
+}
+
+async fn write(store: ApiServer, job: Job) -> Done {
     let Job { write, confirm } = job;
     let mut read = Vec::new();
     let mut outdated = None;

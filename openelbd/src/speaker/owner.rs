@@ -320,7 +320,9 @@ impl Owner {
 
     /// Takes changes of Secrets in. There is no list to wait for: a session waits for its password.
     pub(super) fn take_in_secrets(&mut self, changes: Vec<Change>) {
-        for change in changes.into_iter().filter(|change| !matches!(change, Change::Listed(_))) {
+        for change in
+            changes.into_iter().filter(|change| !matches!(change, Change::Listed(_) | Change::Reached(..)))
+        {
             self.take_in_change(change);
         }
         self.work();
@@ -339,6 +341,7 @@ impl Owner {
             Change::Listed(kind) => {
                 self.undecided |= self.unlisted.remove(&kind);
             }
+            Change::Reached(..) => {}
         }
     }
 

@@ -1,7 +1,7 @@
 //! What is published, event by event.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     time::Instant,
 };
 
@@ -43,7 +43,12 @@ pub(crate) struct Checker {
     excused: BTreeSet<String>,
     pub(crate) violations: Vec<String>,
     pub(crate) publications: u64,
+    /// What was seen of each Service and Eip last, for whoever has to understand a violation.
+    journal: BTreeMap<String, VecDeque<String>>,
 }
+
+/// How many lines of the journal are kept of each object.
+const JOURNAL: usize = 12;
 
 impl Checker {
     pub(crate) fn new() -> Self {
@@ -54,11 +59,31 @@ impl Checker {
             excused: BTreeSet::new(),
             violations: Vec::new(),
             publications: 0,
+            journal: BTreeMap::new(),
         }
     }
 
     fn violation(&mut self, text: String) {
-        self.violations.push(format!("{:.3} s: {text}", self.began.elapsed().as_secs_f64()));
+        let mut text = format!("{:.3} s: {text}", self.began.elapsed().as_secs_f64());
+        // The objects that it names.
+        for (name, lines) in &self.journal {
+            if text.split(|c: char| " \"[]".contains(c)).any(|word| word == name) || !name.contains('/') {
+                for line in lines {
+                    text.push_str(&format!("\n    {name}: {line}"));
+                }
+            }
+        }
+        self.violations.push(text);
+    }
+
+    /// Writes down what happened to an object.
+    pub(crate) fn note(&mut self, name: &str, what: &str) {
+        let at = self.began.elapsed().as_secs_f64();
+        let lines = self.journal.entry(name.to_owned()).or_default();
+        lines.push_back(format!("{at:.3} s: {what}"));
+        if lines.len() > JOURNAL {
+            lines.pop_front();
+        }
     }
 
     /// The load is about to take this Service's status or its type away.
@@ -71,6 +96,12 @@ impl Checker {
 
     pub(crate) fn apply(&mut self, name: &str, service: &Service) {
         let now = Shown::of(service);
+        let metadata = &service.metadata;
+        let version = metadata.resource_version.as_deref().unwrap_or_default();
+        let by = metadata.managed_fields.iter().flatten().max_by_key(|entry| entry.time.clone());
+        let by = by.and_then(|entry| entry.manager.clone()).unwrap_or_default();
+        let kind = if now.is_load_balancer { "LoadBalancer" } else { "another type" };
+        self.note(name, &format!("version {version} {kind} {:?}, last by {by}", now.addresses));
         let before = self.shown.insert(name.to_owned(), now.clone()).unwrap_or_default();
         let before = if before.uid == now.uid { before } else { Shown::default() };
         if now.addresses == before.addresses {
@@ -113,6 +144,7 @@ impl Checker {
     }
 
     pub(crate) fn delete(&mut self, name: &str) {
+        self.note(name, "deleted");
         self.shown.remove(name);
     }
 

@@ -14,10 +14,12 @@ use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Service;
 use kube::{
     Api, Client, Config,
-    api::{ListParams, WatchEvent, WatchParams},
+    api::{DynamicObject, ListParams, WatchEvent, WatchParams},
     config::{KubeConfigOptions, Kubeconfig},
+    core::{ApiResource, GroupVersionKind},
 };
 use openelb_lab::{Lab, kube::ControlPlane};
+use serde_json::Value;
 use tokio::time::sleep;
 
 use crate::{checker::Checker, disruptor::Disruptor, load::Load, proxy::Proxy};
@@ -105,6 +107,7 @@ async fn drive(direct: Kubeconfig, plan: Plan, stop: &AtomicBool) -> anyhow::Res
     let server = tokio::spawn(proxy.clone().serve(PROXY.parse()?));
     let checker = Arc::new(Mutex::new(Checker::new()));
     let watcher = tokio::spawn(watch(client(&direct).await?, Arc::clone(&checker)));
+    let journal = tokio::spawn(follow_eips(client(&direct).await?, Arc::clone(&checker)));
     let mut load = Load::new(client(&direct).await?, plan.seed, Arc::clone(&checker));
     load.create_pools().await?;
     for number in 0..plan.operations {
@@ -120,6 +123,7 @@ async fn drive(direct: Kubeconfig, plan: Plan, stop: &AtomicBool) -> anyhow::Res
     let mut done = load.done.clone();
     done.extend(proxy.counts());
     watcher.abort();
+    journal.abort();
     server.abort();
     Ok(Report {
         violations: checker.violations.clone(),
@@ -176,5 +180,33 @@ async fn watch(client: Client, checker: Arc<Mutex<Checker>>) {
                 }
             }
         }
+    }
+}
+
+/// Writes down what each change of an Eip's `status.used` was.
+async fn follow_eips(client: Client, checker: Arc<Mutex<Checker>>) {
+    let kind = GroupVersionKind::gvk("network.kubesphere.io", "v1alpha2", "Eip");
+    let api: Api<DynamicObject> = Api::all_with(client, &ApiResource::from_gvk_with_plural(&kind, "eips"));
+    let mut before: BTreeMap<String, BTreeMap<String, Value>> = BTreeMap::new();
+    let mut version = "0".to_owned();
+    loop {
+        let Ok(events) = api.watch(&WatchParams::default(), &version).await else {
+            sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let mut events = Box::pin(events);
+        while let Some(Ok(event)) = events.next().await {
+            let (WatchEvent::Added(eip) | WatchEvent::Modified(eip)) = event else { continue };
+            let Some(name) = eip.metadata.name.clone() else { continue };
+            version = eip.metadata.resource_version.clone().unwrap_or_default();
+            let used = eip.data.pointer("/status/used").cloned().unwrap_or_default();
+            let used: BTreeMap<String, Value> = serde_json::from_value(used).unwrap_or_default();
+            let old = before.insert(name.clone(), used.clone()).unwrap_or_default();
+            let gone: Vec<_> = old.iter().filter(|entry| used.get(entry.0) != Some(entry.1)).collect();
+            let new: Vec<_> = used.iter().filter(|entry| old.get(entry.0) != Some(entry.1)).collect();
+            let text = format!("version {version}, gone {gone:?}, new {new:?}");
+            checker.lock().unwrap_or_else(PoisonError::into_inner).note(&name, &text);
+        }
+        sleep(Duration::from_millis(100)).await;
     }
 }

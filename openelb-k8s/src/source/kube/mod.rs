@@ -23,7 +23,7 @@ use tokio::task::AbortHandle;
 use crate::object::{Kind, Object, ObjectRef};
 use crate::problem::Problem;
 
-pub use versions::Versions;
+pub use versions::{Versions, version};
 
 /// So many batches wait for a slow reader.
 const CHANNEL: usize = 64;
@@ -106,6 +106,8 @@ pub enum Change {
     Unreadable(ObjectRef, Problem),
     /// The first complete list of this kind is in.
     Listed(Kind),
+    /// Every change of this kind up to this `resourceVersion` has been told.
+    Reached(Kind, u64),
 }
 
 /// Whether the API server answers; the text says what fails.

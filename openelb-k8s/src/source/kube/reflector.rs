@@ -190,6 +190,7 @@ impl Reflector {
         if !std::mem::replace(&mut self.listed, true) {
             batch.push(Change::Listed(self.selection.kind));
         }
+        batch.push(Change::Reached(self.selection.kind, version));
         Ok(self.tell(batch).await.then_some(version))
     }
 
@@ -234,6 +235,7 @@ impl Reflector {
                     None => break None,
                 }
             };
+            batch.push(Change::Reached(self.selection.kind, *from));
             // Told also if something failed: what is known here is not told again.
             if !self.tell(batch).await {
                 return Ok(End::Closed);

@@ -14,7 +14,8 @@ pub struct Versions {
 }
 
 /// An object's `resourceVersion` as a number (they are comparable: KEP-5504), or 0 if it is none.
-pub(super) fn version(object: &Object) -> u64 {
+#[must_use]
+pub fn version(object: &Object) -> u64 {
     parse(object.metadata().resource_version.as_deref())
 }
 
@@ -33,7 +34,7 @@ impl Versions {
                 }
                 self.known.remove(reference).is_some()
             }
-            Change::Unreadable(..) | Change::Listed(_) => true,
+            Change::Unreadable(..) | Change::Listed(_) | Change::Reached(..) => true,
         }
     }
 
