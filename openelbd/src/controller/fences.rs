@@ -1,7 +1,7 @@
 //! What two leaders at once need beyond a compare-and-swap on each object.
 //!
-//! An address is committed on an Eip and published on a Service: two objects, two versions. Two rules close the gap
-//! between them, whatever the Lease says and however far a watch lags:
+//! An address is committed on an Eip and published on a Service: two objects, two versions. These rules close the gap
+//! between them, whatever the Lease says, however far a watch lags and however old a list is:
 //!
 //! - **Who publishes has written the Eip.** A record that another process committed, or this one before a crash, is
 //!   confirmed with a write on its Eip (`status.revision`) after the Service was seen to wait for it. A leader that is
@@ -9,8 +9,10 @@
 //! - **Who gives has seen the Services.** An Eip that lost records which this process did not take away (its status was
 //!   deleted or edited, or another leader released them) gives nothing until every Service has been seen at least as of
 //!   that version: one of them may publish what now seems free.
+//! - **Who takes has seen the Eips.** An address that a Service publishes and no known Eip holds for it stays until every
+//!   Eip has been seen at least as of the Service's version: whoever published it knew one.
 //!
-//! The third, that nobody's record is released before a fresh read of the Service, is the [`writer`](super::writer)'s.
+//! A fourth, that nobody's record is released before a fresh read of the Service, is the [`writer`](super::writer)'s.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,6 +29,8 @@ pub(super) type Record = (NamespacedName, IpAddr);
 pub(super) struct Fences {
     /// Every change of a Service up to this version has been seen.
     services_at: u64,
+    /// Every change of an Eip up to this version has been seen.
+    eips_at: u64,
     /// Eips that lost records without us, and when.
     doubts: BTreeMap<String, u64>,
     /// The same, while a write of ours is under way that may have been it.
@@ -42,6 +46,16 @@ impl Fences {
     pub(super) fn services_reached(&mut self, version: u64) {
         self.services_at = self.services_at.max(version);
         self.doubts.retain(|_, doubt| *doubt > self.services_at);
+    }
+
+    /// Every change of an Eip up to this version has been seen.
+    pub(super) fn eips_reached(&mut self, version: u64) {
+        self.eips_at = self.eips_at.max(version);
+    }
+
+    /// May an address that no known Eip holds for it be taken off a Service of this version?
+    pub(super) fn may_take(&self, version: u64) -> bool {
+        version <= self.eips_at
     }
 
     /// An Eip lost records in this version, and not by an answer to us; or what it lost before is not known.
@@ -166,6 +180,17 @@ mod tests {
         fences.services_reached(5);
         fences.lost("a", 12, false);
         assert_eq!(fences.behind("a"), None, "an old list takes nothing back");
+    }
+
+    #[test]
+    fn nothing_is_taken_off_a_service_that_is_newer_than_what_is_known_of_eips() {
+        let mut fences = Fences::default();
+        fences.eips_reached(10);
+        assert!(fences.may_take(10));
+        assert!(!fences.may_take(11), "the list of Eips may be older than the one that it publishes from");
+        fences.eips_reached(11);
+        fences.eips_reached(3);
+        assert!(fences.may_take(11));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use openelb_k8s::{
     announce::AnnouncerStatus,
     index::Indexes,
     names::{condition, reason},
-    object::{Kind, NamespacedName, Object, ObjectRef},
+    object::{Kind, Object, ObjectRef},
     plan::{Event, Write, allocation::Planner, speaker_status::aggregate},
     problem::Problem,
     source::kube::{Backoff, Change, Versions, version},
@@ -40,6 +40,8 @@ use crate::{
     notes::Notes,
     snapshot::View,
 };
+
+mod gate;
 
 /// While writes run, deciding takes at most the fifth part of the time.
 const DECIDING_SHARE: u32 = 4;
@@ -98,7 +100,8 @@ pub(super) struct Owner {
     /// Records that a write which is under way commits or confirms, by Eip.
     committing: HashMap<String, BTreeSet<Record>>,
     fences: Fences,
-    surveying: bool,
+    /// Kinds that are looked at as a whole.
+    surveying: BTreeSet<Kind>,
     /// To be told when the write on that object is done: decided.
     tell: HashMap<ObjectRef, Vec<Event>>,
     /// The same of writes that are under way: the watch may show what they did before they are answered.
@@ -149,7 +152,7 @@ impl Owner {
             in_flight: HashMap::new(),
             committing: HashMap::new(),
             fences: Fences::default(),
-            surveying: false,
+            surveying: BTreeSet::new(),
             tell: HashMap::new(),
             telling: HashMap::new(),
             refused: HashMap::new(),
@@ -313,78 +316,6 @@ impl Owner {
         self.in_flight.insert(task.id(), target);
     }
 
-    fn is_writing(&self, eip: &str) -> bool {
-        self.committing.contains_key(eip)
-    }
-
-    /// Must something else be done before this write? If so that is begun, or waits for its turn.
-    fn is_held_back(&mut self, write: &Write) -> bool {
-        let status = write.patch.get("status");
-        match write.target.kind {
-            Kind::Eip if status.is_some_and(|status| status.get("used").is_some()) => {
-                let Some(least) = self.fences.behind(&write.target.name) else { return false };
-                self.survey(least);
-                true
-            }
-            Kind::Service => {
-                let ingress = status
-                    .and_then(|status| status.pointer("/loadBalancer/ingress"))
-                    .and_then(serde_json::Value::as_array);
-                let (Some(ingress), key) = (ingress, write.target.key()) else { return false };
-                let Some(view) = self.indexes.services.get(&key) else { return false };
-                let before = view.published();
-                let mut held = false;
-                for address in ingress.iter().filter_map(|entry| entry.get("ip")?.as_str()?.parse().ok()) {
-                    if !before.contains(&address) {
-                        let records = self.indexes.pools.records(&key).iter();
-                        let eips = records.filter(|(_, a)| *a == address).map(|(eip, _)| &**eip);
-                        held |= !self.fences.may_publish(&(key.clone(), address), eips);
-                    }
-                }
-                held
-            }
-            _ => false,
-        }
-    }
-
-    /// A write that only says that what is committed there is ours to publish.
-    fn confirm(&mut self, eip: &str) {
-        let Some(view) = self.indexes.pools.get(eip) else { return };
-        let revision = view.status.revision.unwrap_or(0).saturating_add(1);
-        let write = Write::new(ObjectRef::cluster(Kind::Eip, eip), &view.resource_version)
-            .set(&["status", "revision"], serde_json::json!(revision));
-        self.start(write);
-    }
-
-    /// Looks at all Services, at least as of this version.
-    fn survey(&mut self, least: u64) {
-        if !std::mem::replace(&mut self.surveying, true) {
-            tracing::debug!(least, "an Eip lost addresses: looking at every Service");
-            self.tasks.spawn(writer::survey(self.store.clone(), least));
-        }
-    }
-
-    /// What this write of an Eip commits, and the Services that lose an address by it.
-    fn moved_by(&self, write: &Write) -> (BTreeSet<Record>, Vec<(NamespacedName, Option<String>)>) {
-        let (mut joined, mut released) = (BTreeSet::new(), BTreeMap::new());
-        let used = write.patch.get("status").and_then(|status| status.get("used"));
-        let pool = self.indexes.pools.get(&write.target.name);
-        let (Some(used), Some(pool)) = (used.and_then(serde_json::Value::as_object), pool) else {
-            return (joined, Vec::new());
-        };
-        for (address, holders) in used {
-            let Ok(address) = address.parse() else { continue };
-            let before = pool.used.get(&address).into_iter().flatten();
-            let after: BTreeSet<&str> = holders.as_str().unwrap_or_default().split(';').collect();
-            for holder in before.filter(|holder| !after.contains(holder.to_string().as_str())) {
-                let version = self.indexes.services.get(holder).map(|view| view.resource_version.clone());
-                released.insert(holder.clone(), version);
-            }
-            joined.extend(after.iter().filter_map(|holder| Some((holder.parse().ok()?, address))));
-        }
-        (joined, released.into_iter().collect())
-    }
-
     /// The next write that ends; never, while none is under way.
     pub(super) async fn finished(&mut self) -> Option<Ended> {
         match self.tasks.join_next_with_id().await {
@@ -398,7 +329,7 @@ impl Owner {
                 tracing::error!(%error, "a write ended abnormally; it is decided again");
                 match self.in_flight.remove(&error.id()) {
                     Some(target) => self.written(&target, None),
-                    None => self.surveying = false,
+                    None => self.surveying.clear(),
                 }
                 self.undecided = true;
                 None
@@ -410,52 +341,10 @@ impl Owner {
     pub(super) fn take_ended(&mut self, ended: Ended) {
         match ended {
             Ended::Write(done) => self.take_done(done),
-            Ended::Survey(found) => self.take_survey(found),
+            Ended::Survey(kind, found) => self.take_survey(kind, found),
         }
         (self.undecided, self.unreported) = (true, true);
         self.work();
-    }
-
-    /// A write has ended, and made this version.
-    fn written(&mut self, target: &ObjectRef, made: Option<u64>) {
-        for event in self.telling.remove(target).filter(|_| made.is_some()).unwrap_or_default() {
-            let kind = if event.warning { EventType::Warning } else { EventType::Normal };
-            self.event(kind, &event.regarding, "address", event.reason, &event.message);
-        }
-        match target.kind {
-            Kind::Eip => {
-                let records = self.committing.remove(&target.name).unwrap_or_default();
-                self.fences.written(&target.name, made, records);
-            }
-            Kind::Service if made.is_some() => self.fences.forget(&target.key()),
-            _ => {}
-        }
-    }
-
-    /// Takes in every Service as it is.
-    fn take_survey(&mut self, found: Result<(Vec<Object>, u64), StoreError>) {
-        self.surveying = false;
-        let (objects, listed) = match found {
-            Ok(found) => found,
-            Err(error) => return self.pause(&error),
-        };
-        let there: BTreeSet<ObjectRef> = objects.iter().map(Object::reference).collect();
-        for object in &objects {
-            if self.versions.admit_object(object) {
-                self.apply(object, true);
-            }
-        }
-        let known = self.indexes.services.iter();
-        let gone: Vec<ObjectRef> = known
-            .filter(|view| view.resource_version.parse().is_ok_and(|version: u64| version <= listed))
-            .map(|view| ObjectRef::namespaced(Kind::Service, &view.key))
-            .filter(|reference| !there.contains(reference))
-            .collect();
-        for reference in gone {
-            self.versions.remove(&reference);
-            self.delete(&reference);
-        }
-        self.fences.services_reached(listed);
     }
 
     /// The API server does not answer: those that failed together wait together.
@@ -544,6 +433,7 @@ impl Owner {
                 Change::Apply(object) => self.apply(&object, true),
                 Change::Delete { reference, .. } => self.delete(&reference),
                 Change::Reached(Kind::Service, version) => self.fences.services_reached(version),
+                Change::Reached(Kind::Eip, version) => self.fences.eips_reached(version),
                 Change::Reached(..) => {}
                 Change::Unreadable(reference, problem) => {
                     let message = problem.to_string();

@@ -35,13 +35,13 @@ pub(super) struct Done {
 pub(super) enum Ended {
     /// A write.
     Write(Done),
-    /// A look at all Services: they, and the version that they are of.
-    Survey(Result<(Vec<Object>, u64), StoreError>),
+    /// A look at all objects of a kind: they, and the version that they are of.
+    Survey(Kind, Result<(Vec<Object>, u64), StoreError>),
 }
 
-/// Lists all Services, at least as of this version.
-pub(super) async fn survey(store: ApiServer, least: u64) -> Ended {
-    Ended::Survey(store.list_kind(Kind::Service, least).await)
+/// Lists all objects of a kind, at least as of this version.
+pub(super) async fn survey(store: ApiServer, kind: Kind, least: u64) -> Ended {
+    Ended::Survey(kind, store.list_kind(kind, least).await)
 }
 
 /// Runs a job to its end.
