@@ -1,0 +1,261 @@
+//! Any one of controllers and speakers dies: addresses stay, routes stay, connections live.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+use std::{
+    fs,
+    net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use openelb_lab::{
+    Lab, Process, binary,
+    bird::kernel_next_hops,
+    client, eventually,
+    kube::{Cluster, Place, ProxyMode},
+    topology::{self, CLIENT, NODES, ROUTER, node, node_v4},
+};
+
+const DEADLINE: Duration = Duration::from_secs(60);
+const NAMESPACE: &str = "openelb-system";
+/// The Service of the API server, as nodes with kube-proxy reach it.
+const API_SERVICE: ([u8; 4], u16) = ([10, 96, 0, 1], 443);
+const REPLICAS: [u8; 2] = [1, 2];
+const DOWNLOADS: usize = 12;
+/// Lines of a download, one every tenth of a second.
+const LINES: usize = 60;
+/// How long the router is watched after a death: longer than anything takes that could go wrong at once.
+const WATCHED: Duration = Duration::from_secs(3);
+
+const OBJECTS: &str = "
+apiVersion: network.kubesphere.io/v1alpha2
+kind: Eip
+metadata: {name: pool, annotations: {eip.openelb.kubesphere.io/is-default-eip: 'true'}}
+spec: {address: 198.51.100.0/28, protocol: bgp}
+---
+apiVersion: network.kubesphere.io/v1alpha2
+kind: BgpConf
+metadata: {name: default}
+spec: {as: 64501, nextHopMode: AllNodes}
+---
+apiVersion: network.kubesphere.io/v1alpha2
+kind: BgpPeer
+metadata: {name: router}
+spec: {conf: {neighborAddress: 192.168.50.1, peerAs: 64512}}
+";
+
+struct Setup {
+    cluster: Cluster,
+    program: PathBuf,
+}
+
+impl Setup {
+    fn new(name: &str) -> Self {
+        let cluster = Cluster::start(name, ProxyMode::Nftables).unwrap();
+        cluster
+            .lab
+            .network(|network| {
+                for n in REPLICAS {
+                    let host = format!("controller-{n}");
+                    network.host(&host);
+                    network.plug("podnet", (&host, "eth0", &[&format!("172.30.0.2{n}/24")]));
+                }
+            })
+            .unwrap();
+        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/openelb.yaml");
+        cluster.kube.apply_path(&manifest).unwrap();
+        cluster.kube.wait_crds().unwrap();
+        Self { cluster, program: binary("openelbd").unwrap() }
+    }
+
+    fn lab(&self) -> &Lab {
+        &self.cluster.lab
+    }
+
+    fn ready(&self, process: Process, host: &str, port: u16) -> Process {
+        let target = SocketAddr::from(([127, 0, 0, 1], port));
+        eventually(&format!("a ready process on {host}"), DEADLINE, || {
+            let (status, body) = client::get(self.lab(), host, target, "/readyz")?;
+            anyhow::ensure!(status == 200, "{status} {body}");
+            Ok(Some(()))
+        })
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", Lab::log_tail(&process, 10)));
+        process
+    }
+
+    fn controller(&self, n: u8) -> Process {
+        let host = format!("controller-{n}");
+        let place = Place { host: &host, node: &node(n), api: self.cluster.kube.address() };
+        let what = ("deployments", NAMESPACE, "openelb-controller");
+        let process = self.cluster.kube.start_workload(what, &self.program, place).unwrap();
+        self.ready(process, &host, 50052)
+    }
+
+    fn speaker(&self, n: u8) -> Process {
+        let host = node(n);
+        let place = Place { host: &host, node: &host, api: API_SERVICE.into() };
+        let what = ("daemonsets", NAMESPACE, "openelb-speaker");
+        let process = self.cluster.kube.start_workload(what, &self.program, place).unwrap();
+        self.ready(process, &host, 50053)
+    }
+
+    fn addresses(&self) -> Vec<IpAddr> {
+        let address = |number: usize| {
+            let service = self.cluster.kube.get("services", "default", &format!("web-{number}"))?;
+            let ip = service.pointer("/status/loadBalancer/ingress/0/ip").and_then(|ip| ip.as_str());
+            Ok(ip.and_then(|ip| ip.parse().ok()))
+        };
+        let all: anyhow::Result<Option<Vec<IpAddr>>> = (0..3).map(address).collect();
+        all.unwrap().unwrap_or_default()
+    }
+
+    fn leader(&self) -> Option<u8> {
+        let lease = self.cluster.kube.get("leases", NAMESPACE, "openelb-controller").ok()?;
+        let holder = lease.pointer("/spec/holderIdentity")?.as_str()?.to_owned();
+        REPLICAS.into_iter().find(|n| holder.contains(&format!("controller-{n}")))
+    }
+
+    fn hops(&self, address: IpAddr) -> Vec<IpAddr> {
+        kernel_next_hops(self.lab(), ROUTER, address).unwrap()
+    }
+
+    fn await_hops(&self, addresses: &[IpAddr], wanted: &[IpAddr]) {
+        for address in addresses {
+            eventually(&format!("{address} over {wanted:?}"), DEADLINE, || {
+                let seen = self.hops(*address);
+                anyhow::ensure!(seen == wanted, "it goes over {seen:?}");
+                Ok(Some(()))
+            })
+            .unwrap();
+        }
+    }
+
+    /// Kills a process while downloads run, and watches the router: every address keeps all next hops at every moment,
+    /// and every download ends as it should.
+    fn kill(&self, victim: &Process, addresses: &[IpAddr], wanted: &[IpAddr]) {
+        let what = &victim.name;
+        let downloads = Downloads::start(self.lab(), what, addresses);
+        self.lab().signal(victim, "KILL").unwrap();
+        let began = Instant::now();
+        let mut looks = 0;
+        while began.elapsed() < WATCHED {
+            for address in addresses {
+                assert_eq!(
+                    self.hops(*address),
+                    wanted,
+                    "{address} after {:?} without {what}",
+                    began.elapsed()
+                );
+            }
+            looks += 1;
+        }
+        assert!(looks > 10, "the router was looked at {looks} times only");
+        downloads.finish(what);
+        assert_eq!(self.addresses(), addresses, "after the death of {what}");
+    }
+}
+
+/// Answers that take their time.
+struct Downloads {
+    files: Vec<PathBuf>,
+}
+
+impl Downloads {
+    /// Starts them, and waits until each has begun to arrive.
+    fn start(lab: &Lab, name: &str, addresses: &[IpAddr]) -> Self {
+        let mut files = Vec::new();
+        for number in 0..DOWNLOADS {
+            let address = addresses[number % addresses.len()];
+            let file = lab.path().join(format!("download-{name}-{number}"));
+            let url = format!("http://{address}/slow?chunks={LINES}&interval-ms=100");
+            let output = file.to_string_lossy().into_owned();
+            let curl = ["curl", "-sS", "-N", "--max-time", "60", "-o", &output, &url];
+            lab.spawn(&format!("curl-{name}-{number}"), CLIENT, &curl).unwrap();
+            files.push(file);
+        }
+        let downloads = Self { files };
+        eventually("downloads that have begun", DEADLINE, || {
+            Ok(downloads.lines().iter().all(|lines| *lines > 0).then_some(()))
+        })
+        .unwrap();
+        downloads
+    }
+
+    fn lines(&self) -> Vec<usize> {
+        let count = |file: &PathBuf| fs::read_to_string(file).map_or(0, |text| text.lines().count());
+        self.files.iter().map(count).collect()
+    }
+
+    fn finish(&self, what: &str) {
+        eventually(&format!("the ends of all downloads through the death of {what}"), DEADLINE, || {
+            let lines = self.lines();
+            anyhow::ensure!(lines.iter().all(|lines| *lines == LINES), "lines: {lines:?}");
+            Ok(Some(()))
+        })
+        .unwrap();
+    }
+}
+
+#[test]
+fn any_one_dies_and_addresses_routes_and_connections_stay() {
+    let setup = Setup::new("ha");
+    let router = topology::start_router(setup.lab()).unwrap();
+    let mut controllers: Vec<Process> = REPLICAS.iter().map(|n| setup.controller(*n)).collect();
+    let mut speakers: Vec<Process> = NODES.iter().map(|n| setup.speaker(*n)).collect();
+    setup.cluster.kube.apply(OBJECTS).unwrap();
+    for number in 0..3 {
+        setup
+            .cluster
+            .kube
+            .apply(&format!(
+                "{{apiVersion: v1, kind: Service, metadata: {{name: web-{number}, namespace: default, \
+                 annotations: {{lb.kubesphere.io/v1alpha1: openelb}}}}, spec: {{type: LoadBalancer, \
+                 ipFamilies: [IPv4], selector: {{app: web}}, ports: [{{port: 80, targetPort: 8080}}]}}}}"
+            ))
+            .unwrap();
+    }
+    let (addresses, _) = eventually("addresses of three Services", DEADLINE, || {
+        Ok(Some(setup.addresses()).filter(|addresses| addresses.len() == 3))
+    })
+    .unwrap();
+    let wanted: Vec<IpAddr> = NODES.iter().map(|n| node_v4(*n)).collect();
+    setup.await_hops(&addresses, &wanted);
+    // Each speaker announces all nodes: three sessions, nine routes for each address.
+    for address in &addresses {
+        eventually("kube-proxy's rules", DEADLINE, || {
+            let target = format!("http://{address}/");
+            Ok(setup.lab().run(CLIENT, &["curl", "-sS", "--max-time", "1", &target]).ok())
+        })
+        .unwrap();
+        eventually("nine routes", DEADLINE, || {
+            let told = router.ask(&format!("show route for {address}"))?;
+            let routes = told.lines().filter(|line| line.trim_start().starts_with("via ")).count();
+            anyhow::ensure!(routes == 9, "{told}");
+            Ok(Some(()))
+        })
+        .unwrap();
+    }
+
+    for (index, n) in NODES.into_iter().enumerate() {
+        setup.kill(&speakers[index], &addresses, &wanted);
+        speakers[index] = setup.speaker(n);
+        // Before the next one goes, this one announces again.
+        eventually("nine routes", DEADLINE, || {
+            let told = router.ask(&format!("show route for {}", addresses[0]))?;
+            let routes = told.lines().filter(|line| line.trim_start().starts_with("via ")).count();
+            anyhow::ensure!(routes == 9, "{told}");
+            Ok(Some(()))
+        })
+        .unwrap();
+    }
+    for _ in REPLICAS {
+        // Whoever leads; then the other one.
+        let (leads, _) = eventually("a leader", DEADLINE, || Ok(setup.leader())).unwrap();
+        let index = usize::from(leads) - 1;
+        setup.kill(&controllers[index], &addresses, &wanted);
+        eventually("another leader", DEADLINE, || Ok(setup.leader().filter(|leader| *leader != leads)))
+            .unwrap();
+        controllers[index] = setup.controller(leads);
+    }
+    assert_eq!(setup.addresses(), addresses);
+}
