@@ -47,6 +47,8 @@ pub mod annotation {
     pub const DEFAULT_EIP: &str = "eip.openelb.kubesphere.io/is-default-eip";
     /// On an Eip: the object's generation; lets one refused change through.
     pub const FORCE: &str = "openelb.kubesphere.io/force";
+    /// On objects in memory only: what of their spec cannot be read. See [`unreadable`](crate::index::unreadable).
+    pub const UNREADABLE: &str = "openelb.kubesphere.io/unreadable";
     /// What `kubectl apply` leaves on objects.
     pub const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 }

@@ -16,6 +16,9 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use crate::names::annotation;
 use crate::object::{Kind, NamespacedName, Object, ObjectRef};
 use crate::problem::Problem;
 use crate::selector::Labels;
@@ -229,6 +232,39 @@ pub struct SpecProblem {
     pub cause: String,
     /// What to do about it.
     pub remedy: String,
+}
+
+/// What of an object's spec could not be read and was left out, when it came from an API server: an object that was
+/// stored before a field had its type. It counts as one with a bad spec, and keeps its status and its place.
+#[must_use]
+pub fn unreadable(metadata: &ObjectMeta) -> Vec<SpecProblem> {
+    let text = metadata.annotations.as_ref().and_then(|all| all.get(annotation::UNREADABLE));
+    let Some(text) = text else { return Vec::new() };
+    let problems: Vec<[String; 3]> = serde_json::from_str(text).unwrap_or_default();
+    problems.into_iter().map(|[field, cause, remedy]| SpecProblem { field, cause, remedy }).collect()
+}
+
+/// Puts what of a spec cannot be read before what else is wrong with it, and leaves out what follows from that.
+fn add_unreadable(metadata: &ObjectMeta, problems: &mut Vec<SpecProblem>) {
+    let unreadable = unreadable(metadata);
+    let follows = |problem: &SpecProblem| unreadable.iter().any(|first| within(&first.field, &problem.field));
+    problems.retain(|problem| !follows(problem));
+    problems.splice(0..0, unreadable);
+}
+
+/// Are two fields in the same part of the spec?
+fn within(one: &str, other: &str) -> bool {
+    let part = |field: &str| -> Option<String> {
+        Some(field.strip_prefix("spec.")?.split(['.', '[']).next()?.to_owned())
+    };
+    part(one).is_some() && part(one) == part(other)
+}
+
+/// How [`unreadable`] is noted on the object.
+pub(crate) fn mark_unreadable(problems: &[SpecProblem]) -> String {
+    let parts: Vec<[&str; 3]> =
+        problems.iter().map(|problem| [&*problem.field, &*problem.cause, &*problem.remedy]).collect();
+    serde_json::json!(parts).to_string()
 }
 
 impl SpecProblem {

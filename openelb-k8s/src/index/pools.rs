@@ -373,7 +373,8 @@ impl EipView {
     fn parse_without_used(eip: &Eip) -> Self {
         let metadata = &eip.metadata;
         let annotations: Labels = metadata.annotations.clone().unwrap_or_default();
-        let (read, problems) = read_spec(&eip.spec);
+        let (read, mut problems) = read_spec(&eip.spec);
+        super::add_unreadable(metadata, &mut problems);
         let (spec, remains) = if problems.is_empty() { (Some(read), None) } else { (None, Some(read)) };
         let (spec, remains) = (
             spec.map(Arc::new),

@@ -245,7 +245,7 @@ pub fn missing_secret(indexes: &Indexes, settings: &Settings, peer: &PeerView) -
     let (name, key) = peer.spec.as_ref()?.password_secret.as_ref()?;
     indexes.peers.secret(&settings.namespace, name, key).is_none().then(|| {
         format!(
-            "spec.passwordSecretRef: there is no Secret {}/{name} with the key {key}; create it",
+            "spec.passwordSecretRef: there is no Secret {}/{name} with text (UTF-8) under the key {key}; create it",
             settings.namespace
         )
     })

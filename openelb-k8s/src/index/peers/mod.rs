@@ -10,7 +10,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Secret;
 
-use super::SpecProblem;
+use super::{SpecProblem, add_unreadable};
 use crate::announce::Password;
 use crate::crd::bgp_conf::{BgpConfStatus, GracefulRestart};
 use crate::crd::bgp_peer::{Advertisement, BgpPeerStatus, PeerPolicies, PrefixLimit};
@@ -200,11 +200,13 @@ impl BgpConfView {
     /// Parses a BgpConf. Never fails: what is wrong is in `problems`.
     #[must_use]
     pub fn parse(conf: &BgpConf) -> Self {
-        let (spec, problems) = match parse_conf(&conf.spec) {
+        let metadata = &conf.metadata;
+        let (spec, mut problems) = match parse_conf(&conf.spec) {
             Ok(spec) => (Some(Arc::new(spec)), Vec::new()),
             Err(problems) => (None, problems),
         };
-        let metadata = &conf.metadata;
+        add_unreadable(metadata, &mut problems);
+        let spec = spec.filter(|_| problems.is_empty());
         Self {
             name: metadata.name.clone().unwrap_or_default(),
             resource_version: metadata.resource_version.clone().unwrap_or_default(),
@@ -370,11 +372,13 @@ impl PeerView {
     /// Parses a BgpPeer. Never fails: what is wrong is in `problems`.
     #[must_use]
     pub fn parse(peer: &BgpPeer) -> Self {
-        let (spec, problems) = match parse_peer(&peer.spec) {
+        let metadata = &peer.metadata;
+        let (spec, mut problems) = match parse_peer(&peer.spec) {
             Ok(spec) => (Some(Arc::new(spec)), Vec::new()),
             Err(problems) => (None, problems),
         };
-        let metadata = &peer.metadata;
+        add_unreadable(metadata, &mut problems);
+        let spec = spec.filter(|_| problems.is_empty());
         Self {
             name: metadata.name.clone().unwrap_or_default(),
             resource_version: metadata.resource_version.clone().unwrap_or_default(),

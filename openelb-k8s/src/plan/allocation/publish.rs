@@ -21,6 +21,8 @@ use crate::plan::{Event, Write};
 /// Condition types of Services that are ours.
 const CONDITIONS: [&str; 2] = [condition::ADDRESS_ASSIGNED, condition::REQUEST_HONOURED];
 
+/// Most bytes of all annotations of an object, keys and values.
+const ANNOTATIONS: usize = 256 << 10;
 /// Longest value of a label.
 const LABEL_LENGTH: usize = 63;
 
@@ -129,7 +131,11 @@ fn with_marks(mut write: Write, placed: &Placed<'_>, changed: bool) -> Write {
             },
             terms: terms_digest(service),
         };
-        write = write.annotation(annotation::ASSIGNED, Some(&hint.text()));
+        let text = hint.text();
+        // A hint is not worth that the API server refuses the address.
+        if fits(service, &text) {
+            write = write.annotation(annotation::ASSIGNED, Some(&text));
+        }
     }
     let fits = is_label_value(pool);
     if fits && service.pool_label.as_deref() != Some(pool) {
@@ -138,6 +144,13 @@ fn with_marks(mut write: Write, placed: &Placed<'_>, changed: bool) -> Write {
         write = write.label(label::POOL, None);
     }
     write
+}
+
+/// Has the object room for our annotation?
+fn fits(service: &ServiceView, text: &str) -> bool {
+    let others = service.annotations.iter().filter(|(key, _)| *key != annotation::ASSIGNED);
+    let bytes: usize = others.map(|(key, value)| key.len() + value.len()).sum();
+    bytes + annotation::ASSIGNED.len() + text.len() <= ANNOTATIONS
 }
 
 /// What of a reassignment that waits has been seen to.

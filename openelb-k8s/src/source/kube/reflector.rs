@@ -17,10 +17,13 @@ use tokio::time::timeout;
 
 use super::versions::parse;
 use super::{Backoff, Change, Selection};
+use crate::index::{SpecProblem, mark_unreadable, unreadable};
 use crate::names::annotation;
 use crate::object::{Kind, Object, ObjectRef};
 use crate::problem::Problem;
 
+/// So many fields of an object that cannot be read are left out and named.
+const UNREADABLE_FIELDS: usize = 16;
 /// Objects of one page.
 const PAGE: u32 = 500;
 /// A request that is not answered by then is given up.
@@ -340,7 +343,8 @@ impl Reflector {
     }
 }
 
-/// Reads an object as an API server returns it, in a list or by itself.
+/// Reads an object as an API server returns it, in a list or by itself. One of our custom resources that was stored
+/// before a field had its type is read without that field, and says so: see [`unreadable`](crate::index::unreadable).
 pub(crate) fn read(kind: Kind, mut value: Value) -> Result<Object, Box<Problem>> {
     if let Value::Object(map) = &mut value {
         map.insert("kind".into(), json!(kind.as_str()));
@@ -350,20 +354,53 @@ pub(crate) fn read(kind: Kind, mut value: Value) -> Result<Object, Box<Problem>>
             metadata.remove("managedFields");
             if let Some(Value::Object(annotations)) = metadata.get_mut("annotations") {
                 annotations.remove(annotation::LAST_APPLIED);
+                annotations.remove(annotation::UNREADABLE);
             }
         }
     }
-    Object::from_value(value)?.ok_or_else(|| {
+    let problems = if kind.is_ours() { leave_unreadable_out(kind, &mut value) } else { Vec::new() };
+    let mut object = Object::from_value(value)?.ok_or_else(|| {
         Problem::error(format!("is not a {kind}"), "check the version of the CustomResourceDefinitions")
-            .into()
-    })
+    })?;
+    if !problems.is_empty() {
+        let marks = object.metadata_mut().annotations.get_or_insert_default();
+        marks.insert(annotation::UNREADABLE.to_owned(), mark_unreadable(&problems));
+    }
+    Ok(object)
+}
+
+/// Takes what cannot be read out of the spec of an object of ours, and says what that was. The status, which may be
+/// large, is not looked at.
+fn leave_unreadable_out(kind: Kind, value: &mut Value) -> Vec<SpecProblem> {
+    let mut problems = Vec::new();
+    let header = json!({"apiVersion": kind.api_version(), "kind": kind.as_str(), "metadata": {"name": "-"}});
+    while problems.len() < UNREADABLE_FIELDS {
+        let Some(spec) = value.get_mut("spec") else { break };
+        let mut alone = header.clone();
+        if let Value::Object(map) = &mut alone {
+            map.insert("spec".to_owned(), spec.clone());
+        }
+        let Err(problem) = Object::from_value(alone) else { break };
+        let path = problem.field.clone().unwrap_or_default();
+        let field = path.strip_prefix("spec.").and_then(|rest| rest.split(['.', '[']).next());
+        if spec.is_object() {
+            if field.and_then(|field| spec.as_object_mut()?.remove(field)).is_none() {
+                break;
+            }
+        } else {
+            *spec = json!({});
+        }
+        problems.push(SpecProblem::new(path, problem.cause.clone(), problem.remedy.clone()));
+    }
+    problems
 }
 
 /// Of Eips that are read by generation, only what lies outside the ranges stays in `used`.
 fn without_covered(mut object: Object, by_generation: bool) -> Object {
     if by_generation && let Object::Eip(eip) = &mut object {
         let covers = crate::index::pools::coverage(&eip.spec);
-        if let Some(used) = eip.status.as_mut().and_then(|status| status.used.as_mut()) {
+        let readable = unreadable(&eip.metadata).is_empty();
+        if readable && let Some(used) = eip.status.as_mut().and_then(|status| status.used.as_mut()) {
             used.retain(|address, _| address.parse().is_ok_and(|address| !covers(address)));
         }
     }

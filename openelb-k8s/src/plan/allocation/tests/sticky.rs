@@ -214,3 +214,15 @@ fn a_holder_of_one_address_that_now_requires_both_keeps_it() {
         ("192.0.2.1 2001:db8::1".into(), "True Assigned".into())
     );
 }
+
+#[test]
+fn a_service_whose_annotations_leave_no_room_for_the_hint_has_its_address_all_the_same() {
+    let full = annotated(service("a"), "example.com/notes", &"x".repeat((256 << 10) - 60));
+    let mut world = World::of([default_eip("p", "192.0.2.1-192.0.2.9"), full]);
+    assert_eq!(world.published("a"), "192.0.2.1");
+    let object = world.value(&service_ref("a"));
+    assert_eq!(object["metadata"]["annotations"].as_object().unwrap().len(), 1);
+    world.writes.clear();
+    world.settle();
+    assert_eq!(world.writes, [], "it is not tried again");
+}
