@@ -8,6 +8,7 @@ mod choice;
 mod eips;
 mod history;
 mod requests;
+mod rest;
 mod sharing;
 mod sticky;
 mod told;
