@@ -13,7 +13,9 @@ use std::{
     time::Duration,
 };
 
-use manifests::{Contract, condition, directory, documents, files, get, is_within, meets, read};
+use manifests::{
+    Contract, condition, directory, documents, files, get, is_within, meets, read, validation_errors,
+};
 use openelb_lab::{
     Lab, Process, binary,
     bird::Bird,
@@ -304,23 +306,9 @@ impl Setup {
         }
     }
 
-    /// The fields that `openelbd validate` finds errors in.
-    fn errors(&self, path: &std::path::Path) -> BTreeSet<String> {
-        let program = binary("openelbd").unwrap();
-        let command = [program.to_str().unwrap(), "validate", "-f", path.to_str().unwrap(), "-o", "json"];
-        let output = self.lab.command(self.kube.host(), &command).output().unwrap();
-        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-        let problems = report["problems"].as_array().unwrap();
-        let errors = problems.iter().filter(|problem| problem["severity"] == "error");
-        let fields: BTreeSet<String> =
-            errors.map(|problem| problem["field"].as_str().unwrap_or_default().to_owned()).collect();
-        assert_eq!(output.status.success(), fields.is_empty(), "{report:#}");
-        fields
-    }
-
     fn validates(&self, file: &str, errors: &[&str]) {
         let wanted: BTreeSet<String> = errors.iter().map(|field| (*field).to_owned()).collect();
-        assert_eq!(self.errors(&directory().join(file)), wanted, "{file}");
+        assert_eq!(validation_errors(&self.kube, &directory().join(file)), wanted, "{file}");
     }
 
     fn object(&self, resource: &str, name: &str) -> anyhow::Result<Value> {
@@ -625,7 +613,7 @@ fn vectors_of_addresses(setup: &Setup) {
         let eips = documents(&read(file));
         for eip in &eips {
             let path = setup.lab.write("one.yaml", &eip.to_string()).unwrap();
-            let errors = setup.errors(&path);
+            let errors = validation_errors(&setup.kube, &path);
             let wanted: &[&str] = if usable { &[] } else { &["spec.address"] };
             assert!(errors.iter().eq(wanted.iter()), "{eip}: {errors:?}");
         }

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use manifests::{condition, directory, documents, files, get, meets, read};
+use manifests::{condition, directory, documents, files, get, meets, read, validation_errors};
 use openelb_lab::{
     Lab, Process, binary, eventually,
     kube::{ControlPlane, Options, Ready, Request, node_object},
@@ -189,6 +189,7 @@ fn addresses_stay_and_finalizers_go_when_the_go_openelb_is_replaced() {
         setup.kube.kubectl(&["get", "service", "plain", "--show-managed-fields", "--output=json"]).unwrap();
     assert!(managers.contains("\"manager\": \"openelb-controller\""), "{managers}");
 
+    what_the_api_server_prints_can_be_validated(&setup);
     let controller = setup.start_controller();
     all_is_taken_over(&setup);
     one_refusal_is_tried_again_alone(&controller);
@@ -196,6 +197,18 @@ fn addresses_stay_and_finalizers_go_when_the_go_openelb_is_replaced() {
     nobody_was_without_address(&setup, &before);
     the_webhook_that_is_left_is_told_and_removed(&setup);
     everything_can_be_deleted(&setup);
+}
+
+/// As the manual says it.
+fn what_the_api_server_prints_can_be_validated(setup: &Setup) {
+    let kinds = ["eips,bgpconfs,bgppeers", "services"];
+    let of_kinds = kinds.map(|kinds| {
+        let text = setup.kube.kubectl(&["get", kinds, "--all-namespaces", "--output=yaml"]).unwrap();
+        let path = setup.lab.write(&format!("{kinds}.yaml"), &text).unwrap();
+        validation_errors(&setup.kube, &path)
+    });
+    let node_proxy = "metadata.annotations[node-proxy.openelb.kubesphere.io/type]".to_owned();
+    assert_eq!(of_kinds, [BTreeSet::new(), BTreeSet::from([node_proxy])]);
 }
 
 fn all_is_taken_over(setup: &Setup) {

@@ -1,9 +1,12 @@
 //! The manifests of `tests/compat`, and the list of what they must have.
 #![allow(dead_code, reason = "not every test uses all of it")]
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
-use openelb_lab::kube::ControlPlane;
+use openelb_lab::{binary, kube::ControlPlane};
 use serde_json::Value;
 
 /// `tests/compat`.
@@ -79,6 +82,20 @@ pub(crate) fn meets(value: &Value, path: &[&str], text: Option<&str>) -> bool {
         Value::Object(map) => map.get(*first).is_some_and(|value| meets(value, rest, text)),
         _ => false,
     }
+}
+
+/// The fields that `openelbd validate` finds errors in.
+pub(crate) fn validation_errors(kube: &ControlPlane, path: &Path) -> BTreeSet<String> {
+    let program = binary("openelbd").unwrap();
+    let command = [program.to_str().unwrap(), "validate", "-f", path.to_str().unwrap(), "-o", "json"];
+    let output = kube.lab().command(kube.host(), &command).output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let problems = report["problems"].as_array().unwrap();
+    let errors = problems.iter().filter(|problem| problem["severity"] == "error");
+    let fields: BTreeSet<String> =
+        errors.map(|problem| problem["field"].as_str().unwrap_or_default().to_owned()).collect();
+    assert_eq!(output.status.success(), fields.is_empty(), "{report:#}");
+    fields
 }
 
 /// A condition of an object; null if there is none.

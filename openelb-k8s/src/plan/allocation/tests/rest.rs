@@ -140,7 +140,8 @@ fn who_may_join_by_address() {
         }
     };
     // Sharing of the Eip; key of the holder; namespace and key of who asks; does it join?
-    let cases: [(Option<&str>, Option<&str>, &str, Option<&str>, bool); 15] = [
+    type Case = (Option<&'static str>, Option<&'static str>, &'static str, Option<&'static str>, bool);
+    let cases: [Case; 15] = [
         (None, None, "ns", None, true),
         (None, None, "ns", Some("k"), false),
         (None, Some("k"), "ns", None, false),
