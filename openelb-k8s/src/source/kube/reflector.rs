@@ -22,6 +22,8 @@ use crate::names::annotation;
 use crate::object::{Kind, Object, ObjectRef};
 use crate::problem::Problem;
 
+/// Bytes of annotations that leave little room: an object may have 256 KiB of them.
+const MANY_ANNOTATIONS: usize = 192 << 10;
 /// So many fields of an object that cannot be read are left out and named.
 const UNREADABLE_FIELDS: usize = 16;
 /// Objects of one page.
@@ -353,7 +355,14 @@ pub(crate) fn read(kind: Kind, mut value: Value) -> Result<Object, Box<Problem>>
             // Of no use to us, and often the bigger part.
             metadata.remove("managedFields");
             if let Some(Value::Object(annotations)) = metadata.get_mut("annotations") {
-                annotations.remove(annotation::LAST_APPLIED);
+                // But where they fill their room, it counts.
+                let bytes: usize = annotations
+                    .iter()
+                    .map(|(key, value)| key.len() + value.as_str().map_or(0, str::len))
+                    .sum();
+                if bytes < MANY_ANNOTATIONS {
+                    annotations.remove(annotation::LAST_APPLIED);
+                }
                 annotations.remove(annotation::UNREADABLE);
             }
         }

@@ -3,7 +3,8 @@
 use serde_json::{Value, json};
 
 use super::reflector::read;
-use crate::index::{EipView, PeerView, unreadable};
+use crate::index::{EipView, Indexes, PeerView, unreadable};
+use crate::names::annotation::LAST_APPLIED;
 use crate::object::{Kind, Object};
 
 fn eip(spec: Value) -> Object {
@@ -70,4 +71,28 @@ fn a_neighbour_with_a_field_of_the_wrong_type_is_not_spoken_to() {
 #[test]
 fn what_is_no_object_at_all_is_told() {
     assert!(read(Kind::Service, json!({"metadata": {"name": "s"}, "spec": {"ports": 5}})).is_err());
+}
+
+#[test]
+fn one_that_becomes_unreadable_goes_on_with_its_last_good_spec() {
+    let mut indexes = Indexes::default();
+    indexes.apply(&eip(json!({"address": "192.0.2.0/24", "priority": 3})));
+    indexes.apply(&eip(json!({"address": "192.0.2.0/24", "priority": "three"})));
+    let view = indexes.pools.get("p").unwrap();
+    assert!(view.last_good && view.gives());
+    assert_eq!((view.spec.as_ref().unwrap().priority, fields(view)), (3, vec!["spec.priority"]));
+}
+
+#[test]
+fn what_kubectl_noted_counts_only_where_annotations_fill_their_room() {
+    for (bytes, kept) in [(1 << 10, false), (200 << 10, true)] {
+        let annotations = json!({LAST_APPLIED: "x".repeat(bytes), "example.com/note": "y"});
+        let object = json!({"metadata": {"name": "s", "namespace": "ns", "annotations": annotations}});
+        let object = read(Kind::Service, object).unwrap();
+        assert_eq!(
+            object.metadata().annotations.as_ref().unwrap().contains_key(LAST_APPLIED),
+            kept,
+            "{bytes}"
+        );
+    }
 }
