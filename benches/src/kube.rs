@@ -1,22 +1,32 @@
-//! Allocation in a cluster: `openelbd controller` on a real API server, beside what that server itself can do.
+//! A cluster: `openelbd controller` and `openelbd speaker` on a real API server, beside what that server itself can do.
 //!
 //! The floor of *assigning N Services* is N bare patches of `services/status`, sent by the bench with as many at a time
 //! as serves it best; the floor of *one new Service* is one patch of an Eip's status and one of a Service's, one after
-//! the other, on objects of the same size. Both are measured in the same run, on an API server of their own.
+//! the other, on objects of the same size. Both are measured in the same run, on an API server of their own. The router
+//! is a collector of the bench, which takes one BGP session. With MetalLB built (`--with-peers`) it does the same work
+//! in the same run, on an API server of its own.
 
 mod cluster;
+mod load;
+mod system;
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 
-use self::cluster::Cluster;
-use crate::{Options, Report, Row, Target};
+use self::{
+    cluster::Cluster,
+    load::Wait,
+    system::{System, has_metallb, start_metallb},
+};
+use crate::{Options, Report, Row, Target, collector::Arrivals};
 
 /// How many patches at a time are tried for the floor.
 const CONCURRENCY: [usize; 3] = [16, 32, 64];
 /// New Services for one latency.
 const NEW: usize = 60;
+const QUIET: System = System::OpenElb { announced: false };
+const ANNOUNCED: System = System::OpenElb { announced: true };
 
 /// Measures how long waiting Services take to get their addresses, and how many writes.
 ///
@@ -32,14 +42,16 @@ pub fn assign(options: &Options) -> anyhow::Result<Report> {
         let mut floor = Duration::MAX;
         let tried: &[usize] = if options.smoke { &[32] } else { &CONCURRENCY };
         for at_a_time in tried {
-            let cluster = Cluster::start("floor")?;
-            floor = floor.min(cluster.run(|client| cluster::floor(client, count, *at_a_time))?);
+            let cluster = Cluster::start("floor", QUIET)?;
+            floor = floor.min(cluster.run(|client| load::floor(client, count, *at_a_time))?);
         }
-        let cluster = Cluster::start("assign")?;
+        let cluster = Cluster::start("assign", QUIET)?;
         let controller = cluster.start_controller()?;
-        cluster.run(|client| cluster::create_services(client, "waiting", count))?;
-        let took = cluster.run(|client| cluster::assign_all(client, count))?;
-        let writes = controller.writes()?;
+        cluster.run(|client| load::create_services(client, "waiting", count))?;
+        // That they wait, and for what, is told before.
+        let before = controller.writes_at_rest()?;
+        let took = cluster.run(|client| load::assign_all(client, QUIET, count))?;
+        let writes = controller.writes_at_rest()? - before;
         let per_service = writes as f64 / count as f64;
         report.push(
             Row::new(format!("{count} waiting Services → all assigned"), "s", took.as_secs_f64())
@@ -51,11 +63,6 @@ pub fn assign(options: &Options) -> anyhow::Result<Report> {
                 .target(Target::AtMost(1.1)),
         );
         let memory = controller.resident()?;
-        let mut row = Row::new(format!("controller's memory, {count} Services"), "MB", memory as f64 / 1e6);
-        if count == 10_000 {
-            row = row.target(Target::AtMost(100.0));
-        }
-        report.push(row);
         // The same controller again, with everything assigned.
         let again = controller.restart()?;
         let serving = again.serving_after();
@@ -69,11 +76,38 @@ pub fn assign(options: &Options) -> anyhow::Result<Report> {
                 .target(Target::AtMost(0.0))
                 .zero_is_fine(),
         );
+        drop(again);
+        drop(cluster);
+        let peer = has_metallb().then(|| metallb_assigns(count)).transpose()?;
+        if let Some((theirs, _)) = peer {
+            report.push(
+                Row::new(format!("{count} waiting Services, the same"), "s", took.as_secs_f64())
+                    .beside("MetalLB", theirs.as_secs_f64())
+                    .target(Target::RatioAtMost(1.0 / 3.0)),
+            );
+        }
+        let mut row = Row::new(format!("controller's memory, {count} Services"), "MB", memory as f64 / 1e6);
+        if count == 10_000 {
+            row = row.target(Target::AtMost(100.0));
+        }
+        if let Some((_, theirs)) = peer {
+            row = row.beside("MetalLB", theirs as f64 / 1e6);
+        }
+        report.push(row);
     }
     Ok(report)
 }
 
-/// Measures how long one new Service waits for its address.
+/// The time, and its controller's memory.
+fn metallb_assigns(count: usize) -> anyhow::Result<(Duration, u64)> {
+    let cluster = Cluster::start("metallb", System::MetalLb)?;
+    let controller = start_metallb(&cluster, "controller")?;
+    cluster.run(|client| load::create_services(client, "waiting", count))?;
+    let took = cluster.run(|client| load::assign_all(client, System::MetalLb, count))?;
+    Ok((took, controller.resident()?))
+}
+
+/// Measures how long one new Service waits for its address, and for its route.
 ///
 /// # Errors
 /// As [`assign`].
@@ -84,27 +118,117 @@ pub fn one_more(options: &Options) -> anyhow::Result<Report> {
             continue;
         }
         let (present, new) = if options.smoke { (50, 5) } else { (present, NEW) };
-        let cluster = Cluster::start("one-more")?;
+        let cluster = Cluster::start("one-more", ANNOUNCED)?;
         let controller = cluster.start_controller()?;
-        cluster.run(|client| cluster::fill(client, present, pools))?;
-        let waits = cluster.run(|client| cluster::one_by_one(client, new))?;
+        let arrivals = cluster.start_router()?;
+        let speaker = cluster.start_speaker()?;
+        cluster.run(|client| load::fill(client, ANNOUNCED, present, pools))?;
+        let waits = one_by_one(&cluster, ANNOUNCED, present, new, &arrivals)?;
         // The floor last, without a controller that reacts to it, on the very same objects.
         controller.stop()?;
-        let floors = cluster.run(|client| cluster::two_patches(client, new))?;
-        let (ours, floor) = (median(&waits)?, median(&floors)?);
+        speaker.stop()?;
+        let floors = cluster.run(|client| load::two_patches(client, new))?;
+        drop(cluster);
+        let floor = median(floors)?;
         let size = format!("{present} present in {pools} pool{}", if pools == 1 { "" } else { "s" });
-        report.push(
-            Row::new(format!("one new Service → ingress, p50, {size}"), "ms", ours.as_secs_f64() * 1e3)
-                .beside("two bare patches", floor.as_secs_f64() * 1e3)
-                .target(Target::RatioAtMost(2.0)),
-        );
+        let theirs = if has_metallb() { Some(metallb_one_more(present, pools, new)?) } else { None };
+        for what in ["ingress", "route at the router"] {
+            let of = |wait: &Wait| if what == "ingress" { wait.ingress } else { wait.route };
+            let ours = median(waits.iter().map(of).collect())?;
+            let row =
+                || Row::new(format!("one new Service → {what}, p50, {size}"), "ms", ours.as_secs_f64() * 1e3);
+            report.push(
+                row().beside("two bare patches", floor.as_secs_f64() * 1e3).target(Target::RatioAtMost(2.0)),
+            );
+            if let Some(theirs) = &theirs {
+                let theirs = median(theirs.iter().map(of).collect())?;
+                report.push(
+                    row().beside("MetalLB", theirs.as_secs_f64() * 1e3).target(Target::RatioAtMost(1.0)),
+                );
+            }
+        }
     }
     Ok(report)
 }
 
-fn median(times: &[Duration]) -> anyhow::Result<Duration> {
+fn metallb_one_more(present: usize, pools: usize, new: usize) -> anyhow::Result<Vec<Wait>> {
+    let cluster = Cluster::start("metallb", System::MetalLb)?;
+    let _controller = start_metallb(&cluster, "controller")?;
+    let arrivals = cluster.start_router()?;
+    let _speaker = start_metallb(&cluster, "speaker")?;
+    cluster.run(|client| load::fill(client, System::MetalLb, present, pools))?;
+    one_by_one(&cluster, System::MetalLb, present, new, &arrivals)
+}
+
+fn one_by_one(
+    cluster: &Cluster,
+    system: System,
+    present: usize,
+    new: usize,
+    arrivals: &Arrivals,
+) -> anyhow::Result<Vec<Wait>> {
+    load::all_routes(arrivals, present)?;
+    cluster.run(|client| load::one_by_one(client, system, new, arrivals))
+}
+
+/// Measures how long a speaker takes from its start until the router has all routes, and what it then holds.
+///
+/// # Errors
+/// As [`assign`].
+pub fn speaker(options: &Options) -> anyhow::Result<Report> {
+    let mut report = Report::new();
+    for count in [5_000usize, 10_000] {
+        if options.smoke && count > 5_000 {
+            continue;
+        }
+        let count = if options.smoke { 50 } else { count };
+        let mut best: Option<(Duration, u64)> = None;
+        let mut memory = 0;
+        let cluster = Cluster::start("speaker", ANNOUNCED)?;
+        cluster.run(|client| load::publish(client, ANNOUNCED, count))?;
+        let router = cluster.start_router()?;
+        for _ in 0..options.rounds.clamp(1, 3) {
+            router.forget();
+            let speaker = cluster.start_speaker()?;
+            let (last, updates) = load::all_routes(&router, count)?;
+            let took = last.saturating_duration_since(speaker.began);
+            best = Some(best.map_or((took, updates), |(least, few)| (least.min(took), few.min(updates))));
+            memory = speaker.resident()?;
+            speaker.stop()?;
+        }
+        drop(cluster);
+        let (took, updates) = best.context("no round was run")?;
+        let theirs = if has_metallb() && count == 5_000 { Some(metallb_announces(count)?) } else { None };
+        let row = Row::new(format!("speaker: start → {count} routes at the router"), "s", took.as_secs_f64());
+        let row = if count == 10_000 { row } else { row.target(Target::AtMost(1.0)) };
+        report.push(match theirs {
+            Some((theirs, _)) => row.beside("MetalLB", theirs.as_secs_f64()),
+            None => row,
+        });
+        let row = Row::new(format!("UPDATEs for these {count} routes"), "messages", updates as f64);
+        report.push(if count == 10_000 { row } else { row.target(Target::AtMost(20.0)) });
+        let row = Row::new(format!("speaker's memory, {count} Services"), "MB", memory as f64 / 1e6);
+        let row = if count == 10_000 { row.target(Target::AtMost(60.0)) } else { row };
+        report.push(match theirs {
+            Some((_, theirs)) => row.beside("MetalLB", theirs as f64 / 1e6),
+            None => row,
+        });
+    }
+    Ok(report)
+}
+
+/// The time, and its speaker's memory.
+fn metallb_announces(count: usize) -> anyhow::Result<(Duration, u64)> {
+    let cluster = Cluster::start("metallb", System::MetalLb)?;
+    cluster.run(|client| load::publish(client, System::MetalLb, count))?;
+    let router = cluster.start_router()?;
+    let speaker = start_metallb(&cluster, "speaker")?;
+    let (last, _) = load::all_routes(&router, count)?;
+    Ok((last.saturating_duration_since(speaker.began), speaker.resident()?))
+}
+
+fn median(mut times: Vec<Duration>) -> anyhow::Result<Duration> {
     ensure!(!times.is_empty(), "nothing was measured");
-    let mut times = times.to_vec();
     times.sort_unstable();
     times.get(times.len() / 2).copied().context("nothing was measured")
 }

@@ -28,6 +28,7 @@
 
 pub mod bgp_codec;
 pub mod bgp_originate;
+mod collector;
 pub mod ipam;
 pub mod kube;
 mod machine;

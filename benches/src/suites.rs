@@ -46,10 +46,11 @@ pub fn all() -> &'static [Suite] {
         },
         Suite {
             name: "kube",
-            about: "1,000 to 10,000 Services on a real API server, beside that server's own speed (needs root)",
+            about: "1,000 to 10,000 Services on a real API server, beside that server's own speed and, --with-peers, MetalLB (needs root)",
             parts: &[
                 Part { name: "assign", run: kube::assign },
                 Part { name: "one more", run: kube::one_more },
+                Part { name: "speaker", run: kube::speaker },
             ],
         },
         Suite {

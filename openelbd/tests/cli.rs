@@ -27,6 +27,15 @@ fn help_and_version_go_to_standard_output() {
 }
 
 #[test]
+fn a_speaker_may_go_without_a_checkpoint() {
+    // No cluster is configured: it says so, and has taken its arguments.
+    let output = run(&["speaker", "--node-name", "a", "--checkpoint", "", "--kubeconfig", "/no/such/file"]);
+    let text = stderr(&output);
+    assert_eq!(code(&output), 1, "{text}");
+    assert!(text.contains("/no/such/file"), "{text}");
+}
+
+#[test]
 fn wrong_usage_exits_with_2() {
     for arguments in [
         &[][..],

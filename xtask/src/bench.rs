@@ -1,12 +1,12 @@
 //! `cargo xtask bench`: builds the benches and runs them.
 
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use anyhow::Context;
 use clap::Args;
 
-use crate::{shell, system};
+use crate::{metallb, shell, system};
 
 /// Measure OpenELB beside its peers, on this machine, in this run.
 #[derive(Debug, Args)]
@@ -22,12 +22,16 @@ pub(crate) struct Arguments {
     /// Rounds of each measurement, of which the best counts [default: 9, with --smoke 2].
     #[arg(long, value_name = "N")]
     rounds: Option<u32>,
+    /// Also measure MetalLB where it does the same (suite `kube`): it is built from its Go module into `target/metallb`,
+    /// which takes minutes the first time.
+    #[arg(long)]
+    with_peers: bool,
 }
 
 impl Arguments {
     /// `--smoke` for everything.
     pub(crate) fn smoke() -> Self {
-        Self { suites: vec!["all".into()], json: None, smoke: true, rounds: None }
+        Self { suites: vec!["all".into()], json: None, smoke: true, rounds: None, with_peers: false }
     }
 }
 
@@ -40,23 +44,29 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     if wants("kube") {
         crate::kube::start()?.finish()?;
     }
-    if wants("standalone") || wants("kube") {
+    let lab = wants("standalone") || wants("kube");
+    if lab {
         system::require("cargo xtask bench", system::LAB)?;
-        let mut build = shell::cargo();
-        build.args(["build", "--package", "openelbd", "--package", "openelb-lab", "--bins"]);
-        if !arguments.smoke {
-            build.arg("--release");
-        }
-        shell::run(&mut build)?;
     }
-    let mut command = shell::cargo();
-    command.args(["run", "--package", "openelb-benches"]);
+    let metallb = (arguments.with_peers && wants("kube")).then(metallb::build).transpose()?;
+    // In one go: what they share is built once.
+    let mut build = shell::cargo();
+    build.args(["build", "--package", "openelb-benches", "--bins"]);
+    if lab {
+        build.args(["--package", "openelbd", "--package", "openelb-lab"]);
+    }
     if !arguments.smoke {
-        command.arg("--release");
+        build.arg("--release");
     }
-    command.arg("--").args(&arguments.suites);
+    shell::run(&mut build)?;
+    let profile = if arguments.smoke { "debug" } else { "release" };
+    let mut command = Command::new(shell::target_directory().join(profile).join("openelb-benches"));
+    command.current_dir(shell::root());
+    if let Some(directory) = metallb {
+        command.env("OPENELB_BENCH_METALLB", directory);
+    }
+    command.args(&arguments.suites);
     if let Some(path) = &arguments.json {
-        // Cargo runs at the root, a user may be elsewhere.
         command.arg("--json").arg(std::path::absolute(path)?);
     }
     if arguments.smoke {
@@ -66,6 +76,6 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
         command.arg("--rounds").arg(rounds.to_string());
     }
     println!("$ {}", shell::shown(&command));
-    let status = command.stdin(Stdio::null()).status().context("cannot start cargo")?;
+    let status = command.stdin(Stdio::null()).status().context("cannot start openelb-benches")?;
     Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1))
 }

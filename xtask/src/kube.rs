@@ -105,7 +105,9 @@ pub(crate) fn start() -> anyhow::Result<Build> {
 fn begin(paths: Paths, stamp: String, lock: File) -> anyhow::Result<Build> {
     let manifest = fs::read_to_string(paths.module.join("go.mod"))?;
     let wanted = directive(&manifest, "go").context("tests/kube/go.mod names no version of Go")?;
-    check_go(&paths.module, wanted)?;
+    let otherwise =
+        format!("set {PROGRAM_VARIABLE} to an openelb-kube that was built elsewhere with `cargo xtask kube`");
+    check_go(&paths.module, wanted, "the control plane of the lab", &otherwise)?;
     let kubernetes = directive(&manifest, "k8s.io/kubernetes")
         .context("tests/kube/go.mod requires no k8s.io/kubernetes")?;
     let mut parts = kubernetes.trim_start_matches('v').split('.');
@@ -190,16 +192,17 @@ fn stamp(module: &Path) -> anyhow::Result<String> {
 }
 
 /// The second word of the line that begins with this one, in a `go.mod`.
-fn directive<'a>(manifest: &'a str, name: &str) -> Option<&'a str> {
+pub(crate) fn directive<'a>(manifest: &'a str, name: &str) -> Option<&'a str> {
     manifest.lines().find_map(|line| {
         let mut words = line.split_whitespace();
         (words.next() == Some(name)).then(|| words.next()).flatten()
     })
 }
 
-fn check_go(module: &Path, wanted: &str) -> anyhow::Result<()> {
+/// Whether there is a Go that builds the module; `what` it is for, and what to do `otherwise`.
+pub(crate) fn check_go(module: &Path, wanted: &str, what: &str, otherwise: &str) -> anyhow::Result<()> {
     let remedy = format!(
-        "the control plane of the lab is built with Go {wanted} or newer: install it from https://go.dev/dl/ (what Debian has is older), or set {PROGRAM_VARIABLE} to an openelb-kube that was built elsewhere with `cargo xtask kube`"
+        "{what} is built with Go {wanted} or newer: install it from https://go.dev/dl/ (what Debian has is older), or {otherwise}"
     );
     if !shell::is_installed("go") {
         bail!("there is no go in PATH; {remedy}");

@@ -11,6 +11,7 @@ mod dist;
 mod fuzz;
 mod kube;
 mod metadata;
+mod metallb;
 mod shell;
 mod soak;
 mod system;

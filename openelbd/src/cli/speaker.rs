@@ -1,6 +1,6 @@
 //! `openelbd speaker`.
 
-use std::{path::PathBuf, time::Duration};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 use clap::{ArgAction, Args, ValueEnum};
@@ -72,7 +72,7 @@ pub(super) struct Arguments {
         default_value = "/var/lib/openelb/speaker.checkpoint",
         value_name = "FILE"
     )]
-    checkpoint: PathBuf,
+    checkpoint: OsString,
     /// The DaemonSet that this speaker is a Pod of: where it is gone or leaves this node, SIGTERM means to withdraw.
     #[arg(long, env = "OPENELB_DSNAME", default_value = "openelb-speaker", value_name = "NAME")]
     daemon_set: String,
@@ -149,7 +149,7 @@ pub(super) fn run(arguments: Arguments) -> Result<Outcome, Failure> {
             standalone: false,
             ..Settings::default()
         },
-        checkpoint: Some(arguments.checkpoint).filter(|path| !path.as_os_str().is_empty()),
+        checkpoint: Some(arguments.checkpoint).filter(|path| !path.is_empty()).map(PathBuf::from),
         data_plane: arguments.dataplane_health,
         on_stop: match arguments.on_stop {
             Stop::Auto => StopMode::Auto,

@@ -263,11 +263,14 @@ impl Lab {
     /// Whether a process runs.
     ///
     /// One that ended and was not reaped does not: nsenter, which should, is suspended together with its child.
+    /// One whose first thread has ended does while others end: until then its ports are taken.
     pub fn is_running(&self, process: &Process) -> bool {
         // The lab's /proc, from outside: pids in the lab are its own.
-        let stat = fs::read_to_string(format!("/proc/{}/root/proc/{}/stat", self.init, process.pid));
+        let directory = format!("/proc/{}/root/proc/{}", self.init, process.pid);
+        let stat = fs::read_to_string(format!("{directory}/stat"));
         let state = stat.ok().and_then(|stat| stat.rsplit_once(") ")?.1.chars().next());
-        state.is_some_and(|state| state != 'Z')
+        let threads = || fs::read_dir(format!("{directory}/task")).map_or(0, Iterator::count);
+        state.is_some_and(|state| state != 'Z' || threads() > 1)
     }
 
     /// Waits for the end of a process.

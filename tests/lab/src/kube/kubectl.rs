@@ -182,8 +182,16 @@ impl ControlPlane {
     /// # Errors
     /// It has not within 30 seconds.
     pub fn wait_crds(&self) -> anyhow::Result<()> {
-        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/crds");
-        self.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "--filename", directory])
+        self.wait_crds_of(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/crds")))
+    }
+
+    /// Waits until the API server has established the definitions of a directory.
+    ///
+    /// # Errors
+    /// It has not within 30 seconds.
+    pub fn wait_crds_of(&self, directory: &Path) -> anyhow::Result<()> {
+        let directory = directory.to_string_lossy();
+        self.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "--filename", &directory])
             .map(drop)
     }
 }

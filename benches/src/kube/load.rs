@@ -1,0 +1,277 @@
+//! What is asked of the API server: objects, waiting for addresses and routes, bare patches.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    net::Ipv4Addr,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, bail, ensure};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
+use kube::{
+    Api, Client,
+    api::{DynamicObject, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams},
+    core::{ApiResource, GroupVersionKind},
+};
+use serde_json::{Value, json};
+
+use super::{cluster::NODE, system::System};
+use crate::collector::Arrivals;
+
+const NAMESPACE: &str = "default";
+const WITHIN: Duration = Duration::from_secs(300);
+/// Requests at a time while objects are prepared.
+const PREPARING: usize = 32;
+
+fn services(client: &Client) -> Api<Service> {
+    Api::namespaced(client.clone(), NAMESPACE)
+}
+
+fn eips(client: &Client) -> Api<DynamicObject> {
+    let kind = GroupVersionKind::gvk("network.kubesphere.io", "v1alpha2", "Eip");
+    Api::all_with(client.clone(), &ApiResource::from_gvk_with_plural(&kind, "eips"))
+}
+
+fn service(name: &str, pool: Option<usize>) -> anyhow::Result<Service> {
+    let mut annotations = BTreeMap::from([("lb.kubesphere.io/v1alpha1", "openelb".to_owned())]);
+    for key in ["eip.openelb.kubesphere.io/v1alpha2", "metallb.io/address-pool"] {
+        annotations.extend(pool.map(|pool| (key, format!("pool-{pool}"))));
+    }
+    Ok(serde_json::from_value(json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": name, "annotations": annotations},
+        "spec": {"type": "LoadBalancer", "allocateLoadBalancerNodePorts": false, "ports": [{"port": 80}]},
+    }))?)
+}
+
+/// Creates Services that ask for the default pool.
+pub(super) async fn create_services(client: Client, prefix: &str, count: usize) -> anyhow::Result<()> {
+    create(&client, prefix, count, |_| None).await
+}
+
+async fn create(
+    client: &Client,
+    prefix: &str,
+    count: usize,
+    pool: impl Fn(usize) -> Option<usize>,
+) -> anyhow::Result<()> {
+    let api = services(client);
+    let all: Vec<Service> =
+        (0..count).map(|n| service(&format!("{prefix}-{n}"), pool(n))).collect::<anyhow::Result<_>>()?;
+    stream::iter(all)
+        .map(|service| {
+            let api = api.clone();
+            async move { api.create(&PostParams::default(), &service).await }
+        })
+        .buffer_unordered(PREPARING)
+        .try_for_each(|_| async { Ok(()) })
+        .await?;
+    Ok(())
+}
+
+/// Gives Services that may not exist yet a ready endpoint, without which MetalLB does not announce them.
+async fn create_endpoints(client: &Client, prefix: &str, count: usize) -> anyhow::Result<()> {
+    let api: Api<EndpointSlice> = Api::namespaced(client.clone(), NAMESPACE);
+    let slice = |number: usize| {
+        let name = format!("{prefix}-{number}");
+        serde_json::from_value::<EndpointSlice>(json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+            "metadata": {"name": name, "labels": {"kubernetes.io/service-name": name}},
+            "endpoints": [{"addresses": ["10.244.1.10"], "nodeName": NODE, "conditions": {"ready": true}}],
+        }))
+    };
+    let all: Vec<EndpointSlice> = (0..count).map(slice).collect::<Result<_, _>>()?;
+    stream::iter(all)
+        .map(|slice| {
+            let api = api.clone();
+            async move { api.create(&PostParams::default(), &slice).await }
+        })
+        .buffer_unordered(PREPARING)
+        .try_for_each(|_| async { Ok(()) })
+        .await?;
+    Ok(())
+}
+
+fn address(service: &Service) -> Option<Ipv4Addr> {
+    let status = service.status.as_ref()?.load_balancer.as_ref()?;
+    status.ingress.as_ref()?.first()?.ip.as_ref()?.parse().ok()
+}
+
+fn ingress(service: &Service) -> bool {
+    address(service).is_some()
+}
+
+/// Makes the pool that all wait for; the time until the last of `count` Services has an address.
+pub(super) async fn assign_all(client: Client, system: System, count: usize) -> anyhow::Result<Duration> {
+    let api = services(&client);
+    let list = api.list(&ListParams::default()).await?;
+    let version = list.metadata.resource_version.context("a list without version")?;
+    let mut assigned: HashSet<String> = HashSet::new();
+    let mut events = Box::pin(api.watch(&WatchParams::default().timeout(290), &version).await?);
+    let began = Instant::now();
+    system.create_pool(&client, 0).await?;
+    while assigned.len() < count {
+        ensure!(began.elapsed() < WITHIN, "{} of {count} assigned within {WITHIN:?}", assigned.len());
+        match tokio::time::timeout(Duration::from_secs(60), events.next()).await {
+            Ok(Some(Ok(WatchEvent::Added(service) | WatchEvent::Modified(service)))) if ingress(&service) => {
+                assigned.extend(service.metadata.name);
+            }
+            Ok(Some(Ok(_))) => {}
+            Ok(Some(Err(error))) => return Err(error.into()),
+            Ok(None) | Err(_) => bail!("the watch ended with {} of {count} assigned", assigned.len()),
+        }
+    }
+    Ok(began.elapsed())
+}
+
+/// What an assignment writes.
+fn status_patch(address: &str) -> Value {
+    let now = "2026-01-01T00:00:00Z";
+    let condition = |kind: &str| {
+        json!({"type": format!("network.kubesphere.io/{kind}"), "status": "True", "reason": "Assigned",
+               "message": format!("{address} from Eip pool-0"), "lastTransitionTime": now})
+    };
+    json!({
+        "metadata": {
+            "labels": {"eip.openelb.kubesphere.io/v1alpha2": "pool-0"},
+            "annotations": {"openelb.kubesphere.io/assigned": format!("{{\"addresses\":{{\"{address}\":\"pool-0\"}}}}")},
+        },
+        "status": {
+            "loadBalancer": {"ingress": [{"ip": address, "ipMode": "VIP"}]},
+            "conditions": [condition("AddressAssigned"), condition("RequestHonoured")],
+        },
+    })
+}
+
+/// `count` bare patches of `services/status`, so many at a time.
+pub(super) async fn floor(client: Client, count: usize, at_a_time: usize) -> anyhow::Result<Duration> {
+    create(&client, "floor", count, |_| None).await?;
+    let api = services(&client);
+    let began = Instant::now();
+    stream::iter(0..count)
+        .map(|number| {
+            let api = api.clone();
+            let patch = Patch::Merge(status_patch(&format!("10.0.{}.{}", number / 256, number % 256)));
+            async move { api.patch_status(&format!("floor-{number}"), &PatchParams::default(), &patch).await }
+        })
+        .buffer_unordered(at_a_time)
+        .try_for_each(|_| async { Ok(()) })
+        .await?;
+    Ok(began.elapsed())
+}
+
+/// Makes `count` Services over so many pools, and waits for their addresses.
+pub(super) async fn fill(client: Client, system: System, count: usize, pools: usize) -> anyhow::Result<()> {
+    for number in 0..pools {
+        system.create_pool(&client, number).await?;
+    }
+    if system == System::MetalLb {
+        create_endpoints(&client, "present", count).await?;
+    }
+    create(&client, "present", count, |number| Some(number % pools)).await?;
+    let api = services(&client);
+    super::until("all present Services assigned", WITHIN, || async {
+        let list = api.list(&ListParams::default()).await?;
+        let assigned = list.items.iter().filter(|service| ingress(service)).count();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        Ok((assigned == count).then_some(()))
+    })
+    .await
+}
+
+/// How long one Service waited.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wait {
+    /// From its creation until a watcher saw its ingress.
+    pub(super) ingress: Duration,
+    /// From its creation until the router had its route.
+    pub(super) route: Duration,
+}
+
+/// Makes Services one after the other; how long each waits.
+pub(super) async fn one_by_one(
+    client: Client,
+    system: System,
+    count: usize,
+    arrivals: &Arrivals,
+) -> anyhow::Result<Vec<Wait>> {
+    if system == System::MetalLb {
+        create_endpoints(&client, "new", count).await?;
+    }
+    let api = services(&client);
+    let list = api.list(&ListParams::default().limit(1)).await?;
+    let version = list.metadata.resource_version.context("a list without version")?;
+    let mut events = Box::pin(api.watch(&WatchParams::default().timeout(290), &version).await?);
+    let mut waits = Vec::new();
+    for number in 0..count {
+        let name = format!("new-{number}");
+        api.create(&PostParams::default(), &service(&name, Some(0))?).await?;
+        let created = Instant::now();
+        let address = loop {
+            let event = tokio::time::timeout(Duration::from_secs(30), events.next())
+                .await
+                .with_context(|| format!("{name} got no address"))?;
+            match event.context("the watch ended")?? {
+                WatchEvent::Modified(service) if service.metadata.name.as_deref() == Some(&name) => {
+                    if let Some(address) = address(&service) {
+                        break address;
+                    }
+                }
+                _ => {}
+            }
+        };
+        let ingress = created.elapsed();
+        let arrived = loop {
+            if let Some(arrived) = arrivals.of(address) {
+                break arrived;
+            }
+            ensure!(created.elapsed() < Duration::from_secs(30), "{address} of {name} was not announced");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        };
+        waits.push(Wait { ingress, route: arrived.saturating_duration_since(created) });
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
+    Ok(waits)
+}
+
+/// Waits until the router has so many routes; when the last one came, and in how many UPDATEs.
+pub(super) fn all_routes(arrivals: &Arrivals, count: usize) -> anyhow::Result<(Instant, u64)> {
+    let began = Instant::now();
+    loop {
+        let (routes, last, updates) = arrivals.total();
+        if let (true, Some(last)) = (routes >= count, last) {
+            return Ok((last, updates));
+        }
+        ensure!(began.elapsed() < WITHIN, "{routes} of {count} routes within {WITHIN:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Makes `count` Services with published addresses of the default pool.
+pub(super) async fn publish(client: Client, system: System, count: usize) -> anyhow::Result<()> {
+    system.create_pool(&client, 0).await?;
+    if system == System::MetalLb {
+        create_endpoints(&client, "floor", count).await?;
+    }
+    floor(client, count, PREPARING).await?;
+    Ok(())
+}
+
+/// One patch of the status of the default pool, then one of a Service's, as often as asked.
+pub(super) async fn two_patches(client: Client, count: usize) -> anyhow::Result<Vec<Duration>> {
+    let (services, eips) = (services(&client), eips(&client));
+    let mut times = Vec::new();
+    for number in 0..count {
+        let name = format!("bare-{number}");
+        services.create(&PostParams::default(), &service(&name, Some(0))?).await?;
+        let began = Instant::now();
+        let address = format!("10.0.255.{number}");
+        let used = json!({"status": {"used": {&address: format!("default/{name}")}, "usage": number}});
+        eips.patch_status("pool-0", &PatchParams::default(), &Patch::Merge(used)).await?;
+        services.patch_status(&name, &PatchParams::default(), &Patch::Merge(status_patch(&address))).await?;
+        times.push(began.elapsed());
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
+    Ok(times)
+}
