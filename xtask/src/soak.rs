@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
@@ -12,19 +13,23 @@ use crate::shell::{self, End, Line};
 use crate::{fuzz, system, test};
 use std::time::Duration;
 
-/// Fuzz every target for ten minutes, and run the lab's tests again and again.
+/// Fuzz every target for ten minutes, let everything go wrong around the controllers for as long, and run the lab's
+/// tests again and again.
 ///
 /// Everything that is said is also appended to target/soak/TIME.log, and one line for each target and trial to
 /// target/soak/history.tsv, which is kept from run to run: time (Unix seconds), what, how long (s), result.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// How long each target is fuzzed.
+    /// How long each target is fuzzed, and how long the chaos lasts.
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     minutes: u64,
     /// How often the lab's tests run.
     #[arg(long, value_name = "N", default_value_t = 10)]
     trials: u32,
-    /// Only these: a fuzz target, or `lab`.
+    /// Seed of the chaos; what the scheduler does is random anyway.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// Only these: a fuzz target, `chaos` or `lab`.
     only: Vec<String>,
 }
 
@@ -32,8 +37,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     let mut targets = fuzz::targets()?;
     let mut trials = arguments.trials;
     if !arguments.only.is_empty() {
-        if let Some(unknown) = arguments.only.iter().find(|name| *name != "lab" && !targets.contains(name)) {
-            bail!("nothing to soak is called {unknown:?}; there are: {}, lab", targets.join(", "));
+        let known = |name: &String| name == "lab" || name == "chaos" || targets.contains(name);
+        if let Some(unknown) = arguments.only.iter().find(|name| !known(name)) {
+            bail!("nothing to soak is called {unknown:?}; there are: {}, chaos, lab", targets.join(", "));
         }
         targets.retain(|target| arguments.only.contains(target));
         trials = if arguments.only.iter().any(|name| name == "lab") { trials } else { 0 };
@@ -56,11 +62,27 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
             failed.extend(result.is_err().then(|| format!("fuzz {target}")));
         }
     }
+    if arguments.only.is_empty() || arguments.only.iter().any(|name| name == "chaos") {
+        let seconds = arguments.minutes * 60;
+        let mut command = shell::cargo();
+        // It settles, and is slower at the end than at the beginning.
+        let timeout = (seconds * 2 + 600).to_string();
+        command.args(["xtask", "test", "--verbose", "--timeout", &timeout, "--package", "openelb-chaos"]);
+        command.env("OPENELB_CHAOS_SECONDS", seconds.to_string());
+        command.env("OPENELB_CHAOS_SEED", arguments.seed.to_string());
+        let what = format!("chaos, seed {}", arguments.seed);
+        log.say(&format!("== {what}"))?;
+        let result = tests(&mut log, command);
+        log.end(&what, seconds, &result)?;
+        failed.extend(result.is_err().then_some(what));
+    }
     for trial in 1..=trials {
         let what = format!("lab trial {trial} of {trials}");
         log.say(&format!("== {what}"))?;
         let began = SystemTime::now();
-        let result = lab(&mut log);
+        let mut command = shell::cargo();
+        command.args(["xtask", "test", "--verbose", "--package", test::LAB]);
+        let result = tests(&mut log, command);
         let seconds = began.elapsed().map_or(0, |time| time.as_secs());
         log.end(&what, seconds, &result)?;
         failed.extend(result.is_err().then_some(what));
@@ -73,10 +95,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     Ok(1)
 }
 
-/// One run of the lab's tests, as a program of its own so that its output can be kept.
-fn lab(log: &mut Log) -> anyhow::Result<String> {
-    let mut command = shell::cargo();
-    command.args(["xtask", "test", "--verbose", "--package", test::LAB]);
+/// One run of tests, as a program of its own so that its output can be kept.
+fn tests(log: &mut Log, mut command: Command) -> anyhow::Result<String> {
     let mut last = String::new();
     let mut broken = None;
     let end = shell::watch(&mut command, Duration::from_secs(3600), |line| {

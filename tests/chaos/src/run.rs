@@ -6,7 +6,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, anyhow};
@@ -31,8 +31,10 @@ const SETTLE: Duration = Duration::from_secs(120);
 /// What is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plan {
-    /// Services created or deleted, statuses lost, pools edited.
+    /// Services created or deleted, statuses lost, pools edited: at least so many.
     pub operations: u64,
+    /// For at least so long.
+    pub time: Duration,
     /// Of all that is random; what the scheduler does is not.
     pub seed: u64,
     /// Whether the API server is restarted, too.
@@ -41,7 +43,7 @@ pub struct Plan {
 
 impl Default for Plan {
     fn default() -> Self {
-        Self { operations: 1000, seed: 1, api_restarts: true }
+        Self { operations: 1000, time: Duration::ZERO, seed: 1, api_restarts: true }
     }
 }
 
@@ -110,8 +112,11 @@ async fn drive(direct: Kubeconfig, plan: Plan, stop: &AtomicBool) -> anyhow::Res
     let journal = tokio::spawn(follow_eips(client(&direct).await?, Arc::clone(&checker)));
     let mut load = Load::new(client(&direct).await?, plan.seed, Arc::clone(&checker));
     load.create_pools().await?;
-    for number in 0..plan.operations {
+    let began = Instant::now();
+    let mut number = 0;
+    while number < plan.operations || began.elapsed() < plan.time {
         load.step(number).await.with_context(|| format!("operation {number}"))?;
+        number += 1;
     }
     stop.store(true, Ordering::Relaxed);
     proxy.set_faulty(false);

@@ -1,6 +1,8 @@
 //! What controllers promise while everything goes wrong.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
+use std::time::Duration;
+
 use openelb_chaos::{Plan, run};
 
 /// A number from the environment: `cargo xtask soak` asks for more.
@@ -12,6 +14,7 @@ fn number(variable: &str, default: u64) -> u64 {
 fn a_thousand_operations_while_everything_goes_wrong_break_no_promise() {
     let plan = Plan {
         operations: number("OPENELB_CHAOS_OPERATIONS", 1000),
+        time: Duration::from_secs(number("OPENELB_CHAOS_SECONDS", 0)),
         seed: number("OPENELB_CHAOS_SEED", 1),
         ..Plan::default()
     };

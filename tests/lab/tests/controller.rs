@@ -4,11 +4,15 @@
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use openelb_lab::{Lab, Process, binary, eventually, kube::ControlPlane};
+use openelb_lab::{
+    Lab, Process, binary, eventually,
+    kube::{Action, ControlPlane, Fault},
+};
 use serde_json::Value;
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -29,6 +33,10 @@ impl Setup {
 
     /// A replica; their ports differ.
     fn controller(&self, number: u16) -> Process {
+        self.controller_through(number, self.kube.kubeconfig())
+    }
+
+    fn controller_through(&self, number: u16, kubeconfig: &Path) -> Process {
         let program = binary("openelbd").unwrap();
         let (metrics, api) =
             (format!("127.0.0.1:{}", 51000 + number), format!("127.0.0.1:{}", 52000 + number));
@@ -37,7 +45,7 @@ impl Setup {
             program.to_str().unwrap(),
             "controller",
             "--kubeconfig",
-            self.kube.kubeconfig().to_str().unwrap(),
+            kubeconfig.to_str().unwrap(),
             "--identity",
             &name,
             "--metrics-addr",
@@ -160,4 +168,70 @@ fn services_get_addresses_and_keep_them_through_hand_over_and_kill() {
     })
     .unwrap();
     setup.check("pool");
+}
+
+const ONE_ADDRESS: &str = "{apiVersion: network.kubesphere.io/v1alpha2, kind: Eip, metadata: {name: pool, \
+     annotations: {eip.openelb.kubesphere.io/is-default-eip: 'true'}}, spec: {address: 192.0.2.7, protocol: none}}";
+
+/// How long a woken leader is watched: several times what it takes to notice that it leads no more.
+const WATCHED: Duration = Duration::from_secs(5);
+
+#[test]
+fn a_leader_that_sleeps_between_commit_and_publication_does_no_harm_when_it_wakes() {
+    let setup = Setup::new("sleeper");
+    setup.kube.apply(ONE_ADDRESS).unwrap();
+    let faults = setup.kube.start_faults(1).unwrap();
+    let sleeper = setup.controller_through(1, faults.kubeconfig());
+    eventually("the first replica leads", DEADLINE, || {
+        Ok(setup.holder().starts_with("controller-1").then_some(()))
+    })
+    .unwrap();
+    // What it publishes is on its way for longer than its Lease lasts.
+    let late = Fault {
+        name: "late".to_owned(),
+        verb: "patch".to_owned(),
+        path: "/services/[^/]+/status$".to_owned(),
+        action: Action::Delay { milliseconds: 20_000 },
+        ..Fault::default()
+    };
+    faults.set(&[late]).unwrap();
+    setup.services(1, "first");
+    eventually("a committed address", DEADLINE, || {
+        let there = setup.used("pool").contains_key("192.0.2.7");
+        Ok((there && faults.hits()?.get("late").is_some_and(|hits| *hits > 0)).then_some(()))
+    })
+    .unwrap();
+    assert!(setup.published().is_empty());
+    setup.lab.signal(&sleeper, "STOP").unwrap();
+    let revision =
+        || setup.kube.get("eips.network.kubesphere.io", "", "pool").unwrap()["status"]["revision"].clone();
+    assert!(revision().is_null(), "what it committed itself it need not confirm");
+
+    // The next leader publishes what the first one committed, once it has confirmed it.
+    let _next = setup.controller(2);
+    let published = setup.await_published(1);
+    assert_eq!(published["default/first-0"], ["192.0.2.7"]);
+    assert_eq!(revision(), 1);
+    // The address goes to another Service.
+    setup.kube.kubectl(&["delete", "service", "first-0", "--wait=false"]).unwrap();
+    setup.services(1, "second");
+    eventually("the address on the second Service", DEADLINE, || {
+        Ok(setup.published().contains_key("default/second-0").then_some(()))
+    })
+    .unwrap();
+    // A Service of the first one's name waits for the address, which the first leader thinks it has.
+    setup.services(1, "first");
+
+    setup.lab.signal(&sleeper, "CONT").unwrap();
+    let woken = Instant::now();
+    let mut looks = 0;
+    while woken.elapsed() < WATCHED {
+        let published = setup.published();
+        assert_eq!(published.keys().collect::<Vec<_>>(), ["default/second-0"], "{:?}", woken.elapsed());
+        setup.check("pool");
+        looks += 1;
+    }
+    assert!(looks > 5, "looked {looks} times");
+    assert!(setup.holder().starts_with("controller-2"));
+    assert!(setup.lab.is_running(&sleeper), "{}", Lab::log_tail(&sleeper, 10));
 }

@@ -3,9 +3,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    io::{Read as _, Write as _},
+    net::{IpAddr, TcpListener},
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -19,6 +23,8 @@ use openelb_lab::{
 use serde_json::{Value, json};
 
 const DEADLINE: Duration = Duration::from_secs(60);
+/// How long the control plane is away.
+const MINUTE: Duration = Duration::from_secs(60);
 const GROUP: &str = "network.kubesphere.io/v1alpha2";
 
 struct Setup {
@@ -64,10 +70,14 @@ impl Setup {
     }
 
     fn speaker(&self, number: u8) -> Process {
+        self.speaker_with(number, &[])
+    }
+
+    fn speaker_with(&self, number: u8, more: &[&str]) -> Process {
         let program = binary("openelbd").unwrap();
         let name = node(number);
         let checkpoint = self.checkpoint(number);
-        let arguments = [
+        let mut arguments = vec![
             program.to_str().unwrap(),
             "speaker",
             "--kubeconfig",
@@ -77,6 +87,7 @@ impl Setup {
             "--checkpoint",
             checkpoint.to_str().unwrap(),
         ];
+        arguments.extend(more);
         self.lab.spawn(&format!("speaker-{number}"), &name, &arguments).unwrap()
     }
 
@@ -115,6 +126,18 @@ impl Setup {
             Ok(Some(()))
         })
         .unwrap();
+    }
+
+    /// The routes of these Services stay at the router, over these nodes, for so long.
+    fn stay(&self, numbers: &[u8], nodes: &[u8], how_long: Duration, what: &str) {
+        let wanted: Vec<IpAddr> = nodes.iter().map(|n| node_v4(*n)).collect();
+        let began = Instant::now();
+        while began.elapsed() < how_long {
+            for number in numbers {
+                let seen = kernel_next_hops(&self.lab, ROUTER, address(*number)).unwrap();
+                assert_eq!(seen, wanted, "{} after {:?} of {what}", address(*number), began.elapsed());
+            }
+        }
     }
 
     /// Sessions that ended, and UPDATEs that were sent, on each node.
@@ -335,7 +358,45 @@ fn a_change_touches_only_what_it_must() {
 }
 
 #[test]
-fn routes_stay_without_api_server_and_without_ready_nodes_and_come_back_from_the_checkpoint() {
+fn routes_stay_for_a_minute_without_ready_nodes() {
+    let setup = Setup::new("speaker-hiccup");
+    let _router = setup.router();
+    // The speakers announce for each other: this is where a node that is not Ready might be left out.
+    let mode = json!({"spec": {"nextHopMode": "AllNodes"}});
+    setup.kube.patch("bgpconfs.network.kubesphere.io", "", "default", None, &mode).unwrap();
+    let _speakers: Vec<Process> = NODES.iter().map(|n| setup.speaker(*n)).collect();
+    setup.services(1..=5);
+    for number in 1..=5 {
+        setup.await_hops(number, &ALL);
+    }
+    for number in ALL {
+        setup.await_ready(number);
+    }
+    setup.await_counted(&ALL);
+
+    // The control plane loses sight of every node.
+    let before = setup.counts();
+    let not_ready: Vec<String> = NODES
+        .iter()
+        .map(|n| node_object(&node(*n), &[node_v4(*n), node_v6(*n)], &[], Ready::False).to_string())
+        .collect();
+    setup.kube.replace_status(&not_ready.join("\n---\n")).unwrap();
+    setup.stay(&[1, 2, 3, 4, 5], &ALL, MINUTE, "nodes that are not Ready");
+    assert_eq!(setup.counts(), before, "something was sent");
+    // New Services are announced meanwhile.
+    setup.services(6..=6);
+    setup.await_hops(6, &ALL);
+    let ready: Vec<String> = not_ready.iter().map(|node| node.replace("\"False\"", "\"True\"")).collect();
+    setup.kube.replace_status(&ready.join("\n---\n")).unwrap();
+    setup.services(7..=7);
+    setup.await_hops(7, &ALL);
+    for number in ALL {
+        assert_eq!(setup.counts()[&number].resets, before[&number].resets);
+    }
+}
+
+#[test]
+fn routes_stay_for_a_minute_without_api_server_and_come_back_from_the_checkpoint() {
     let setup = Setup::new("speaker-checkpoint");
     let _router = setup.router();
     setup
@@ -360,23 +421,8 @@ fn routes_stay_without_api_server_and_without_ready_nodes_and_come_back_from_the
         setup.await_ready(number);
     }
 
-    // The control plane loses sight of every node: nothing is withdrawn.
-    let before = setup.counts();
-    let not_ready: Vec<String> = NODES
-        .iter()
-        .map(|n| node_object(&node(*n), &[node_v4(*n), node_v6(*n)], &[], Ready::False).to_string())
-        .collect();
-    setup.kube.replace_status(&not_ready.join("\n---\n")).unwrap();
     setup.services(6..=6);
     setup.await_hops(6, &ALL);
-    setup.await_hops(1, &ALL);
-    let after = setup.counts();
-    for number in ALL {
-        assert_eq!(after[&number].resets, before[&number].resets);
-    }
-    let ready: Vec<String> = not_ready.iter().map(|node| node.replace("\"False\"", "\"True\"")).collect();
-    setup.kube.replace_status(&ready.join("\n---\n")).unwrap();
-
     // Without API server everything stays, and a speaker that is killed comes back with its routes.
     let saved = |number: u8, what: &str| {
         eventually(&format!("{what} in the checkpoint of node-{number}"), DEADLINE, || {
@@ -406,6 +452,7 @@ fn routes_stay_without_api_server_and_without_ready_nodes_and_come_back_from_the
     let ready = setup.get(1, "/readyz").unwrap();
     assert!(ready.ends_with("503") && ready.contains("Stale"), "{ready}");
     setup.await_hops(1, &ALL);
+    setup.stay(&[1, 2, 3, 4, 5, 6], &ALL, MINUTE, "no API server");
     let stale = setup.counts();
 
     // It is there again: what it says is what is announced, and nothing was withdrawn on the way.
@@ -482,4 +529,49 @@ fn few_speakers_announce_all_nodes_and_the_leader_shows_all_sessions() {
     setup.await_hops(9, &[2]);
     setup.await_hops(1, &ALL);
     assert!(setup.lab.is_running(&first));
+}
+
+/// kube-proxy's health check, which answers what it is told.
+fn serve_health(lab: &Lab, host: &str) -> Arc<AtomicU16> {
+    let status = Arc::new(AtomicU16::new(200));
+    let listener = lab.within(host, || TcpListener::bind("127.0.0.1:10256").unwrap()).unwrap();
+    let answer = Arc::clone(&status);
+    std::thread::spawn(move || {
+        for mut connection in listener.incoming().flatten() {
+            let mut request = [0; 1024];
+            let _ = connection.read(&mut request);
+            let code = answer.load(Ordering::Relaxed);
+            let _ =
+                write!(connection, "HTTP/1.1 {code} told\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        }
+    });
+    status
+}
+
+#[test]
+fn an_unhealthy_data_plane_withdraws_its_node_and_a_flag_ignores_the_exclude_label() {
+    let setup = Setup::new("speaker-health");
+    let _router = setup.router();
+    let health = serve_health(&setup.lab, &node(2));
+    let _speakers = [setup.speaker(1), setup.speaker(2), setup.speaker_with(3, &["--ignore-exclude-label"])];
+    setup.services(1..=2);
+    setup.await_hops(1, &ALL);
+    for number in ALL {
+        setup.await_ready(number);
+    }
+    health.store(503, Ordering::Relaxed);
+    setup.await_hops(1, &[1, 3]);
+    let status = ("speakerstatuses.network.kubesphere.io", "", "node-2");
+    let (told, _) =
+        setup.kube.wait_for(status, DEADLINE, |status| status["status"]["announcedAddresses"] == 0).unwrap();
+    assert_eq!(told["status"]["establishedSessions"], 1, "the session stays: {told:#}");
+    health.store(200, Ordering::Relaxed);
+    setup.await_hops(1, &ALL);
+
+    let label = "node.kubernetes.io/exclude-from-external-load-balancers=";
+    for number in [1, 3] {
+        setup.kube.kubectl(&["label", "node", &node(number), label]).unwrap();
+    }
+    setup.await_hops(1, &[2, 3]);
+    setup.await_hops(2, &[2, 3]);
 }

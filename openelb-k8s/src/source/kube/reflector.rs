@@ -476,15 +476,4 @@ pub(crate) fn describe(error: &kube::Error) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::List;
-
-    #[test]
-    fn an_empty_list_of_metadata_has_no_items() {
-        // As kube-apiserver 1.36 answers.
-        let text = r#"{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/v1","metadata":{"resourceVersion":"304"},"items":null}"#;
-        let list: List = serde_json::from_str(text).unwrap();
-        assert!(list.items.unwrap_or_default().is_empty());
-        assert_eq!(list.metadata.resource_version.as_deref(), Some("304"));
-    }
-}
+mod tests;
