@@ -68,8 +68,8 @@ impl ApiServer {
     /// Every object of a kind as it is now, and the version of the list; one that cannot be read is left out.
     ///
     /// # Errors
-    /// If the API server cannot be reached or refuses, or its list is older than `least`.
-    pub async fn list_kind(&self, kind: Kind, least: u64) -> Result<(Vec<Object>, u64), StoreError> {
+    /// If the API server cannot be reached or refuses.
+    pub async fn list_kind(&self, kind: Kind) -> Result<(Vec<Object>, u64), StoreError> {
         let mut parameters = ListParams { limit: Some(PAGE), ..ListParams::default() };
         let all = ObjectRef::cluster(kind, "");
         let mut objects = Vec::new();
@@ -77,11 +77,6 @@ impl ApiServer {
             let page: List = self.ask(&all, Request::new(path(kind, None)).list(&parameters)).await?;
             objects.extend(page.items.into_iter().filter_map(|item| read(kind, item).ok()));
             let version = page.metadata.resource_version.and_then(|text| text.parse().ok()).unwrap_or(0);
-            if version < least {
-                let cause =
-                    format!("the list of {} is of version {version}, older than {least}", kind.plural());
-                return Err(StoreError::Unavailable { cause, retry_after: Duration::ZERO });
-            }
             match page.metadata.continue_ {
                 Some(token) if !token.is_empty() => parameters.continue_token = Some(token),
                 _ => return Ok((objects, version)),
@@ -190,7 +185,7 @@ impl Store for ApiServer {
     async fn list(&self) -> Result<Vec<Object>, StoreError> {
         let mut objects = Vec::new();
         for kind in Kind::ALL.iter().copied().filter(|kind| !matches!(kind, Kind::Secret | Kind::ConfigMap)) {
-            objects.extend(self.list_kind(kind, 0).await?.0);
+            objects.extend(self.list_kind(kind).await?.0);
         }
         Ok(objects)
     }

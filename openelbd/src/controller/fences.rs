@@ -39,7 +39,13 @@ pub(super) struct Fences {
     own: BTreeMap<NamespacedName, BTreeSet<(IpAddr, String)>>,
     /// Records by Eip that are still to be confirmed.
     unconfirmed: BTreeMap<String, BTreeSet<Record>>,
+    /// How many lists in a row were older than they should be.
+    old_lists: u32,
 }
+
+/// After so many old lists in a row, versions of Services and Eips have nothing to do with each other: an API server may
+/// keep them in different stores (`--etcd-servers-overrides`). Then a list counts as of when it was asked for.
+const OLD_LISTS: u32 = 10;
 
 impl Fences {
     /// Every change of a Service up to this version has been seen.
@@ -51,6 +57,17 @@ impl Fences {
     /// Every change of an Eip up to this version has been seen.
     pub(super) fn eips_reached(&mut self, version: u64) {
         self.eips_at = self.eips_at.max(version);
+    }
+
+    /// A list of this version was asked for because one of at least `least` is needed: up to which version everything has
+    /// been seen with it; `None`: it is too old, and is to be asked for again.
+    pub(super) fn listed(&mut self, version: u64, least: u64) -> Option<u64> {
+        if version >= least {
+            self.old_lists = 0;
+            return Some(version);
+        }
+        self.old_lists = self.old_lists.saturating_add(1);
+        (self.old_lists > OLD_LISTS).then_some(least)
     }
 
     /// May an address that no known Eip holds for it be taken off a Service of this version?
@@ -191,6 +208,19 @@ mod tests {
         fences.eips_reached(11);
         fences.eips_reached(3);
         assert!(fences.may_take(11));
+    }
+
+    #[test]
+    fn a_list_that_is_too_old_is_asked_for_again_but_not_for_ever() {
+        let mut fences = Fences::default();
+        assert_eq!(fences.listed(20, 10), Some(20));
+        for _ in 0..OLD_LISTS {
+            assert_eq!(fences.listed(9, 10), None);
+        }
+        assert_eq!(fences.listed(9, 10), Some(10), "the versions cannot be compared");
+        assert_eq!(fences.listed(8, 11), Some(11));
+        assert_eq!(fences.listed(12, 11), Some(12));
+        assert_eq!(fences.listed(8, 11), None);
     }
 
     #[test]

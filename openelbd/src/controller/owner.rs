@@ -341,7 +341,7 @@ impl Owner {
     pub(super) fn take_ended(&mut self, ended: Ended) {
         match ended {
             Ended::Write(done) => self.take_done(done),
-            Ended::Survey(kind, found) => self.take_survey(kind, found),
+            Ended::Survey(kind, least, found) => self.take_survey(kind, least, found),
         }
         (self.undecided, self.unreported) = (true, true);
         self.work();

@@ -35,13 +35,13 @@ pub(super) struct Done {
 pub(super) enum Ended {
     /// A write.
     Write(Done),
-    /// A look at all objects of a kind: they, and the version that they are of.
-    Survey(Kind, Result<(Vec<Object>, u64), StoreError>),
+    /// A look at all objects of a kind, which should be of this version at least: they, and the one that they are of.
+    Survey(Kind, u64, Result<(Vec<Object>, u64), StoreError>),
 }
 
-/// Lists all objects of a kind, at least as of this version.
+/// Lists all objects of a kind, which should be of this version at least.
 pub(super) async fn survey(store: ApiServer, kind: Kind, least: u64) -> Ended {
-    Ended::Survey(kind, store.list_kind(kind, least).await)
+    Ended::Survey(kind, least, store.list_kind(kind).await)
 }
 
 /// Runs a job to its end.

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
+    time::Duration,
 };
 
 use openelb_k8s::{
@@ -116,11 +117,20 @@ impl Owner {
     }
 
     /// Takes in every object of a kind as it is.
-    pub(super) fn take_survey(&mut self, kind: Kind, found: Result<(Vec<Object>, u64), StoreError>) {
+    pub(super) fn take_survey(
+        &mut self,
+        kind: Kind,
+        least: u64,
+        found: Result<(Vec<Object>, u64), StoreError>,
+    ) {
         self.surveying.remove(&kind);
         let (objects, listed) = match found {
             Ok(found) => found,
             Err(error) => return self.pause(&error),
+        };
+        let Some(reached) = self.fences.listed(listed, least) else {
+            let cause = format!("the list of {} is of version {listed}, older than {least}", kind.plural());
+            return self.pause(&StoreError::Unavailable { cause, retry_after: Duration::ZERO });
         };
         let there: BTreeSet<ObjectRef> = objects.iter().map(Object::reference).collect();
         for object in &objects {
@@ -142,8 +152,8 @@ impl Owner {
             self.delete(&reference);
         }
         match kind {
-            Kind::Service => self.fences.services_reached(listed),
-            _ => self.fences.eips_reached(listed),
+            Kind::Service => self.fences.services_reached(reached),
+            _ => self.fences.eips_reached(reached),
         }
     }
 }
