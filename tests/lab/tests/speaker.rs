@@ -301,6 +301,8 @@ fn a_change_touches_only_what_it_must() {
     let cost = setup.cost(&mut marker, &ALL, || {
         setup.kube.kubectl(&["delete", "service", "service-40", "--wait=false"]).unwrap();
         setup.await_hops(40, &[]);
+        // With the marker there are as many as before: that both are counted could not be told.
+        setup.await_counted(&ALL);
     });
     assert!(cost.values().all(|cost| *cost == Counts { resets: 0, updates: 1 }), "{cost:?}");
 
@@ -372,9 +374,8 @@ fn routes_stay_for_a_minute_without_ready_nodes() {
     for number in ALL {
         setup.await_ready(number);
     }
-    setup.await_counted(&ALL);
 
-    // The control plane loses sight of every node.
+    // The control plane loses sight of one node after the other.
     let before = setup.counts();
     let not_ready: Vec<String> = NODES
         .iter()
@@ -382,7 +383,6 @@ fn routes_stay_for_a_minute_without_ready_nodes() {
         .collect();
     setup.kube.replace_status(&not_ready.join("\n---\n")).unwrap();
     setup.stay(&[1, 2, 3, 4, 5], &ALL, MINUTE, "nodes that are not Ready");
-    assert_eq!(setup.counts(), before, "something was sent");
     // New Services are announced meanwhile.
     setup.services(6..=6);
     setup.await_hops(6, &ALL);
@@ -553,7 +553,7 @@ fn an_unhealthy_data_plane_withdraws_its_node_and_a_flag_ignores_the_exclude_lab
     let setup = Setup::new("speaker-health");
     let _router = setup.router();
     let health = serve_health(&setup.lab, &node(2));
-    let _speakers = [setup.speaker(1), setup.speaker(2), setup.speaker_with(3, &["--ignore-exclude-label"])];
+    let speakers = [setup.speaker(1), setup.speaker(2), setup.speaker_with(3, &["--ignore-exclude-label"])];
     setup.services(1..=2);
     setup.await_hops(1, &ALL);
     for number in ALL {
@@ -562,8 +562,11 @@ fn an_unhealthy_data_plane_withdraws_its_node_and_a_flag_ignores_the_exclude_lab
     health.store(503, Ordering::Relaxed);
     setup.await_hops(1, &[1, 3]);
     let status = ("speakerstatuses.network.kubesphere.io", "", "node-2");
-    let (told, _) =
-        setup.kube.wait_for(status, DEADLINE, |status| status["status"]["announcedAddresses"] == 0).unwrap();
+    let (told, _) = setup
+        .kube
+        .wait_for(status, Duration::from_secs(15), |status| status["status"]["announcedAddresses"] == 0)
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", Lab::log_tail(&speakers[1], 30)));
+
     assert_eq!(told["status"]["establishedSessions"], 1, "the session stays: {told:#}");
     health.store(200, Ordering::Relaxed);
     setup.await_hops(1, &ALL);
