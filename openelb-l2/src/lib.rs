@@ -23,9 +23,9 @@
 //!
 //! # State
 //!
-//! This crate holds the vocabulary: link-layer addresses, groups, virtual router identifiers and interface selectors.
-//! **No protocol is spoken yet**: nothing here answers ARP, sends a frame or opens a socket, and the daemon reports
-//! pools of `layer2` and `vip` as not announced.
+//! This crate holds the vocabulary, and the wire formats of ARP and neighbour discovery ([`wire`]). The interface of the
+//! machine is in [`speaker`]; **it announces nothing yet**: nothing here opens a socket, and the daemon reports pools of
+//! `layer2` and `vip` as not announced.
 //!
 //! # What will live where
 //!
@@ -44,7 +44,9 @@
 
 mod interface;
 mod mac;
+pub mod speaker;
 mod vrid;
+pub mod wire;
 
 pub use interface::{InterfaceSelector, ParseInterfaceSelectorError};
 pub use mac::{MacAddr, ParseMacAddrError, solicited_node_multicast};
