@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use kube::{
@@ -105,24 +105,38 @@ fn ingress(service: &Service) -> bool {
 /// Makes the pool that all wait for; the time until the last of `count` Services has an address.
 pub(super) async fn assign_all(client: Client, system: System, count: usize) -> anyhow::Result<Duration> {
     let api = services(&client);
-    let list = api.list(&ListParams::default()).await?;
-    let version = list.metadata.resource_version.context("a list without version")?;
     let mut assigned: HashSet<String> = HashSet::new();
-    let mut events = Box::pin(api.watch(&WatchParams::default().timeout(290), &version).await?);
-    let began = Instant::now();
-    system.create_pool(&client, 0).await?;
-    while assigned.len() < count {
-        ensure!(began.elapsed() < WITHIN, "{} of {count} assigned within {WITHIN:?}", assigned.len());
-        match tokio::time::timeout(Duration::from_secs(60), events.next()).await {
-            Ok(Some(Ok(WatchEvent::Added(service) | WatchEvent::Modified(service)))) if ingress(&service) => {
-                assigned.extend(service.metadata.name);
+    let mut began = None;
+    loop {
+        let list = api.list(&ListParams::default()).await?;
+        let version = list.metadata.resource_version.context("a list without version")?;
+        assigned.extend(list.items.into_iter().filter(ingress).filter_map(|service| service.metadata.name));
+        let mut events = Box::pin(api.watch(&WatchParams::default().timeout(290), &version).await?);
+        let began = match began {
+            Some(began) => began,
+            None => {
+                let now = *began.insert(Instant::now());
+                system.create_pool(&client, 0).await?;
+                now
             }
-            Ok(Some(Ok(_))) => {}
-            Ok(Some(Err(error))) => return Err(error.into()),
-            Ok(None) | Err(_) => bail!("the watch ended with {} of {count} assigned", assigned.len()),
+        };
+        while assigned.len() < count {
+            ensure!(began.elapsed() < WITHIN, "{} of {count} assigned within {WITHIN:?}", assigned.len());
+            match tokio::time::timeout(Duration::from_secs(10), events.next()).await {
+                Ok(Some(Ok(WatchEvent::Added(service) | WatchEvent::Modified(service))))
+                    if ingress(&service) =>
+                {
+                    assigned.extend(service.metadata.name);
+                }
+                Ok(Some(Ok(WatchEvent::Error(_)) | Err(_)) | None) => break,
+                // Nothing for a while, or of no interest.
+                Ok(Some(Ok(_))) | Err(_) => {}
+            }
+        }
+        if assigned.len() >= count {
+            return Ok(began.elapsed());
         }
     }
-    Ok(began.elapsed())
 }
 
 /// What an assignment writes.
