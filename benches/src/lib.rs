@@ -52,25 +52,33 @@ pub struct Options {
     pub smoke: bool,
     /// How often each measurement is made; the best counts, because noise on a shared machine only ever adds.
     pub rounds: u32,
+    /// Only this many Services, where the number of Services varies.
+    pub services: Option<usize>,
 }
 
 impl Options {
     /// A real run: best of 9.
     #[must_use]
     pub const fn full() -> Self {
-        Self { smoke: false, rounds: 9 }
+        Self { smoke: false, rounds: 9, services: None }
     }
 
     /// A run of a few seconds: best of 2, sizes divided by 100.
     #[must_use]
     pub const fn smoke() -> Self {
-        Self { smoke: true, rounds: 2 }
+        Self { smoke: true, rounds: 2, services: None }
     }
 
     /// `n`, or a hundredth of it (at least 1) in a smoke run.
     #[must_use]
     pub fn scaled<N: Copy + Ord + std::ops::Div<Output = N> + From<u8>>(&self, n: N) -> N {
         if self.smoke { (n / N::from(100)).max(N::from(1)) } else { n }
+    }
+
+    /// Is this number of Services to be measured?
+    #[must_use]
+    pub fn wants(&self, services: usize) -> bool {
+        self.services.is_none_or(|wanted| wanted == services)
     }
 
     /// Runs `work` on a fresh `setup()` [`rounds`](Self::rounds) times and returns the shortest time of `work` alone.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
-use openelb_benches::suites::{self, Suite};
+use openelb_benches::suites::{self, Part, Suite};
 use openelb_benches::{Machine, Options, Outcome, Report};
 use serde_json::json;
 
@@ -24,6 +24,12 @@ struct Arguments {
     /// Rounds of each measurement, of which the best counts [default: 9, with --smoke 2].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     rounds: Option<u32>,
+    /// Only the part of this name.
+    #[arg(long, value_name = "NAME")]
+    part: Option<String>,
+    /// Only this many Services (suite `kube`).
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16))]
+    services: Option<u16>,
 }
 
 fn main() -> ExitCode {
@@ -47,6 +53,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     let chosen = choose(&arguments.suites)?;
     let mut options = if arguments.smoke { Options::smoke() } else { Options::full() };
     options.rounds = arguments.rounds.unwrap_or(options.rounds);
+    options.services = arguments.services.map(usize::from);
     let judge = !options.smoke;
 
     let machine = Machine::this();
@@ -56,7 +63,8 @@ fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     let mut bad = false;
     let mut parts = Vec::new();
     for suite in chosen {
-        for part in suite.parts {
+        let wanted = |part: &&Part| arguments.part.as_deref().is_none_or(|name| name == part.name);
+        for part in suite.parts.iter().filter(wanted) {
             eprintln!("running {} / {} ...", suite.name, part.name);
             let report = (part.run)(&options).unwrap_or_else(|error| {
                 println!("\n== {} / {}\nerror: {error:#}", suite.name, part.name);

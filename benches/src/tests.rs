@@ -46,7 +46,7 @@ fn an_empty_report_is_bad_and_a_table_has_a_line_for_each_row() {
 #[test]
 fn the_best_round_counts_and_smoke_scales_sizes_down() {
     let mut rounds = [3u64, 1, 2].into_iter();
-    let options = Options { smoke: true, rounds: 3 };
+    let options = Options { smoke: true, rounds: 3, services: None };
     let best = options
         .best_measured(|| {
             rounds.next().map(Duration::from_millis).ok_or_else(|| anyhow::anyhow!("too many rounds"))

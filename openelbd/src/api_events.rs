@@ -10,7 +10,7 @@ use k8s_openapi::{
 use kube::{Api, Client, api::PostParams};
 use openelb_k8s::object::ObjectRef;
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{sleep, timeout},
 };
 
@@ -20,6 +20,8 @@ use crate::events::EventType;
 const WAITING: usize = 512;
 /// The pause after each: about 40 a second at most.
 const PACE: Duration = Duration::from_millis(25);
+/// Held back no longer than this.
+const HELD: Duration = Duration::from_secs(10);
 /// One that is not taken by then is dropped.
 const WITHIN: Duration = Duration::from_secs(5);
 /// Longer notes are refused.
@@ -31,6 +33,7 @@ const DEFAULT_NAMESPACE: &str = "default";
 #[derive(Clone, Debug)]
 pub(crate) struct Reporter {
     sender: mpsc::Sender<Event>,
+    held: watch::Sender<bool>,
     controller: &'static str,
     instance: String,
 }
@@ -39,8 +42,10 @@ impl Reporter {
     /// Starts; `instance` is the Pod or the node.
     pub(crate) fn spawn(client: Client, controller: &'static str, instance: &str) -> Self {
         let (sender, mut receiver) = mpsc::channel::<Event>(WAITING);
+        let (held, mut holding) = watch::channel(false);
         tokio::spawn(async move {
             while let Some(event) = receiver.recv().await {
+                drop(timeout(HELD, holding.wait_for(|held| !held)).await);
                 let namespace =
                     event.metadata.namespace.clone().unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
                 let api: Api<Event> = Api::namespaced(client.clone(), &namespace);
@@ -53,7 +58,12 @@ impl Reporter {
                 sleep(PACE).await;
             }
         });
-        Self { sender, controller, instance: instance.to_owned() }
+        Self { sender, held, controller, instance: instance.to_owned() }
+    }
+
+    /// The server has more urgent things to do, or not any more.
+    pub(crate) fn hold(&self, hold: bool) {
+        self.held.send_if_modified(|held| std::mem::replace(held, hold) != hold);
     }
 
     /// Reports an event about an object; `uid` is the object's, if it is known. Dropped if too many wait.

@@ -22,6 +22,12 @@ pub(crate) struct Arguments {
     /// Rounds of each measurement, of which the best counts [default: 9, with --smoke 2].
     #[arg(long, value_name = "N")]
     rounds: Option<u32>,
+    /// Only the part of this name, for example `one more`.
+    #[arg(long, value_name = "NAME")]
+    part: Option<String>,
+    /// Only this many Services (suite `kube`): one of the sizes that it measures.
+    #[arg(long, value_name = "N")]
+    services: Option<u16>,
     /// Also measure MetalLB where it does the same (suite `kube`): it is built from its Go module into `target/metallb`,
     /// which takes minutes the first time.
     #[arg(long)]
@@ -31,7 +37,15 @@ pub(crate) struct Arguments {
 impl Arguments {
     /// `--smoke` for everything.
     pub(crate) fn smoke() -> Self {
-        Self { suites: vec!["all".into()], json: None, smoke: true, rounds: None, with_peers: false }
+        Self {
+            suites: vec!["all".into()],
+            json: None,
+            smoke: true,
+            rounds: None,
+            part: None,
+            services: None,
+            with_peers: false,
+        }
     }
 }
 
@@ -74,6 +88,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     }
     if let Some(rounds) = arguments.rounds {
         command.arg("--rounds").arg(rounds.to_string());
+    }
+    if let Some(part) = &arguments.part {
+        command.arg("--part").arg(part);
+    }
+    if let Some(services) = arguments.services {
+        command.arg("--services").arg(services.to_string());
     }
     println!("$ {}", shell::shown(&command));
     let status = command.stdin(Stdio::null()).status().context("cannot start openelb-benches")?;

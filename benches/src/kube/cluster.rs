@@ -202,6 +202,11 @@ impl Controller<'_> {
         self.running.resident()
     }
 
+    /// Processor time so far.
+    pub(super) fn processor(&self) -> anyhow::Result<Duration> {
+        Ok(openelb_lab::idle::usage(&self.running.cluster.lab, &self.running.process)?.1)
+    }
+
     /// From its start until it said that it is ready.
     pub(super) fn serving_after(&self) -> Duration {
         self.serving_after

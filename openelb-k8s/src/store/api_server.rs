@@ -6,13 +6,15 @@ use kube::Client;
 use kube::api::{GetParams, ListParams, Patch, PatchParams};
 use kube::core::request::Request;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use tokio::time::timeout;
 
 use super::{Store, StoreError, allowed};
 use crate::object::{Kind, Object, ObjectRef};
 use crate::plan::Write;
-use crate::source::kube::reflector::{describe, path, read};
+use crate::source::kube::reflector::{describe, path};
+use crate::source::kube::text::read_text;
 
 /// A request that is not answered by then is given up; whether it took effect is then not known.
 const REQUEST: Duration = Duration::from_secs(15);
@@ -56,9 +58,9 @@ impl ApiServer {
     /// If the API server cannot be reached or refuses, or the object cannot be read.
     pub async fn get(&self, reference: &ObjectRef) -> Result<Option<Object>, StoreError> {
         let request = request(reference).get(&reference.name, &GetParams::default());
-        match self.ask::<Value>(reference, request).await {
-            Ok(value) => {
-                read(reference.kind, value).map(Some).map_err(|problem| invalid(reference, &*problem))
+        match self.ask(reference, request).await {
+            Ok(text) => {
+                read_text(reference.kind, &text).map(Some).map_err(|problem| invalid(reference, &*problem))
             }
             Err(StoreError::NotFound(_)) => Ok(None),
             Err(error) => Err(error),
@@ -74,8 +76,10 @@ impl ApiServer {
         let all = ObjectRef::cluster(kind, "");
         let mut objects = Vec::new();
         loop {
-            let page: List = self.ask(&all, Request::new(path(kind, None)).list(&parameters)).await?;
-            objects.extend(page.items.into_iter().filter_map(|item| read(kind, item).ok()));
+            let text = self.ask(&all, Request::new(path(kind, None)).list(&parameters)).await?;
+            let page: List = serde_json::from_str(&text).map_err(|error| invalid(&all, &error))?;
+            let items = page.items.unwrap_or_default();
+            objects.extend(items.into_iter().filter_map(|item| read_text(kind, item.get()).ok()));
             let version = page.metadata.resource_version.and_then(|text| text.parse().ok()).unwrap_or(0);
             match page.metadata.continue_ {
                 Some(token) if !token.is_empty() => parameters.continue_token = Some(token),
@@ -103,24 +107,24 @@ impl ApiServer {
             }
             None => request(target).patch(&target.name, &parameters, &patch),
         };
-        let value = match self.ask::<Value>(target, request).await {
-            Ok(value) => value,
+        let text = match self.ask(target, request).await {
+            Ok(text) => text,
             Err(StoreError::Conflict { object, found, .. }) => {
                 return Err(StoreError::Conflict { object, expected: version.to_owned(), found });
             }
             Err(error) => return Err(error),
         };
-        read(target.kind, value).map_err(|problem| invalid(target, &*problem))
+        read_text(target.kind, &text).map_err(|problem| invalid(target, &*problem))
     }
 
-    async fn ask<T: serde::de::DeserializeOwned>(
+    async fn ask(
         &self,
         target: &ObjectRef,
         request: Result<http::Request<Vec<u8>>, kube::core::request::Error>,
-    ) -> Result<T, StoreError> {
+    ) -> Result<String, StoreError> {
         let request = request.map_err(|error| invalid(target, &error))?;
-        match timeout(REQUEST, self.client.request(request)).await {
-            Ok(Ok(value)) => Ok(value),
+        match timeout(REQUEST, self.client.request_text(request)).await {
+            Ok(Ok(text)) => Ok(text),
             Ok(Err(error)) => Err(refused(target, &error)),
             Err(_) => Err(StoreError::Unavailable {
                 cause: format!("{target}: no answer within {REQUEST:?}"),
@@ -175,8 +179,8 @@ fn refused(target: &ObjectRef, error: &kube::Error) -> StoreError {
 struct List {
     #[serde(default)]
     metadata: kube::core::ListMeta,
-    #[serde(default = "Vec::new")]
-    items: Vec<Value>,
+    #[serde(default)]
+    items: Option<Vec<Box<RawValue>>>,
 }
 
 #[async_trait::async_trait]

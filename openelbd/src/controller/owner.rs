@@ -47,6 +47,8 @@ mod gate;
 const DECIDING_SHARE: u32 = 4;
 /// But it does not wait longer than this.
 const DECIDE_WITHIN: Duration = Duration::from_millis(250);
+/// What our own writes led to is as it was decided, and leads to another decision when they are done, or after this long.
+const ECHO_WITHIN: Duration = Duration::from_secs(1);
 /// What `/metrics` and the read API show is this old at most.
 const SHOW_EVERY: Duration = Duration::from_millis(500);
 /// Status of sessions and settings is looked at this often at most.
@@ -87,6 +89,8 @@ pub(super) struct Owner {
 
     /// Addresses are to be decided.
     undecided: bool,
+    /// Nothing but what we wrote ourselves has changed since the last decision, if anything.
+    echoed: bool,
     /// Status of sessions and settings is to be looked at.
     unreported: bool,
     reported_at: Option<Instant>,
@@ -141,6 +145,7 @@ impl Owner {
             unlisted_sessions: [Kind::BgpConf, Kind::BgpPeer, Kind::SpeakerStatus].into(),
             leading: false,
             undecided: true,
+            echoed: false,
             unreported: true,
             reported_at: None,
             decided_at: None,
@@ -170,12 +175,16 @@ impl Owner {
         if !self.leading || !self.unlisted.is_empty() {
             return show;
         }
-        let decide = self.undecided.then(|| self.decide_at(now));
+        let decide = self.has_to_decide().then(|| self.decide_at(now));
         let report = (self.unreported && self.unreported_can_run()).then(|| self.report_at(now));
         let can_send = !self.queue.is_empty() && self.tasks.len() < self.writers;
         let send = can_send.then(|| self.paused_until.unwrap_or(now));
         let again = self.refused.values().map(|refused| refused.until).filter(|until| *until > now).min();
         [show, decide, report, send, again].into_iter().flatten().min()
+    }
+
+    fn has_to_decide(&self) -> bool {
+        self.undecided || self.echoed
     }
 
     /// At once if nothing is under way, else when enough time has passed since the last decision.
@@ -184,8 +193,11 @@ impl Owner {
             return until;
         }
         match self.decided_at {
-            Some(at) if !self.tasks.is_empty() => {
+            Some(at) if self.undecided && !self.tasks.is_empty() => {
                 at + (self.decision_took * DECIDING_SHARE).min(DECIDE_WITHIN)
+            }
+            Some(at) if !self.undecided && !(self.tasks.is_empty() && self.queue.is_empty()) => {
+                at + ECHO_WITHIN
             }
             _ => now,
         }
@@ -197,7 +209,7 @@ impl Owner {
 
     /// Status comes after addresses.
     fn unreported_can_run(&self) -> bool {
-        !self.undecided && self.queue.is_empty()
+        !self.has_to_decide() && self.queue.is_empty()
     }
 
     /// Does what is due.
@@ -210,14 +222,16 @@ impl Owner {
             if self.refused.values().any(|refused| refused.until <= now) {
                 (self.undecided, self.unreported) = (true, true);
             }
-            if self.undecided && self.decide_at(now) <= now {
+            if self.has_to_decide() && self.decide_at(now) <= now {
                 self.decide(now);
             }
             if self.unreported && self.unreported_can_run() && self.report_at(now) <= now {
                 self.report(now);
             }
             self.send();
-            if !self.undecided && self.queue.is_empty() && self.tasks.is_empty() {
+            // Addresses first: what is told about them can wait.
+            self.reporter.hold(self.queue.len() > self.writers);
+            if !self.has_to_decide() && self.queue.is_empty() && self.tasks.is_empty() {
                 self.settled();
             }
         }
@@ -228,7 +242,7 @@ impl Owner {
 
     /// Decides about addresses; what was decided before and is not sent yet is decided again.
     fn decide(&mut self, now: Instant) {
-        self.undecided = false;
+        (self.undecided, self.echoed) = (false, false);
         self.decision_began.get_or_insert(now);
         self.fences.decide();
         let allocation = self.planner.plan(&mut self.indexes, Timestamp::now());
@@ -339,11 +353,15 @@ impl Owner {
 
     /// Takes in what has ended.
     pub(super) fn take_ended(&mut self, ended: Ended) {
-        match ended {
+        let as_decided = match ended {
             Ended::Write(done) => self.take_done(done),
-            Ended::Survey(kind, least, found) => self.take_survey(kind, least, found),
-        }
-        (self.undecided, self.unreported) = (true, true);
+            Ended::Survey(kind, least, found) => {
+                self.take_survey(kind, least, found);
+                false
+            }
+        };
+        (self.echoed, self.unreported) = (true, true);
+        self.undecided |= !as_decided;
         self.work();
     }
 
@@ -360,8 +378,8 @@ impl Owner {
         }
     }
 
-    /// Takes in what came of a write.
-    fn take_done(&mut self, done: Done) {
+    /// Takes in what came of a write; whether that is what was decided, and nobody waits for it.
+    fn take_done(&mut self, done: Done) -> bool {
         let Done { write, result, read } = done;
         let made = match &result {
             Ok(Some(object)) => Some(version(object)),
@@ -382,6 +400,8 @@ impl Owner {
             }
         }
         let kind = write.target.kind.as_str();
+        // Publications wait for what is committed on an Eip.
+        let as_decided = result.is_ok() && write.target.kind != Kind::Eip;
         match result {
             Ok(object) => {
                 self.metrics.count_write(kind, WriteResult::Ok);
@@ -421,6 +441,7 @@ impl Owner {
                 self.event(EventType::Warning, &write.target, "write", "WriteRefused", &message);
             }
         }
+        as_decided
     }
 
     /// Takes changes of the API server in.
@@ -483,7 +504,11 @@ impl Owner {
         let uid = |indexes: &Indexes| indexes.services.get(&reference.key()).map(|view| view.uid.clone());
         let before = if reference.kind == Kind::Service { uid(&self.indexes) } else { None };
         if self.indexes.apply(object) {
-            self.undecided |= DECIDED_ON.contains(&reference.kind);
+            // The watch may be faster than the answer. If it is more than an echo, that write fails.
+            let echo = reference.kind == Kind::Service
+                && (!foreign || self.in_flight.values().any(|target| *target == reference));
+            self.echoed |= echo;
+            self.undecided |= !echo && DECIDED_ON.contains(&reference.kind);
             self.unshown = true;
         }
         match reference.kind {

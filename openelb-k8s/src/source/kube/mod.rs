@@ -9,6 +9,7 @@
 //! whoever also writes, and knows more from the answers than the watch has brought yet.
 
 pub(crate) mod reflector;
+pub(crate) mod text;
 mod versions;
 
 use std::collections::BTreeMap;

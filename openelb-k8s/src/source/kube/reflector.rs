@@ -11,10 +11,12 @@ use kube::api::{ListParams, WatchParams};
 use kube::core::request::Request;
 use kube::core::{ListMeta, WatchEvent};
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
+use super::text::{Identity, read_text};
 use super::versions::parse;
 use super::{Backoff, Change, Selection};
 use crate::index::{SpecProblem, mark_unreadable, unreadable};
@@ -79,7 +81,7 @@ struct List {
     metadata: ListMeta,
     /// The API server writes `null` for an empty list of metadata.
     #[serde(default)]
-    items: Option<Vec<Value>>,
+    items: Option<Vec<Box<RawValue>>>,
 }
 
 impl Reflector {
@@ -167,9 +169,9 @@ impl Reflector {
             let items = page.items.unwrap_or_default();
             let mut batch = Vec::with_capacity(items.len());
             for item in items {
-                let Some(reference) = self.reference(&item) else { continue };
+                let Some((reference, version)) = self.identify(&item) else { continue };
                 seen.insert(reference.clone());
-                if let Err(error) = self.take(reference, item, &mut batch).await {
+                if let Err(error) = self.take(reference, version, &item, &mut batch).await {
                     self.tell(batch).await;
                     return Err(error);
                 }
@@ -215,7 +217,7 @@ impl Reflector {
             request.watch(&parameters, &version)
         };
         let request = request.map_err(kube::Error::BuildRequest)?;
-        let answer = timeout(REQUEST, self.client.request_events::<Value>(request)).await;
+        let answer = timeout(REQUEST, self.client.request_events::<Box<RawValue>>(request)).await;
         let mut events = pin!(answer.map_err(|_| silent(REQUEST))??);
         self.working();
         loop {
@@ -253,28 +255,26 @@ impl Reflector {
 
     async fn event(
         &mut self,
-        event: WatchEvent<Value>,
+        event: WatchEvent<Box<RawValue>>,
         from: &mut u64,
         batch: &mut Vec<Change>,
     ) -> Result<Option<End>, kube::Error> {
         match event {
-            WatchEvent::Added(value) | WatchEvent::Modified(value) => {
-                let version = value_version(&value);
-                if let Some(reference) = self.reference(&value) {
-                    self.take(reference, value, batch).await?;
+            WatchEvent::Added(text) | WatchEvent::Modified(text) => {
+                if let Some((reference, version)) = self.identify(&text) {
+                    self.take(reference, version, &text, batch).await?;
+                    *from = version.max(*from);
                 }
-                *from = version.max(*from);
             }
-            WatchEvent::Deleted(value) => {
-                let version = value_version(&value);
-                if let Some(reference) = self.reference(&value) {
+            WatchEvent::Deleted(text) => {
+                if let Some((reference, version)) = self.identify(&text) {
                     let newer = self.known.get(&reference).is_some_and(|known| known.version > version);
                     if !newer {
                         self.known.remove(&reference);
                         batch.push(Change::Delete { reference, version, witnessed: true });
                     }
+                    *from = version.max(*from);
                 }
-                *from = version.max(*from);
             }
             WatchEvent::Bookmark(bookmark) => {
                 *from = parse(Some(&bookmark.metadata.resource_version)).max(*from);
@@ -285,30 +285,27 @@ impl Reflector {
         Ok(None)
     }
 
-    /// Which object it is; `None` if it has no name, which an API server does not send.
-    fn reference(&self, value: &Value) -> Option<ObjectRef> {
-        let metadata = value.get("metadata")?;
-        let text = |key: &str| metadata.get(key).and_then(Value::as_str).map(str::to_owned);
-        let kind = self.selection.kind;
-        let namespace = kind.is_namespaced().then(|| text("namespace")).flatten();
-        Some(ObjectRef { kind, namespace, name: text("name")? })
+    /// Which object it is, and of which version; `None` if it has no name, which an API server does not send.
+    fn identify(&self, text: &RawValue) -> Option<(ObjectRef, u64)> {
+        let identity = Identity::of(text.get())?;
+        Some((identity.reference(self.selection.kind)?, identity.version()))
     }
 
     /// Takes in the present version of an object, unless a newer one is known.
     async fn take(
         &mut self,
         reference: ObjectRef,
-        mut value: Value,
+        version: u64,
+        text: &RawValue,
         batch: &mut Vec<Change>,
     ) -> Result<(), kube::Error> {
-        let mut version = value_version(&value);
         let known = self.known.get(&reference);
         if known.is_some_and(|known| known.version > version || known.version == version && version != 0) {
             return Ok(());
         }
-        let mut essence = None;
-        if self.selection.by_generation {
-            let present = essence_of(&value);
+        let read = if self.selection.by_generation {
+            let Ok(metadata) = serde_json::from_str(text.get()) else { return Ok(()) };
+            let present = essence_of(&metadata);
             if known.is_some_and(|known| known.essence.as_ref() == Some(&present)) {
                 self.known.insert(reference, Known { version, essence: Some(present) });
                 return Ok(());
@@ -316,17 +313,21 @@ impl Reflector {
             let request = Request::new(path(reference.kind, reference.namespace.as_deref()))
                 .get(&reference.name, &kube::api::GetParams::default())
                 .map_err(kube::Error::BuildRequest)?;
-            value = match self.ask(request).await {
+            let value: Value = match self.ask(request).await {
                 Ok(value) => value,
                 // The watch will say that it is gone.
                 Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
                 Err(error) => return Err(error),
             };
-            version = value_version(&value).max(version);
-            essence = Some(essence_of(&value));
-        }
-        self.known.insert(reference.clone(), Known { version, essence });
-        match read(reference.kind, value) {
+            let known =
+                Known { version: value_version(&value).max(version), essence: Some(essence_of(&value)) };
+            self.known.insert(reference.clone(), known);
+            read(reference.kind, value)
+        } else {
+            self.known.insert(reference.clone(), Known { version, essence: None });
+            read_text(reference.kind, text.get())
+        };
+        match read {
             Ok(object) => batch.push(Change::Apply(without_covered(object, self.selection.by_generation))),
             Err(problem) => batch.push(Change::Unreadable(reference, *problem)),
         }
@@ -355,15 +356,9 @@ pub(crate) fn read(kind: Kind, mut value: Value) -> Result<Object, Box<Problem>>
             // Of no use to us, and often the bigger part.
             metadata.remove("managedFields");
             if let Some(Value::Object(annotations)) = metadata.get_mut("annotations") {
-                // But where they fill their room, it counts.
-                let bytes: usize = annotations
-                    .iter()
-                    .map(|(key, value)| key.len() + value.as_str().map_or(0, str::len))
-                    .sum();
-                if bytes < MANY_ANNOTATIONS {
-                    annotations.remove(annotation::LAST_APPLIED);
-                }
-                annotations.remove(annotation::UNREADABLE);
+                let mut kept: BTreeMap<String, Value> = std::mem::take(annotations).into_iter().collect();
+                without_noise(&mut kept, |value| value.as_str().map_or(0, str::len));
+                annotations.extend(kept);
             }
         }
     }
@@ -376,6 +371,16 @@ pub(crate) fn read(kind: Kind, mut value: Value) -> Result<Object, Box<Problem>>
         marks.insert(annotation::UNREADABLE.to_owned(), mark_unreadable(&problems));
     }
     Ok(object)
+}
+
+/// Takes the annotations out that say nothing to us; `length` is that of a value, in bytes.
+pub(super) fn without_noise<V>(annotations: &mut BTreeMap<String, V>, length: impl Fn(&V) -> usize) {
+    // But where they fill their room, it counts.
+    let bytes: usize = annotations.iter().map(|(key, value)| key.len() + length(value)).sum();
+    if bytes < MANY_ANNOTATIONS {
+        annotations.remove(annotation::LAST_APPLIED);
+    }
+    annotations.remove(annotation::UNREADABLE);
 }
 
 /// Takes what cannot be read out of the spec of an object of ours, and says what that was. The status, which may be

@@ -30,7 +30,9 @@ impl Server {
 
     /// A watch that brings these events and ends.
     fn then_events(self, events: &[Value]) -> Self {
-        let lines: Vec<String> = events.iter().map(ToString::to_string).collect();
+        // An API server says the type first: `metav1.WatchEvent`.
+        let line = |event: &Value| format!(r#"{{"type":{},"object":{}}}"#, event["type"], event["object"]);
+        let lines: Vec<String> = events.iter().map(line).collect();
         self.then(200, lines.join("\n"))
     }
 

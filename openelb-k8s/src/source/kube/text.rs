@@ -1,0 +1,187 @@
+//! Objects as text: what an API server sends, read once and without what is of no use to us.
+//!
+//! Services are many. They are read in one go; `metadata.managedFields`, often the bigger part, is skipped. Everything
+//! else, and a Service that is not of its form, goes by way of [`Value`], where what is wrong can be named.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Service, ServiceSpec, ServiceStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::reflector::{read, without_noise};
+use super::versions::parse;
+use crate::object::{Kind, Object, ObjectRef};
+use crate::problem::Problem;
+
+/// Which object a text is of, and of which version.
+#[derive(Deserialize)]
+pub(super) struct Identity<'a> {
+    #[serde(borrow)]
+    metadata: Metadata<'a>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Metadata<'a> {
+    #[serde(borrow)]
+    name: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    namespace: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    resource_version: Option<Cow<'a, str>>,
+}
+
+impl<'a> Identity<'a> {
+    /// `None` if it has no name, which an API server does not send.
+    pub(super) fn of(text: &'a str) -> Option<Self> {
+        serde_json::from_str(text).ok()
+    }
+
+    pub(super) fn reference(&self, kind: Kind) -> Option<ObjectRef> {
+        let owned = |text: &Option<Cow<'_, str>>| text.as_deref().map(str::to_owned);
+        let namespace = kind.is_namespaced().then(|| owned(&self.metadata.namespace)).flatten();
+        Some(ObjectRef { kind, namespace, name: owned(&self.metadata.name)? })
+    }
+
+    pub(super) fn version(&self) -> u64 {
+        parse(self.metadata.resource_version.as_deref())
+    }
+}
+
+/// A Service without its managed fields.
+#[derive(Deserialize)]
+struct Lean {
+    metadata: LeanMetadata,
+    spec: Option<ServiceSpec>,
+    status: Option<ServiceStatus>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct LeanMetadata {
+    name: Option<String>,
+    namespace: Option<String>,
+    uid: Option<String>,
+    resource_version: Option<String>,
+    generation: Option<i64>,
+    creation_timestamp: Option<Time>,
+    deletion_timestamp: Option<Time>,
+    labels: Option<BTreeMap<String, String>>,
+    annotations: Option<BTreeMap<String, String>>,
+    finalizers: Option<Vec<String>>,
+}
+
+impl From<Lean> for Service {
+    fn from(lean: Lean) -> Self {
+        let metadata = lean.metadata;
+        Self {
+            metadata: ObjectMeta {
+                name: metadata.name,
+                namespace: Some(metadata.namespace.unwrap_or_else(|| "default".to_owned())),
+                uid: metadata.uid,
+                resource_version: metadata.resource_version,
+                generation: metadata.generation,
+                creation_timestamp: metadata.creation_timestamp,
+                deletion_timestamp: metadata.deletion_timestamp,
+                labels: metadata.labels,
+                annotations: metadata.annotations,
+                finalizers: metadata.finalizers,
+                ..ObjectMeta::default()
+            },
+            spec: lean.spec,
+            status: lean.status,
+        }
+    }
+}
+
+/// Reads an object as an API server returns it: see [`read`].
+pub(crate) fn read_text(kind: Kind, text: &str) -> Result<Object, Box<Problem>> {
+    if kind == Kind::Service
+        && let Ok(lean) = serde_json::from_str::<Lean>(text)
+        && lean.metadata.name.as_deref().is_some_and(|name| !name.is_empty())
+    {
+        let mut service = Service::from(lean);
+        if let Some(annotations) = &mut service.metadata.annotations {
+            without_noise(annotations, String::len);
+        }
+        return Ok(service.into());
+    }
+    let value: Value = serde_json::from_str(text).map_err(|error| {
+        Problem::error(format!("is not JSON: {error}"), "look at what stands between us and the API server")
+    })?;
+    read(kind, value)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::names::annotation;
+
+    fn service() -> Value {
+        json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {
+                "name": "web", "namespace": "shop", "uid": "u", "resourceVersion": "7", "generation": 2,
+                "creationTimestamp": "2026-01-01T00:00:00Z", "deletionTimestamp": "2026-01-02T00:00:00Z",
+                "labels": {"app": "web"}, "finalizers": ["service.kubernetes.io/load-balancer-cleanup"],
+                "annotations": {"a": "b", annotation::LAST_APPLIED: "{}", annotation::UNREADABLE: "[]"},
+                "managedFields": [{"manager": "m", "operation": "Update", "fieldsType": "FieldsV1",
+                                   "fieldsV1": {"f:spec": {}}}],
+            },
+            "spec": {"type": "LoadBalancer", "ports": [{"port": 80, "protocol": "TCP"}], "newer": {"a": 1}},
+            "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}},
+        })
+    }
+
+    #[test]
+    fn a_service_is_read_in_one_go_as_it_is_read_by_way_of_values() {
+        let mut texts = vec![service()];
+        for part in ["namespace", "labels", "annotations", "finalizers", "deletionTimestamp", "generation"] {
+            let mut without = service();
+            without["metadata"].as_object_mut().unwrap().remove(part);
+            texts.push(without);
+        }
+        for part in ["spec", "status"] {
+            let mut without = service();
+            without.as_object_mut().unwrap().remove(part);
+            texts.push(without);
+        }
+        let mut garbled = service();
+        garbled["status"] = json!({"loadBalancer": "gone"});
+        texts.push(garbled);
+        for value in texts {
+            let text = value.to_string();
+            assert_eq!(
+                read_text(Kind::Service, &text).unwrap(),
+                read(Kind::Service, value).unwrap(),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_service_is_named() {
+        let mut wrong = service();
+        wrong["spec"]["ports"][0]["port"] = json!("http");
+        let problem = read_text(Kind::Service, &wrong.to_string()).unwrap_err();
+        assert_eq!(problem.field.as_deref(), Some("spec.ports[0].port"));
+        assert!(read_text(Kind::Service, "{\"metadata\":").is_err());
+        assert!(read_text(Kind::Eip, "[").is_err());
+    }
+
+    #[test]
+    fn an_identity_is_read_whatever_the_rest_is() {
+        let text = r#"{"spec": 5, "metadata": {"name": "a\u0062", "namespace": "n", "resourceVersion": "12", "x": []}}"#;
+        let identity = Identity::of(text).unwrap();
+        assert_eq!(identity.version(), 12);
+        assert_eq!(identity.reference(Kind::Service).unwrap().to_string(), "Service n/ab");
+        assert_eq!(identity.reference(Kind::Eip).unwrap().namespace, None);
+        assert!(Identity::of("{}").is_none() && Identity::of(r#"{"metadata": {"name": 5}}"#).is_none());
+        assert!(Identity::of(r#"{"metadata": {}}"#).unwrap().reference(Kind::Node).is_none());
+    }
+}
