@@ -176,7 +176,7 @@ impl World {
     fn execute(&mut self, writes: &[Write], times: &mut Times) -> anyhow::Result<()> {
         for write in writes {
             let mut value = self.objects.remove(&write.target).context("a write on nothing")?;
-            merge_patch(&mut value, &write.patch);
+            merge_patch(&mut value, &write.patch());
             times.index += self.put(value)?;
         }
         Ok(())

@@ -98,7 +98,7 @@ impl World {
     fn write(&mut self, write: &Write) -> anyhow::Result<()> {
         let Some(object) = self.objects.get(&write.target) else { return Ok(()) };
         let mut value = object.to_value().with_context(|| write.target.to_string())?;
-        merge_patch(&mut value, &write.patch);
+        merge_patch(&mut value, &write.patch());
         let patched = Object::from_value(value)
             .map_err(|problem| anyhow!("{problem}"))?
             .with_context(|| write.target.to_string())?;

@@ -126,34 +126,74 @@ struct WaitingBalancer {
     ingress: Option<Vec<IgnoredAny>>,
 }
 
-/// Makes the pool that all wait for; the time until the last of `count` Services has an address.
+/// Makes the pool that all wait for; the time until a watcher has seen the last of `count` Services with an address.
 pub(super) async fn assign_all(client: Client, system: System, count: usize) -> anyhow::Result<Duration> {
-    let api = services(&client);
-    let mut assigned: HashSet<String> = HashSet::new();
-    let mut began = None;
-    loop {
-        let list = api.list(&ListParams::default()).await?;
-        let version = list.metadata.resource_version.context("a list without version")?;
-        assigned.extend(list.items.into_iter().filter(ingress).filter_map(|service| service.metadata.name));
-        // Read by halves: whoever measures shares the machine.
-        let request = Request::new("/api/v1/namespaces/default/services")
-            .watch(&WatchParams::default().timeout(290), &version)?;
-        let mut events = Box::pin(client.request_events::<Waiting>(request).await?);
-        let began = match began {
-            Some(began) => began,
-            None => {
-                let now = *began.insert(Instant::now());
-                system.create_pool(&client, 0).await?;
-                now
+    let (_, took) = until_assigned(&client, count, system.create_pool(&client, 0)).await?;
+    Ok(took)
+}
+
+/// Does something; the time from there until a watcher has seen `count` Services with an address.
+///
+/// Reads by halves: whoever measures shares the machine.
+async fn until_assigned<T>(
+    client: &Client,
+    count: usize,
+    what: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<(T, Duration)> {
+    let mut watcher = Watcher::begin(client.clone()).await?;
+    let began = Instant::now();
+    let (done, seen) = tokio::join!(what, watcher.wait_for(count, began + WITHIN));
+    let done = done?;
+    seen?;
+    Ok((done, began.elapsed()))
+}
+
+/// Who counts the Services that have an address.
+struct Watcher {
+    client: Client,
+    assigned: HashSet<String>,
+    version: String,
+}
+
+impl Watcher {
+    async fn begin(client: Client) -> anyhow::Result<Self> {
+        let mut watcher = Self { client, assigned: HashSet::new(), version: String::new() };
+        watcher.list().await?;
+        Ok(watcher)
+    }
+
+    async fn list(&mut self) -> anyhow::Result<()> {
+        let list = services(&self.client).list(&ListParams::default()).await?;
+        self.version = list.metadata.resource_version.context("a list without version")?;
+        let assigned = list.items.into_iter().filter(ingress);
+        self.assigned.extend(assigned.filter_map(|service| service.metadata.name));
+        Ok(())
+    }
+
+    async fn wait_for(&mut self, count: usize, until: Instant) -> anyhow::Result<()> {
+        loop {
+            self.watch(count, until).await?;
+            if self.assigned.len() >= count {
+                return Ok(());
             }
-        };
-        while assigned.len() < count {
-            ensure!(began.elapsed() < WITHIN, "{} of {count} assigned within {WITHIN:?}", assigned.len());
+            // The server ended the watch.
+            self.list().await?;
+        }
+    }
+
+    /// Until all are assigned, or the watch ends.
+    async fn watch(&mut self, count: usize, until: Instant) -> anyhow::Result<()> {
+        let request = Request::new("/api/v1/namespaces/default/services")
+            .watch(&WatchParams::default().timeout(290), &self.version)?;
+        let mut events = Box::pin(self.client.request_events::<Waiting>(request).await?);
+        while self.assigned.len() < count {
+            let assigned = self.assigned.len();
+            ensure!(Instant::now() < until, "{assigned} of {count} assigned within {WITHIN:?}");
             match tokio::time::timeout(Duration::from_secs(10), events.next()).await {
                 Ok(Some(Ok(WatchEvent::Added(service) | WatchEvent::Modified(service)))) => {
                     let ingress = service.status.and_then(|status| status.load_balancer?.ingress);
                     if ingress.is_some_and(|ingress| !ingress.is_empty()) {
-                        assigned.insert(service.metadata.name);
+                        self.assigned.insert(service.metadata.name);
                     }
                 }
                 Ok(Some(Ok(WatchEvent::Error(_)) | Err(_)) | None) => break,
@@ -161,9 +201,7 @@ pub(super) async fn assign_all(client: Client, system: System, count: usize) -> 
                 Ok(Some(Ok(_))) | Err(_) => {}
             }
         }
-        if assigned.len() >= count {
-            return Ok(began.elapsed());
-        }
+        Ok(())
     }
 }
 
@@ -186,21 +224,20 @@ fn status_patch(address: &str) -> Value {
     })
 }
 
-/// `count` bare patches of `services/status`, so many at a time.
+/// `count` bare patches of `services/status`, so many at a time, until the same watcher has seen the last of them.
 pub(super) async fn floor(client: Client, count: usize, at_a_time: usize) -> anyhow::Result<Duration> {
     create(&client, "floor", count, |_| None).await?;
     let api = services(&client);
-    let began = Instant::now();
-    stream::iter(0..count)
+    let patches = stream::iter(0..count)
         .map(|number| {
             let api = api.clone();
             let patch = Patch::Merge(status_patch(&format!("10.0.{}.{}", number / 256, number % 256)));
             async move { api.patch_status(&format!("floor-{number}"), &PatchParams::default(), &patch).await }
         })
         .buffer_unordered(at_a_time)
-        .try_for_each(|_| async { Ok(()) })
-        .await?;
-    Ok(began.elapsed())
+        .try_for_each(|_| async { Ok(()) });
+    let (_, took) = until_assigned(&client, count, async { Ok(patches.await?) }).await?;
+    Ok(took)
 }
 
 /// Makes `count` Services over so many pools, and waits for their addresses.

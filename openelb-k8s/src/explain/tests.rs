@@ -66,7 +66,7 @@ impl World {
                     read.reference() == write.target
                 });
                 let object = object.unwrap();
-                merge_patch(object, &write.patch);
+                merge_patch(object, &write.patch());
                 self.indexes.apply(&Object::from_value(object.clone()).unwrap().unwrap());
             }
         }

@@ -407,7 +407,7 @@ fn execute(cluster: &mut Cluster, writes: &[Write]) {
             }
         };
         let mut value = ours(kind, &name, spec, status).to_value().unwrap();
-        merge_patch(&mut value, &write.patch);
+        merge_patch(&mut value, &write.patch());
         cluster.indexes.apply(&object(value));
     }
 }
@@ -423,10 +423,11 @@ fn the_status_of_peers_has_the_shape_of_the_go_openelb() {
         [&ObjectRef::cluster(Kind::BgpConf, "default"), &ObjectRef::cluster(Kind::BgpPeer, "router")]
     );
     assert_eq!(
-        writes[0].patch.pointer("/status/nodesConfStatus"),
+        writes[0].patch().pointer("/status/nodesConfStatus"),
         Some(&json!({"node-1": {"routerId": "10.0.0.1", "as": 65001}}))
     );
-    let node = writes[1].patch.pointer("/status/nodesPeerStatus/node-1").unwrap();
+    let patch = writes[1].patch();
+    let node = patch.pointer("/status/nodesPeerStatus/node-1").unwrap();
     let state = &node["peerState"];
     assert_eq!(
         (&state["sessionState"], &state["neighborAddress"]),
@@ -457,7 +458,8 @@ fn the_status_of_peers_has_the_shape_of_the_go_openelb() {
     assert_eq!(bgp_counter_writes(&cluster.indexes, &cluster.settings, &later, now()).len(), 1);
     later.peers.get_mut("router").unwrap().state = SessionState::Active;
     let writes = bgp_writes(&cluster.indexes, &cluster.settings, &later, now());
-    let conditions = writes[0].patch.pointer("/status/conditions").unwrap();
+    let patch = writes[0].patch();
+    let conditions = patch.pointer("/status/conditions").unwrap();
     let established = conditions.as_array().unwrap().iter().find(|c| c["type"] == "Established").unwrap();
     assert_eq!((&established["status"], &established["reason"]), (&json!("False"), &json!("AllDown")));
 }
@@ -470,10 +472,11 @@ fn entries_of_nodes_that_are_gone_go() {
     let conf = json!({"neighborAddress": "10.0.0.254"});
     cluster.indexes.apply(&ours(Kind::BgpPeer, "router", json!({"conf": conf}), status));
     let writes = bgp_writes(&cluster.indexes, &cluster.settings, &established(), now());
-    let entries = writes[1].patch.pointer("/status/nodesPeerStatus").unwrap();
+    let patch = writes[1].patch();
+    let entries = patch.pointer("/status/nodesPeerStatus").unwrap();
     assert_eq!(entries["gone"], json!(null));
     assert_eq!(entries.get("node-2"), None, "another node's entry is not ours to write");
-    let conditions = writes[1].patch.pointer("/status/conditions").unwrap().to_string();
+    let conditions = writes[1].patch().pointer("/status/conditions").unwrap().to_string();
     assert!(conditions.contains("SomeDown") && conditions.contains("down: node-2"), "{conditions}");
 }
 
@@ -488,10 +491,11 @@ fn a_bad_conf_says_so_and_finalizers_of_the_go_openelb_go() {
     cluster.indexes.apply(&conf);
     let writes = bgp_writes(&cluster.indexes, &cluster.settings, &AnnouncerStatus::default(), now());
     assert_eq!(
-        writes[0].patch["metadata"],
+        writes[0].patch()["metadata"],
         json!({"finalizers": ["theirs"], "annotations": {"lb.kubesphere.io/v1alpha1": null}})
     );
-    let condition = &writes[0].patch.pointer("/status/conditions").unwrap()[0];
+    let patch = writes[0].patch();
+    let condition = &patch.pointer("/status/conditions").unwrap()[0];
     assert_eq!(
         (&condition["type"], &condition["status"], &condition["reason"]),
         (&json!("Ready"), &json!("False"), &json!("InvalidSpec"))
@@ -543,7 +547,7 @@ fn a_write_is_a_patch_of_what_was_set() {
     let write =
         write.label("l", Some("v")).annotation("a", None).set(&["status", "usage"], json!(1)).finalizers(&[]);
     assert_eq!(
-        *write.patch,
+        *write.patch(),
         json!({"metadata": {"labels": {"l": "v"}, "annotations": {"a": null}, "finalizers": []}, "status": {"usage": 1}})
     );
     let map =

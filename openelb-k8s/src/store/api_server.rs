@@ -195,7 +195,7 @@ impl Store for ApiServer {
     }
 
     async fn write(&self, write: &Write) -> Result<Option<Object>, StoreError> {
-        let Value::Object(mut patch) = allowed(&write.patch) else { return Ok(None) };
+        let Value::Object(mut patch) = allowed(&write.patch()) else { return Ok(None) };
         let version = write.resource_version.as_str();
         let status = patch.remove("status");
         let mut metadata = Map::new();

@@ -196,11 +196,14 @@ impl Owner {
             Some(at) if self.undecided && !self.tasks.is_empty() => {
                 at + (self.decision_took * DECIDING_SHARE).min(DECIDE_WITHIN)
             }
-            Some(at) if !self.undecided && !(self.tasks.is_empty() && self.queue.is_empty()) => {
-                at + ECHO_WITHIN
-            }
+            Some(at) if !self.undecided && self.is_writing_still() => at + ECHO_WITHIN,
             _ => now,
         }
+    }
+
+    /// Is anything of the last decision still to be sent or answered?
+    fn is_writing_still(&self) -> bool {
+        !self.tasks.is_empty() || !self.queue.is_empty()
     }
 
     fn report_at(&self, now: Instant) -> Instant {

@@ -43,7 +43,8 @@ pub(super) fn writes<'a>(
             Some(placed) => ours(state, entry, placed, commits, now, &mut events),
             None => not_ours(entry, service, &mut events),
         };
-        writes.push((*key, write, events));
+        // All of them at once, while thousands wait.
+        writes.push((*key, write.packed(), events));
     }
     writes
 }

@@ -1,5 +1,3 @@
-use std::sync::Arc;
-
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
@@ -108,7 +106,7 @@ fn a_status_stays_below_its_limit() {
 
 fn patch(cluster: &Cluster, kind: Kind) -> Option<Value> {
     let writes = aggregate(&cluster.indexes, now());
-    writes.into_iter().find(|write| write.target.kind == kind).map(|write| Arc::unwrap_or_clone(write.patch))
+    writes.into_iter().find(|write| write.target.kind == kind).map(|write| write.patch().into_owned())
 }
 
 #[test]
@@ -139,10 +137,10 @@ fn the_leader_copies_all_speakers_into_peers_and_confs() {
     // Written, it is not written again.
     for write in aggregate(&cluster.indexes, now()) {
         let (spec, status) = match write.target.kind {
-            Kind::BgpConf => (json!({"as": 65001}), write.patch["status"].clone()),
+            Kind::BgpConf => (json!({"as": 65001}), write.patch()["status"].clone()),
             _ => (
                 json!({"conf": {"neighborAddress": "10.0.0.254", "peerAs": 65000}}),
-                write.patch["status"].clone(),
+                write.patch()["status"].clone(),
             ),
         };
         cluster.indexes.apply(&ours(write.target.kind, &write.target.name, spec, status));

@@ -163,7 +163,7 @@ impl Transaction<'_> {
         }
         let invalid = |cause: String| StoreError::Invalid { object: write.target.clone(), cause };
         let mut value = entry.object.to_value().map_err(|error| invalid(error.to_string()))?;
-        merge_patch(&mut value, &allowed(&write.patch));
+        merge_patch(&mut value, &allowed(&write.patch()));
         let object = Object::from_value(value)
             .map_err(|problem| invalid(problem.to_string()))?
             .ok_or_else(|| invalid("the write changes its kind".to_owned()))?;

@@ -25,7 +25,8 @@ impl Owner {
 
     /// Must something else be done before this write? If so that is begun, or waits for its turn.
     pub(super) fn is_held_back(&mut self, write: &Write) -> bool {
-        let status = write.patch.get("status");
+        let patch = write.patch();
+        let status = patch.get("status");
         match write.target.kind {
             Kind::Eip if status.is_some_and(|status| status.get("used").is_some()) => {
                 let Some(least) = self.fences.behind(&write.target.name) else { return false };
@@ -82,7 +83,8 @@ impl Owner {
         write: &Write,
     ) -> (BTreeSet<Record>, Vec<(NamespacedName, Option<String>)>) {
         let (mut joined, mut released) = (BTreeSet::new(), BTreeMap::new());
-        let used = write.patch.get("status").and_then(|status| status.get("used"));
+        let patch = write.patch();
+        let used = patch.get("status").and_then(|status| status.get("used"));
         let pool = self.indexes.pools.get(&write.target.name);
         let (Some(used), Some(pool)) = (used.and_then(serde_json::Value::as_object), pool) else {
             return (joined, Vec::new());

@@ -161,6 +161,6 @@ fn when_used_nears_what_one_object_can_hold_the_next_candidate_pool_is_used() {
     world.apply(service("a"));
     let plan = world.plan();
     let of_next = plan.writes.iter().find(|write| write.target.name == "next").unwrap();
-    assert_eq!(of_next.patch["status"]["used"], json!({"192.0.2.1": "ns/a"}));
+    assert_eq!(of_next.patch()["status"]["used"], json!({"192.0.2.1": "ns/a"}));
     assert!(plan.pools["full"].conditions.iter().any(|c| c.condition == "StatusFull"));
 }

@@ -189,7 +189,7 @@ fn require_dual_stack_both_at_once_or_none() {
     world.delete_service("b");
     world.apply(default_eip("six", "2001:db8::1"));
     let first = world.plan();
-    assert!(first.writes.iter().all(|w| w.patch.pointer("/status/loadBalancer").is_none()), "{first:?}");
+    assert!(first.writes.iter().all(|w| w.patch().pointer("/status/loadBalancer").is_none()), "{first:?}");
     world.settle();
     assert_eq!(world.published("a"), "192.0.2.1 2001:db8::1");
 }

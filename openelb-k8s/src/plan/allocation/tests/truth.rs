@@ -21,7 +21,7 @@ fn committed_first_then_published_with_the_resource_version_it_was_decided_on() 
     let first = world.plan();
     let [commit] = first.writes.as_slice() else { panic!("{first:?}") };
     assert_eq!(commit.target, ObjectRef::cluster(Kind::Eip, "p"));
-    assert_eq!(commit.patch["status"]["used"], json!({"192.0.2.1": "ns/a"}));
+    assert_eq!(commit.patch()["status"]["used"], json!({"192.0.2.1": "ns/a"}));
     world.execute(commit);
     let second = world.plan();
     let [publish] = second.writes.as_slice() else { panic!("{second:?}") };
@@ -29,7 +29,7 @@ fn committed_first_then_published_with_the_resource_version_it_was_decided_on() 
     let view = world.indexes.services.get(&service_ref("a").key()).unwrap();
     assert_eq!(publish.resource_version, view.resource_version);
     assert_eq!(
-        publish.patch["status"]["loadBalancer"]["ingress"],
+        publish.patch()["status"]["loadBalancer"]["ingress"],
         json!([{"ip": "192.0.2.1", "ipMode": "VIP"}])
     );
 }
@@ -55,7 +55,7 @@ fn released_the_other_way_round_un_published_then_un_committed() {
     world.execute(unpublish);
     let second = world.plan();
     let [uncommit] = second.writes.as_slice() else { panic!("{second:?}") };
-    assert_eq!(uncommit.patch["status"]["used"], json!({"192.0.2.1": null}));
+    assert_eq!(uncommit.patch()["status"]["used"], json!({"192.0.2.1": null}));
     world.settle();
     assert_eq!(world.used("p"), "");
 }
@@ -243,7 +243,7 @@ fn a_chain_of_moves_needs_nobody_to_be_without_address() {
     world.settle();
     assert_eq!(world.used("p"), "192.0.2.2=ns/a 192.0.2.3=ns/b");
     let empty = json!([]);
-    assert!(!world.writes.iter().any(|w| w.patch.pointer("/status/loadBalancer/ingress") == Some(&empty)));
+    assert!(!world.writes.iter().any(|w| w.patch().pointer("/status/loadBalancer/ingress") == Some(&empty)));
 }
 
 #[test]
@@ -288,5 +288,5 @@ fn what_the_go_openelb_put_there_is_taken_off_in_the_write_that_publishes() {
     assert_eq!(keys, ["openelb.kubesphere.io/assigned", "protocol.openelb.kubesphere.io/v1alpha1"]);
     let writes: Vec<_> = world.writes.iter().filter(|write| write.target.kind == Kind::Service).collect();
     assert_eq!(writes.len(), 1, "{writes:?}");
-    assert_eq!(writes[0].patch.pointer("/status/loadBalancer"), None, "its address is not written again");
+    assert_eq!(writes[0].patch().pointer("/status/loadBalancer"), None, "its address is not written again");
 }

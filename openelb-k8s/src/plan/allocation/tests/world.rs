@@ -10,7 +10,7 @@ use super::super::{Allocation, Planner, plan};
 use crate::index::Indexes;
 use crate::index::services::ClassRules;
 use crate::object::{Kind, NamespacedName, Object, ObjectRef};
-use crate::plan::{Event, Write, merge_patch};
+use crate::plan::{Event, Patch, Write, merge_patch};
 
 /// Objects, and the indexes over them.
 pub(super) struct World {
@@ -188,7 +188,7 @@ impl World {
         let full = plan(&self.indexes, now);
         let mut allocation = self.planner.plan(&mut self.indexes, now);
         for (planned, full) in allocation.writes.iter_mut().zip(&full.writes) {
-            planned.patch = with_times_of((*planned.patch).clone(), &full.patch).into();
+            planned.patch = Patch::Open(with_times_of(planned.patch().into_owned(), &full.patch()));
         }
         assert_eq!(allocation.writes, full.writes);
         assert_eq!(allocation.events, full.events);
@@ -204,7 +204,7 @@ impl World {
         self.writes.push(write.clone());
         let service = self.indexes.services.get(&write.target.key());
         let before = service.map(|service| service.published()).unwrap_or_default();
-        self.patch(&write.target, (*write.patch).clone());
+        self.patch(&write.target, (*write.patch()).clone());
         let metadata = &self.objects[&write.target]["metadata"];
         let held = metadata["finalizers"].as_array().is_some_and(|list| !list.is_empty());
         if metadata.get("deletionTimestamp").is_some() && !held {
@@ -239,7 +239,7 @@ impl World {
         }
         let key = last.target.key();
         let Some(service) = self.indexes.services.get(&key).filter(|service| service.ours) else { return };
-        if last.patch.pointer("/status/loadBalancer/ingress").is_none() {
+        if last.patch().pointer("/status/loadBalancer/ingress").is_none() {
             return;
         }
         for address in service.published().into_iter().filter(|address| !before.contains(address)) {
