@@ -23,27 +23,31 @@
 //!
 //! # State
 //!
-//! This crate holds the vocabulary, and the wire formats of ARP and neighbour discovery ([`wire`]). The interface of the
-//! machine is in [`speaker`]; **it announces nothing yet**: nothing here opens a socket, and the daemon reports pools of
-//! `layer2` and `vip` as not announced.
+//! The machine of a node is [`speaker::Speaker`]: it answers ARP and neighbour solicitations ([`responder`]), announces
+//! ([`announcer`]), and agrees with the other nodes, by gossip, on who owns which address ([`ownership`]). It is driven
+//! with frames, datagrams and the time. VRRP has a vocabulary, and no machine yet.
 //!
-//! # What will live where
+//! # What lives where
 //!
 //! | room | what | knows |
 //! |---|---|---|
-//! | `wire/{ethernet,arp,ndp,vrrp}.rs` | bytes to values and back (RFC 826, 4861, 5227, 9568) | nothing else |
-//! | `responder.rs` | answers for owned addresses | `wire`, `now` |
-//! | `announcer.rs` | gratuitous bursts, refresh, conflicts | `wire`, `now` |
-//! | `ownership/{rendezvous,membership,arbiter}.rs` | who owns an address | `now`, messages as values |
-//! | `vrrp/{router,group}.rs` | one virtual router; how addresses spread over groups | `wire`, `now` |
-//! | `net/{packet_socket,filter,netlink,gossip,driver}.rs` | sockets, clocks, tasks; feature `tokio` | everything above |
+//! | `wire/{ethernet,arp,ndp}.rs` | bytes to values and back (RFC 826, 4861, 5227) | nothing else |
+//! | `responder/` | answers for owned addresses, and who else claims them | `wire` |
+//! | `announcer.rs` | gratuitous bursts, refresh, defences | `wire`, `now` |
+//! | `ownership/{rendezvous,arbiter}` | who owns an address: pure functions | values |
+//! | `ownership/{membership,message,replica}` | who lives (SWIM), what nodes say to each other and in which version | `now`, datagrams |
+//! | `speaker/` | one node: all of the above | `now`, frames, datagrams |
+//! | `net/` | sockets, clocks, tasks; feature `tokio` | everything above |
 //!
 //! Everything outside `net/` is sans-IO: bytes, commands and the time come in as arguments, output and the next
 //! deadline are polled. The crate's lints refuse a clock or a socket there.
 #![warn(clippy::exhaustive_enums, clippy::exhaustive_structs)]
 
+pub mod announcer;
 mod interface;
 mod mac;
+pub mod ownership;
+pub mod responder;
 pub mod speaker;
 mod vrid;
 pub mod wire;

@@ -26,6 +26,11 @@ impl NodeName {
         }
     }
 
+    /// A stand-in for the name of a node that has not been heard yet.
+    pub(crate) fn numbered(number: u64) -> Self {
+        Self(format!("unknown-{number:016x}").into())
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -60,6 +65,11 @@ impl GossipKey {
     /// A key of any length; 32 octets of randomness are best. An empty one is no key: `None`.
     pub fn new(secret: &[u8]) -> Option<Self> {
         (!secret.is_empty()).then(|| Self(secret.into()))
+    }
+
+    /// The octets.
+    pub(crate) fn octets(&self) -> &[u8] {
+        &self.0
     }
 }
 

@@ -14,6 +14,10 @@
 //! until the others have said what they hold.
 
 mod config;
+mod decide;
+mod entry;
+mod gossip;
+mod hosts;
 #[allow(clippy::module_inception, reason = "the machine is named like its module, as in openelb-bgp")]
 mod speaker;
 mod types;

@@ -1,25 +1,87 @@
-//! The machine.
+//! The machine: its facts, its inputs and its outputs.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     net::{IpAddr, SocketAddr},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
+use foldhash::fast::FixedState;
+
 use super::{
-    AddressStatus, ConfigError, DesiredAddress, Event, Link, LinkIndex, MemberStatus, Output, Peer, Settings,
-    SpeakerConfig, Stats, StopMode,
+    AddressStatus, ConfigError, DesiredAddress, Event, Link, LinkIndex, MemberState, MemberStatus, NodeName,
+    Output, Peer, Settings, SpeakerConfig, Stats, StopMode,
+    entry::{Entry, Phase, Wanted},
+    gossip::{Node, Unsettled},
+    hosts::Hosts,
 };
-use crate::wire::Frame;
+use crate::{
+    MacAddr,
+    announcer::{Announcer, Schedule},
+    ownership::{
+        membership::Membership,
+        message::{About, Claim, MAX_LINKS, NodeId},
+        replica::Replica,
+    },
+    responder::{GroupChange, Responder},
+    wire::{DecodeError, Frame},
+};
+
+/// How often the machine looks around while it has peers: that is also how it sees that it was suspended.
+pub(super) const TICK: Duration = Duration::from_millis(100);
+/// How long a restart waits for the others to hear of it.
+const FAREWELL: Duration = Duration::from_millis(300);
+
+/// A link with its responder.
+#[derive(Debug)]
+pub(super) struct Port {
+    pub(super) link: Link,
+    pub(super) responder: Responder,
+}
+
+impl Port {
+    pub(super) const fn is_up(&self) -> bool {
+        self.link.up && self.link.mac.is_unicast()
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Stopping {
+    pub(super) mode: StopMode,
+    since: Instant,
+    left: bool,
+}
 
 /// One node's Layer 2 speaker; see the [module](super).
 #[derive(Debug)]
 pub struct Speaker {
-    config: SpeakerConfig,
-    settings: Settings,
-    outputs: VecDeque<Output>,
-    events: VecDeque<Event>,
-    stats: Stats,
+    pub(super) config: SpeakerConfig,
+    pub(super) settings: Settings,
+    pub(super) me: NodeId,
+    started: Instant,
+    pub(super) membership: Membership,
+    pub(super) replica: Replica,
+    /// The others that were ever heard of.
+    pub(super) nodes: BTreeMap<NodeId, Node>,
+    pub(super) stations: HashMap<MacAddr, NodeId, FixedState>,
+    pub(super) peers: Option<BTreeMap<NodeId, Peer>>,
+    pub(super) ports: BTreeMap<LinkIndex, Port>,
+    pub(super) entries: HashMap<IpAddr, Entry, FixedState>,
+    pub(super) announcer: Announcer,
+    pub(super) hosts: Hosts,
+    pub(super) wakes: BTreeSet<(Instant, IpAddr)>,
+    pub(super) dirty: BTreeSet<IpAddr>,
+    pub(super) unsettled: Option<Unsettled>,
+    has_desired: bool,
+    pub(super) stopping: Option<Stopping>,
+    pub(super) next_tick: Instant,
+    pub(super) next_seeds: Instant,
+    /// What [`poll_timeout`](Self::poll_timeout) says: whoever is much later was suspended.
+    deadline: Option<Instant>,
+    pub(super) random: u64,
+    pub(super) outputs: VecDeque<Output>,
+    pub(super) events: VecDeque<Event>,
+    pub(super) stats: Stats,
 }
 
 impl Speaker {
@@ -28,7 +90,7 @@ impl Speaker {
     /// # Errors
     ///
     /// Times that do not fit each other, or an unspecified address.
-    pub fn new(config: SpeakerConfig, settings: Settings, _now: Instant) -> Result<Self, ConfigError> {
+    pub fn new(config: SpeakerConfig, settings: Settings, now: Instant) -> Result<Self, ConfigError> {
         if config.probe_timeout.is_zero() || config.probe_timeout >= config.probe_interval {
             let (timeout, interval) = (config.probe_timeout, config.probe_interval);
             return Err(ConfigError::ProbeTimeout { timeout, interval });
@@ -39,50 +101,172 @@ impl Speaker {
         if config.gossip.ip().is_unspecified() || config.gossip.port() == 0 {
             return Err(ConfigError::Gossip(config.gossip));
         }
-        Ok(Self {
-            config,
-            settings,
+        let me = NodeId::of(&config.node);
+        let schedule = Schedule::new(settings.gratuitous.clone(), settings.refresh);
+        let mut speaker = Self {
+            membership: Self::membership(&config, config.incarnation),
+            replica: Replica::new(config.node.clone(), config.incarnation),
+            me,
+            started: now,
+            nodes: BTreeMap::new(),
+            stations: HashMap::default(),
+            peers: None,
+            ports: BTreeMap::new(),
+            entries: HashMap::default(),
+            announcer: Announcer::new(schedule),
+            hosts: Hosts::default(),
+            wakes: BTreeSet::new(),
+            dirty: BTreeSet::new(),
+            unsettled: None,
+            has_desired: false,
+            stopping: None,
+            next_tick: now,
+            next_seeds: now,
+            deadline: None,
+            random: config.seed ^ me.0,
             outputs: VecDeque::new(),
             events: VecDeque::new(),
             stats: Stats::default(),
-        })
+            config,
+            settings,
+        };
+        speaker.unsettle(now);
+        speaker.finish(now);
+        Ok(speaker)
     }
 
-    /// Replaces the settings. A schedule that runs goes on as it was.
-    pub fn set_settings(&mut self, settings: Settings, _now: Instant) {
+    /// Replaces the settings.
+    pub fn set_settings(&mut self, settings: Settings, now: Instant) {
+        self.wake_up(now);
+        self.announcer.set_schedule(Schedule::new(settings.gratuitous.clone(), settings.refresh));
         self.settings = settings;
+        self.dirty.extend(self.entries.keys());
+        self.finish(now);
     }
 
     /// The other nodes that may gossip: the whole set. Who is not in it is not asked to join, and forgotten once gone.
-    pub fn set_peers(&mut self, _peers: Vec<Peer>, _now: Instant) {}
+    /// This node itself may be in it.
+    pub fn set_peers(&mut self, peers: Vec<Peer>, now: Instant) {
+        self.wake_up(now);
+        let own = self.me;
+        let peers = peers.into_iter().map(|peer| (NodeId::of(&peer.node), peer));
+        self.peers = Some(peers.filter(|(node, _)| *node != own).collect());
+        self.next_seeds = now;
+        self.next_tick = now;
+        self.forget_nodes();
+        self.tick(now);
+        self.finish(now);
+    }
 
     /// The links of this node: the whole set. A link that vanished or went down stops counting at once.
-    pub fn set_links(&mut self, _links: Vec<Link>, _now: Instant) {}
+    pub fn set_links(&mut self, links: Vec<Link>, now: Instant) {
+        self.wake_up(now);
+        let mut old = std::mem::take(&mut self.ports);
+        for link in links {
+            let index = link.index;
+            let port = match old.remove(&index) {
+                Some(port) if port.link.mac == link.mac => Port { link, ..port },
+                // A frame must not leave with an address that the link does not have any more.
+                changed => {
+                    let groups: Vec<_> = changed.iter().flat_map(|port| port.responder.groups()).collect();
+                    self.outputs
+                        .extend(groups.into_iter().map(|group| Output::LeaveGroup { link: index, group }));
+                    Port { responder: Responder::new(link.mac), link }
+                }
+            };
+            self.ports.insert(index, port);
+        }
+        self.dirty
+            .extend(self.entries.iter().filter(|(_, e)| e.wanted.is_some()).map(|(address, _)| *address));
+        self.finish(now);
+    }
 
-    /// The addresses to announce: the whole set. Nothing is claimed before the first call.
-    pub fn set_desired(&mut self, _desired: Vec<DesiredAddress>, _now: Instant) {}
+    /// The addresses to announce: the whole set. Nothing is claimed before the first call. Of an address that is named
+    /// twice the last one counts.
+    pub fn set_desired(&mut self, desired: Vec<DesiredAddress>, now: Instant) {
+        self.wake_up(now);
+        self.has_desired = true;
+        let mut new: HashMap<IpAddr, Wanted, FixedState> = desired
+            .into_iter()
+            .map(|d| (d.address, Wanted { links: d.links, eligible: d.eligible }))
+            .collect();
+        for (address, entry) in &mut self.entries {
+            let wanted = new.remove(address);
+            if entry.wanted != wanted {
+                entry.wanted = wanted;
+                self.dirty.insert(*address);
+            }
+        }
+        for (address, wanted) in new {
+            let entry = self.entries.entry(address).or_insert_with(|| Entry::new(now));
+            entry.wanted = Some(wanted);
+            self.dirty.insert(address);
+        }
+        self.finish(now);
+    }
 
     /// Takes a frame in, and returns the answer to send on the same link, if any. Allocates nothing for requests.
     ///
     /// To be handed in on every link of a desired address: ARP with such an address as sender's or target's, neighbour
     /// solicitations and advertisements with such a target, and ARP replies and neighbour advertisements that are
     /// addressed to the link itself. Anything else is ignored.
-    pub fn handle_frame(&mut self, _link: LinkIndex, _frame: &[u8], _now: Instant) -> Option<Frame> {
+    pub fn handle_frame(&mut self, link: LinkIndex, frame: &[u8], now: Instant) -> Option<Frame> {
         self.stats.frames += 1;
-        None
+        if self.is_late(now) {
+            self.wake_up(now);
+            self.finish(now);
+        }
+        let heard = match self.ports.get(&link)?.responder.handle(frame) {
+            Ok(heard) => heard,
+            Err(DecodeError::OtherProtocol) => return None,
+            Err(_) => {
+                self.stats.malformed_frames += 1;
+                return None;
+            }
+        };
+        if let Some(claim) = heard.claim
+            && (!self.hosts.is_empty() || self.entries.contains_key(&claim.address))
+        {
+            self.handle_claim(link, claim, now);
+            self.finish(now);
+        }
+        self.stats.replies += u64::from(heard.reply.is_some());
+        heard.reply
     }
 
     /// Takes a datagram of gossip in.
-    pub fn handle_datagram(&mut self, _from: SocketAddr, _payload: &[u8], _now: Instant) {
+    pub fn handle_datagram(&mut self, from: SocketAddr, payload: &[u8], now: Instant) {
+        self.wake_up(now);
         self.stats.datagrams += 1;
+        if self.gossip(from, payload, now).is_none() {
+            self.stats.rejected_datagrams += 1;
+        }
+        self.finish(now);
     }
 
     /// Does what is due.
-    pub fn handle_timeout(&mut self, _now: Instant) {}
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.wake_up(now);
+        if self.membership.poll_timeout().is_some_and(|at| at <= now) {
+            self.membership.handle_timeout(now);
+            self.refresh_members(now);
+        }
+        if self.next_tick <= now {
+            self.tick(now);
+        }
+        while let Some((at, address)) = self.wakes.first().copied().filter(|(at, _)| *at <= now) {
+            self.wakes.remove(&(at, address));
+            self.dirty.insert(address);
+        }
+        while let Some(address) = self.announcer.poll_due(now) {
+            self.announce(address);
+        }
+        self.finish(now);
+    }
 
     /// When [`handle_timeout`](Self::handle_timeout) is due next.
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        None
+    pub const fn poll_timeout(&self) -> Option<Instant> {
+        self.deadline
     }
 
     /// The next thing to send or do.
@@ -96,31 +280,68 @@ impl Speaker {
     }
 
     /// Begins to stop. Go on driving the machine until [`is_stopped`](Self::is_stopped), or until patience ends.
-    pub fn stop(&mut self, _mode: StopMode, _now: Instant) {}
+    pub fn stop(&mut self, mode: StopMode, now: Instant) {
+        self.wake_up(now);
+        if self.stopping.as_ref().is_none_or(|stopping| stopping.mode != mode) {
+            self.stopping = Some(Stopping { mode, since: now, left: false });
+            self.dirty.extend(self.entries.keys());
+        }
+        self.finish(now);
+    }
 
     /// Whether there is nothing left to hand over or to say.
     pub fn is_stopped(&self) -> bool {
-        false
+        self.stopping.as_ref().is_some_and(|stopping| stopping.left)
     }
 
     /// Every desired address as this node sees it, in order of address.
     pub fn addresses(&self) -> Vec<AddressStatus> {
-        Vec::new()
+        let mut all: Vec<_> = self.entries.keys().filter_map(|address| self.address(*address)).collect();
+        all.sort_unstable_by_key(|status| status.address);
+        all
     }
 
     /// One address as this node sees it; `None`: not desired.
-    pub fn address(&self, _address: IpAddr) -> Option<AddressStatus> {
-        None
+    pub fn address(&self, address: IpAddr) -> Option<AddressStatus> {
+        let entry = self.entries.get(&address)?;
+        let wanted = entry.wanted.as_ref()?;
+        Some(AddressStatus {
+            address,
+            role: entry.role(|node| self.name(node)),
+            since: entry.since,
+            owner: entry.owner.map(|node| self.name(node)),
+            candidate: self.is_candidate(wanted),
+            links: wanted.links.clone(),
+            conflict: entry.conflict.map(|(mac, _)| mac),
+        })
     }
 
     /// The other nodes, in order of name.
     pub fn members(&self) -> Vec<MemberStatus> {
-        Vec::new()
+        let mut owned: HashMap<NodeId, usize, FixedState> = HashMap::default();
+        for (node, item) in self.entries.values().flat_map(|entry| &entry.bids) {
+            if matches!(item.claim, Claim::Owner { .. } | Claim::HandingOver { .. }) {
+                *owned.entry(*node).or_default() += 1;
+            }
+        }
+        let status = |(id, node): (&NodeId, &Node)| MemberStatus {
+            node: self.name(*id),
+            state: match (node.live, node.about.restarting) {
+                (_, true) => MemberState::Restarting,
+                (None, _) => MemberState::Down,
+                (Some(live), _) if live.suspect => MemberState::Suspect,
+                (Some(_), _) => MemberState::Alive,
+            },
+            owned: owned.get(id).copied().unwrap_or(0),
+        };
+        let mut all: Vec<_> = self.nodes.iter().map(status).collect();
+        all.sort_unstable_by(|a, b| a.node.cmp(&b.node));
+        all
     }
 
     /// Whether this node knows what the others hold, and acts on it: the first round of membership is over.
-    pub fn is_settled(&self) -> bool {
-        false
+    pub const fn is_settled(&self) -> bool {
+        self.unsettled.is_none()
     }
 
     /// Counters since the start.
@@ -131,5 +352,120 @@ impl Speaker {
     /// The configuration.
     pub const fn config(&self) -> &SpeakerConfig {
         &self.config
+    }
+
+    /// The name of a node; of one that was never heard of, its number.
+    pub(super) fn name(&self, node: NodeId) -> NodeName {
+        if node == self.me {
+            return self.config.node.clone();
+        }
+        let heard = self.nodes.get(&node).and_then(|node| node.name.clone());
+        let peer = || self.peers.as_ref()?.get(&node).map(|peer| peer.node.clone());
+        heard.or_else(peer).unwrap_or_else(|| NodeName::numbered(node.0))
+    }
+
+    fn is_late(&self, now: Instant) -> bool {
+        self.deadline.is_some_and(|at| now.saturating_duration_since(at) > self.config.suspicion)
+    }
+
+    /// To be called first with every input: this process may have been suspended, and others may have taken over.
+    fn wake_up(&mut self, now: Instant) {
+        let Some(at) = self.deadline.filter(|_| self.is_late(now)) else { return };
+        let alone = self.peers.as_ref().is_none_or(BTreeMap::is_empty) && self.nodes.is_empty();
+        if !alone {
+            self.stalled(now.saturating_duration_since(at), now);
+        }
+    }
+
+    /// To be called last with every input: decides, and collects what is to be sent.
+    pub(super) fn finish(&mut self, now: Instant) {
+        let about = self.about(now);
+        if about.mature != self.replica.about().mature {
+            self.dirty.extend(self.entries.keys());
+        }
+        self.replica.set_about(about);
+        self.settle(now);
+        loop {
+            while let Some(address) = self.dirty.pop_first() {
+                self.evaluate(address, now);
+            }
+            if self.hosts.poll_timeout().is_none_or(|at| at > now) {
+                break;
+            }
+            let (questions, touched) = self.hosts.poll(now);
+            questions.into_iter().for_each(|address| self.ask_host(address));
+            self.dirty.extend(touched);
+        }
+        self.farewell(now);
+        self.send_gossip(now);
+        for (index, port) in &mut self.ports {
+            let link = *index;
+            while let Some(change) = port.responder.poll_group() {
+                self.outputs.push_back(match change {
+                    GroupChange::Join(group) => Output::JoinGroup { link, group },
+                    GroupChange::Leave(group) => Output::LeaveGroup { link, group },
+                });
+            }
+        }
+        let social = self.peers.as_ref().is_some_and(|peers| !peers.is_empty()) || !self.nodes.is_empty();
+        let ticks = social || self.unsettled.is_some() || self.stopping.is_some();
+        let deadlines = [
+            ticks.then_some(self.next_tick),
+            self.membership.poll_timeout(),
+            self.replica.poll_timeout(),
+            self.wakes.first().map(|(at, _)| *at),
+            self.hosts.poll_timeout(),
+            self.announcer.poll_timeout(),
+        ];
+        self.deadline = deadlines.into_iter().flatten().min();
+    }
+
+    fn about(&self, now: Instant) -> About {
+        let uptime = self.config.host_uptime.saturating_add(now.saturating_duration_since(self.started));
+        let used = |index: &LinkIndex| {
+            let wants =
+                |entry: &Entry| entry.wanted.as_ref().is_some_and(|wanted| wanted.links.contains(index));
+            self.ports.len() <= MAX_LINKS || self.entries.values().any(wants)
+        };
+        let ports = self.ports.iter().filter(|(index, port)| port.is_up() && used(index));
+        let links = ports.map(|(_, port)| {
+            let addresses = &port.link.addresses;
+            let v4 = addresses.iter().find(|address| address.is_ipv4());
+            (port.link.mac, v4.or_else(|| addresses.first()).copied())
+        });
+        About {
+            mature: uptime >= self.settings.join_delay,
+            settled: self.unsettled.is_none(),
+            restarting: self.stopping.as_ref().is_some_and(|stopping| stopping.mode == StopMode::Restart),
+            links: links.take(MAX_LINKS).collect(),
+        }
+    }
+
+    /// Whether enough is known to decide.
+    pub(super) const fn is_informed(&self) -> bool {
+        self.has_desired && self.peers.is_some()
+    }
+
+    fn farewell(&mut self, now: Instant) {
+        let Some(stopping) = &self.stopping else { return };
+        if stopping.left {
+            return;
+        }
+        let late = now.saturating_duration_since(stopping.since) >= FAREWELL;
+        let done = match stopping.mode {
+            StopMode::Restart => self.replica.is_told() || late,
+            StopMode::Withdraw => {
+                let idle = |entry: &Entry| matches!(entry.phase, Phase::Idle);
+                self.entries.values().all(idle) && (self.replica.is_told() || late)
+            }
+        };
+        if done {
+            if stopping.mode == StopMode::Withdraw {
+                self.membership.leave(now);
+            }
+            if let Some(stopping) = &mut self.stopping {
+                stopping.left = true;
+            }
+        }
     }
 }

@@ -1,0 +1,207 @@
+//! When to say, unasked, that an address is here: gratuitous bursts, the slow refresh, and defences.
+//!
+//! ```
+//! use std::time::{Duration, Instant};
+//! use openelb_l2::announcer::{Announcer, Schedule};
+//!
+//! let now = Instant::now();
+//! let mut announcer = Announcer::new(Schedule::default());
+//! announcer.claim("192.0.2.10".parse()?, now);
+//! let mut sent = Vec::new();
+//! while announcer.poll_timeout().is_some_and(|at| at <= now + Duration::from_secs(5)) {
+//!     let at = announcer.poll_timeout().unwrap_or(now);
+//!     while announcer.poll_due(at).is_some() {
+//!         sent.push((at - now).as_millis());
+//!     }
+//! }
+//! assert_eq!(sent, [0, 100, 300, 1000, 2000, 4000]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use foldhash::fast::FixedState;
+
+use crate::{
+    MacAddr,
+    wire::{Frame, arp, ndp},
+};
+
+/// At most this many unsolicited advertisements in a burst (RFC 4861 section 10, `MAX_NEIGHBOR_ADVERTISEMENT`).
+const MAX_ADVERTISEMENTS: usize = 3;
+/// At most one defence in this time (RFC 5227 section 1.1, `DEFEND_INTERVAL`).
+pub const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
+
+/// When gratuitous frames are sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Schedule {
+    /// Offsets from the claim, ascending. Of an IPv6 address only the first three count (RFC 4861 section 7.2.6).
+    pub burst: Vec<Duration>,
+    /// Interval after the burst; zero: none.
+    pub refresh: Duration,
+}
+
+impl Schedule {
+    /// A schedule; the offsets are sorted.
+    pub fn new(mut burst: Vec<Duration>, refresh: Duration) -> Self {
+        burst.sort_unstable();
+        Self { burst, refresh }
+    }
+}
+
+impl Default for Schedule {
+    /// 0, 100 ms, 300 ms, 1 s, 2 s and 4 s, then every 60 s.
+    fn default() -> Self {
+        Self::new(
+            [0, 100, 300, 1000, 2000, 4000].map(Duration::from_millis).to_vec(),
+            Duration::from_secs(60),
+        )
+    }
+}
+
+#[derive(Debug)]
+struct Claimed {
+    since: Instant,
+    step: usize,
+    due: Option<Instant>,
+    defended: Option<Instant>,
+}
+
+/// Says when an address is to be announced; see the [module](self).
+#[derive(Debug)]
+pub struct Announcer {
+    schedule: Schedule,
+    claims: HashMap<IpAddr, Claimed, FixedState>,
+    due: BTreeSet<(Instant, IpAddr)>,
+}
+
+impl Announcer {
+    /// An announcer without addresses.
+    pub fn new(schedule: Schedule) -> Self {
+        Self { schedule, claims: HashMap::default(), due: BTreeSet::new() }
+    }
+
+    /// Replaces the schedule; bursts go on by the new one.
+    pub fn set_schedule(&mut self, schedule: Schedule) {
+        self.schedule = schedule;
+    }
+
+    /// Begins the burst of an address, anew if it had one.
+    pub fn claim(&mut self, address: IpAddr, now: Instant) {
+        let defended = self.claims.get(&address).and_then(|claim| claim.defended);
+        self.release(address);
+        let due = next_due(&self.schedule, address, now, 0);
+        self.due.extend(due.map(|at| (at, address)));
+        self.claims.insert(address, Claimed { since: now, step: 0, due, defended });
+    }
+
+    /// Announces an address no more.
+    pub fn release(&mut self, address: IpAddr) {
+        if let Some(Claimed { due: Some(at), .. }) = self.claims.remove(&address) {
+            self.due.remove(&(at, address));
+        }
+    }
+
+    /// Whether a claimed address may be defended against a stranger now: at most once in [`DEFEND_INTERVAL`]. To be
+    /// followed by one announcement.
+    pub fn defend(&mut self, address: IpAddr, now: Instant) -> bool {
+        let Some(claim) = self.claims.get_mut(&address) else { return false };
+        let may = claim.defended.is_none_or(|at| now.saturating_duration_since(at) >= DEFEND_INTERVAL);
+        if may {
+            claim.defended = Some(now);
+        }
+        may
+    }
+
+    /// An address that is to be announced now.
+    pub fn poll_due(&mut self, now: Instant) -> Option<IpAddr> {
+        let (at, address) = *self.due.first()?;
+        if at > now {
+            return None;
+        }
+        self.due.pop_first();
+        let claim = self.claims.get_mut(&address)?;
+        // Steps that passed unused are not made up for.
+        loop {
+            claim.step += 1;
+            claim.due = next_due(&self.schedule, address, claim.since, claim.step);
+            if claim.due.is_none_or(|next| next > now) {
+                break;
+            }
+        }
+        self.due.extend(claim.due.map(|at| (at, address)));
+        Some(address)
+    }
+
+    /// When the next address is to be announced.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.due.first().map(|(at, _)| *at)
+    }
+}
+
+fn next_due(schedule: &Schedule, address: IpAddr, since: Instant, step: usize) -> Option<Instant> {
+    let burst: &[Duration] = match address {
+        IpAddr::V4(_) => &schedule.burst,
+        IpAddr::V6(_) => schedule.burst.get(..MAX_ADVERTISEMENTS).unwrap_or(&schedule.burst),
+    };
+    if let Some(offset) = burst.get(step) {
+        return since.checked_add(*offset);
+    }
+    if schedule.refresh.is_zero() {
+        return None;
+    }
+    let rounds = u32::try_from(step - burst.len() + 1).unwrap_or(u32::MAX);
+    let last = burst.last().copied().unwrap_or_default();
+    // Spread over a tenth of the interval, so that many addresses that were claimed together do not stay together.
+    let spread =
+        schedule.refresh / 10 * (crate::ownership::rendezvous::hash(&octets(address)) & 0xff) as u32 / 256;
+    since.checked_add(last)?.checked_add(schedule.refresh.checked_mul(rounds)?)?.checked_sub(spread)
+}
+
+fn octets(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().octets(),
+        IpAddr::V6(v6) => v6.octets(),
+    }
+}
+
+/// The frames that announce an address: for IPv4 an ARP request and an ARP reply to the broadcast address (RFC 5227
+/// section 3), for IPv6 one unsolicited advertisement with O=1 to all nodes (RFC 4861 section 7.2.6).
+pub fn announcement(address: IpAddr, mac: MacAddr) -> impl Iterator<Item = Frame> {
+    let frames = match address {
+        IpAddr::V4(v4) => [arp::Operation::Request, arp::Operation::Reply].map(|operation| {
+            Some(arp::Packet::announcement(operation, v4, mac).to_frame(mac, MacAddr::BROADCAST))
+        }),
+        IpAddr::V6(v6) => {
+            let message = ndp::Message::Advertisement(ndp::Advertisement {
+                target: v6,
+                target_mac: Some(mac),
+                router: false,
+                solicited: false,
+                override_: true,
+            });
+            let packet = ndp::Packet { source: v6, destination: ndp::ALL_NODES, message };
+            [Some(packet.to_frame(mac, MacAddr::ipv6_multicast(ndp::ALL_NODES))), None]
+        }
+    };
+    frames.into_iter().flatten()
+}
+
+/// The frame that asks whether a station has an address, without saying that the sender has any: an ARP probe (RFC 5227
+/// section 2.1.1), or the solicitation of duplicate address detection (RFC 4862 section 5.4.2).
+pub fn probe(address: IpAddr, mac: MacAddr) -> Frame {
+    match address {
+        IpAddr::V4(v4) => arp::Packet::probe(v4, mac).to_frame(mac, MacAddr::BROADCAST),
+        IpAddr::V6(v6) => {
+            let group = crate::solicited_node_multicast(v6);
+            let message = ndp::Message::Solicitation(ndp::Solicitation { target: v6, source_mac: None });
+            ndp::Packet { source: std::net::Ipv6Addr::UNSPECIFIED, destination: group, message }
+                .to_frame(mac, MacAddr::ipv6_multicast(group))
+        }
+    }
+}

@@ -1,0 +1,147 @@
+use super::*;
+
+const ME: NodeId = NodeId(1);
+
+fn me(score: u64, holding: Holding) -> Me {
+    Me {
+        node: ME,
+        score,
+        candidate: true,
+        mature: true,
+        answerable: true,
+        holding,
+        failback: false,
+        stand_in: true,
+    }
+}
+
+fn bid(node: u64, score: u64, claim: Claim) -> Bid {
+    let item = Item { candidate: true, proven: true, claim };
+    Bid { node: NodeId(node), score, live: true, suspect: false, ready: true, mature: true, item }
+}
+
+const OWNS: Claim = Claim::Owner { sequence: 1 };
+const NOBODY: Verdict = Verdict::Standby { owner: None };
+
+fn standby(node: u64) -> Verdict {
+    Verdict::Standby { owner: Some(NodeId(node)) }
+}
+
+fn decided(me: Me, bids: &[Bid], last: Option<u64>, kernel: Kernel) -> Verdict {
+    decide(&me, bids, last.map(NodeId), |_| kernel)
+}
+
+#[test]
+fn the_best_takes_what_nobody_has_and_leaves_what_somebody_has() {
+    use Kernel::Unknown;
+    let idle = |score| me(score, Holding::Nothing);
+    assert_eq!(decided(idle(5), &[], None, Unknown), Verdict::Own);
+    assert_eq!(decided(idle(5), &[bid(2, 4, Claim::None)], None, Unknown), Verdict::Own);
+    assert_eq!(decided(idle(5), &[bid(2, 6, Claim::None)], None, Unknown), NOBODY);
+    assert_eq!(decided(idle(5), &[bid(2, 4, OWNS)], None, Unknown), standby(2), "an incumbent stays");
+    let away = Me { candidate: false, ..idle(5) };
+    assert_eq!(decided(away, &[bid(2, 4, Claim::None)], None, Unknown), NOBODY);
+}
+
+#[test]
+fn of_two_owners_the_better_one_stays() {
+    let owner = me(5, Holding::Owner);
+    assert_eq!(decided(owner, &[bid(2, 4, OWNS)], None, Kernel::Unknown), Verdict::Own);
+    assert_eq!(decided(owner, &[bid(2, 6, OWNS)], None, Kernel::Unknown), standby(2));
+    let silent = Bid { live: false, ..bid(2, 6, OWNS) };
+    assert_eq!(decided(owner, &[silent], None, Kernel::Unknown), Verdict::Own);
+}
+
+#[test]
+fn the_join_delay_is_waived_when_nobody_is_past_it() {
+    let young = Me { mature: false, ..me(5, Holding::Nothing) };
+    assert_eq!(decided(young, &[bid(2, 4, Claim::None)], None, Kernel::Unknown), NOBODY);
+    let other = Bid { mature: false, ..bid(2, 4, Claim::None) };
+    assert_eq!(decided(young, &[other], None, Kernel::Unknown), Verdict::Own);
+}
+
+#[test]
+fn an_owner_that_may_no_longer_hands_over() {
+    let owner = Me { candidate: false, ..me(5, Holding::Owner) };
+    let bids = [bid(2, 4, Claim::None), bid(3, 6, Claim::None)];
+    assert_eq!(decided(owner, &bids, None, Kernel::Unknown), Verdict::HandOver { to: NodeId(3) });
+    assert_eq!(decided(owner, &[], None, Kernel::Unknown), NOBODY);
+    let handing = |overdue| Me { holding: Holding::HandingOver { to: NodeId(3), overdue }, ..owner };
+    assert_eq!(decided(handing(false), &bids, None, Kernel::Unknown), Verdict::HandOver { to: NodeId(3) });
+    let claimed = [bid(2, 4, Claim::None), bid(3, 6, OWNS)];
+    assert_eq!(decided(handing(false), &claimed, None, Kernel::Unknown), standby(3));
+    assert_eq!(decided(handing(true), &bids, None, Kernel::Unknown), NOBODY, "after a bound it stops");
+    let died = [bid(2, 4, Claim::None)];
+    assert_eq!(decided(handing(false), &died, None, Kernel::Unknown), Verdict::HandOver { to: NodeId(2) });
+    let unplugged = Me { answerable: false, ..owner };
+    assert_eq!(decided(unplugged, &bids, None, Kernel::Unknown), NOBODY);
+}
+
+#[test]
+fn whoever_is_asked_takes_over() {
+    let asks = bid(2, 9, Claim::HandingOver { sequence: 1, to: ME });
+    assert_eq!(decided(me(5, Holding::Nothing), &[asks], Some(2), Kernel::Unknown), Verdict::Own);
+    let other = bid(2, 9, Claim::HandingOver { sequence: 1, to: NodeId(3) });
+    assert_eq!(decided(me(5, Holding::Nothing), &[other], Some(2), Kernel::Unknown), standby(2));
+}
+
+#[test]
+fn failback_waits_until_it_is_due() {
+    let bids = [bid(2, 9, Claim::None)];
+    let owner = me(5, Holding::Owner);
+    assert_eq!(decided(owner, &bids, None, Kernel::Unknown), Verdict::Own);
+    let due = Me { failback: true, ..owner };
+    assert_eq!(decided(due, &bids, None, Kernel::Unknown), Verdict::HandOver { to: NodeId(2) });
+}
+
+#[test]
+fn the_runner_up_stands_in_while_the_host_answers() {
+    let idle = me(5, Holding::Nothing);
+    let gone = Bid { live: false, ..bid(2, 9, OWNS) };
+    let third = bid(3, 4, Claim::None);
+    let stands = Verdict::StandIn { owner: NodeId(2) };
+    let asks = Verdict::Ask { owner: NodeId(2) };
+    assert_eq!(decided(idle, &[gone, third], Some(2), Kernel::Unknown), asks);
+    assert_eq!(decided(idle, &[gone, third], Some(2), Kernel::Answers), stands);
+    assert_eq!(decided(idle, &[gone, third], Some(2), Kernel::Silent), Verdict::Own);
+    let better = bid(3, 6, Claim::None);
+    assert_eq!(decided(idle, &[gone, better], Some(2), Kernel::Answers), standby(2));
+    // It goes on although a better candidate came, and ends after its time.
+    let standing = |expired| me(5, Holding::StandIn { owner: NodeId(2), expired });
+    assert_eq!(decided(standing(false), &[gone, better], Some(2), Kernel::Answers), stands);
+    assert_eq!(decided(standing(false), &[gone, better], Some(2), Kernel::Silent), Verdict::Own);
+    assert_eq!(decided(standing(true), &[gone, third], Some(2), Kernel::Answers), Verdict::Own);
+    // Two began: the better one stays.
+    let also = bid(3, 6, Claim::StandIn { owner: NodeId(2) });
+    assert_eq!(decided(standing(false), &[gone, also], Some(2), Kernel::Answers), standby(2));
+    // Without standing in, the address moves.
+    let never = Me { stand_in: false, ..idle };
+    assert_eq!(decided(never, &[gone, third], Some(2), Kernel::Answers), Verdict::Own);
+}
+
+#[test]
+fn a_suspect_is_stood_in_for_but_never_robbed() {
+    let idle = me(5, Holding::Nothing);
+    let suspect = Bid { suspect: true, ..bid(2, 9, OWNS) };
+    assert_eq!(decided(idle, &[suspect], Some(2), Kernel::Answers), Verdict::StandIn { owner: NodeId(2) });
+    assert_eq!(decided(idle, &[suspect], Some(2), Kernel::Silent), Verdict::Ask { owner: NodeId(2) });
+}
+
+#[test]
+fn an_owner_that_comes_back_takes_its_own() {
+    let idle = me(5, Holding::Nothing);
+    let stands = bid(2, 9, Claim::StandIn { owner: ME });
+    assert_eq!(decided(idle, &[stands], None, Kernel::Unknown), Verdict::Own);
+    assert_eq!(decided(idle, &[bid(2, 9, Claim::None)], Some(1), Kernel::Unknown), Verdict::Own);
+    assert_eq!(decided(idle, &[bid(2, 4, OWNS)], Some(1), Kernel::Unknown), standby(2));
+    // While it is back and not settled, the stand-in goes on.
+    let unready = Bid { ready: false, ..bid(2, 9, Claim::None) };
+    let standing = me(5, Holding::StandIn { owner: NodeId(2), expired: false });
+    assert_eq!(
+        decided(standing, &[unready], Some(2), Kernel::Answers),
+        Verdict::StandIn { owner: NodeId(2) }
+    );
+    // It is back and does not want it.
+    let content = Bid { item: Item::default(), ..bid(2, 9, Claim::None) };
+    assert_eq!(decided(standing, &[content], Some(2), Kernel::Answers), Verdict::Own);
+}

@@ -1,0 +1,350 @@
+//! Who lives: SWIM with suspicion, by the crate foca. Nothing outside this file names it.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    num::{NonZeroU8, NonZeroUsize},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::{Buf, BufMut};
+use foca::{Config, Foca, Header, Member, Message, NoCustomBroadcast, Notification, PeriodicParams, Timer};
+use rand::{SeedableRng, rngs::SmallRng};
+
+use super::message::{MAX_BODY, NodeId};
+
+/// A life of a node's speaker.
+#[derive(Clone, Copy, Debug)]
+struct Identity {
+    node: NodeId,
+    generation: u64,
+    address: SocketAddr,
+}
+
+impl PartialEq for Identity {
+    fn eq(&self, other: &Self) -> bool {
+        (self.node, self.generation) == (other.node, other.generation)
+    }
+}
+
+impl Eq for Identity {}
+
+impl foca::Identity for Identity {
+    type Addr = NodeId;
+
+    fn renew(&self) -> Option<Self> {
+        Some(Self { generation: self.generation.wrapping_add(1), ..*self })
+    }
+
+    fn addr(&self) -> NodeId {
+        self.node
+    }
+
+    fn win_addr_conflict(&self, other: &Self) -> bool {
+        self.generation > other.generation
+    }
+}
+
+/// Octets that are no SWIM message.
+#[derive(Debug, thiserror::Error)]
+#[error("malformed membership message")]
+struct Malformed;
+
+/// Bytes to messages and back; notes the highest generation that others know of us.
+struct Codec {
+    own: NodeId,
+    seen: Arc<AtomicU64>,
+}
+
+fn room(buffer: &impl BufMut, length: usize) -> Result<(), Malformed> {
+    if buffer.remaining_mut() < length { Err(Malformed) } else { Ok(()) }
+}
+
+impl Codec {
+    fn put(identity: &Identity, buffer: &mut impl BufMut) -> Result<(), Malformed> {
+        room(buffer, 35)?;
+        buffer.put_u64(identity.node.0);
+        buffer.put_u64(identity.generation);
+        match identity.address.ip() {
+            IpAddr::V4(v4) => {
+                buffer.put_u8(4);
+                buffer.put_slice(&v4.octets());
+            }
+            IpAddr::V6(v6) => {
+                buffer.put_u8(6);
+                buffer.put_slice(&v6.octets());
+            }
+        }
+        buffer.put_u16(identity.address.port());
+        Ok(())
+    }
+
+    fn get(&self, buffer: &mut impl Buf) -> Result<Identity, Malformed> {
+        let node = NodeId(buffer.try_get_u64().map_err(|_| Malformed)?);
+        let generation = buffer.try_get_u64().map_err(|_| Malformed)?;
+        let ip: IpAddr = match buffer.try_get_u8() {
+            Ok(4) => buffer.try_get_u32().map_err(|_| Malformed)?.to_be_bytes().into(),
+            Ok(6) => buffer.try_get_u128().map_err(|_| Malformed)?.to_be_bytes().into(),
+            _ => return Err(Malformed),
+        };
+        let port = buffer.try_get_u16().map_err(|_| Malformed)?;
+        if node == self.own {
+            self.seen.fetch_max(generation, Ordering::Relaxed);
+        }
+        Ok(Identity { node, generation, address: SocketAddr::new(ip, port) })
+    }
+}
+
+impl foca::Codec<Identity> for Codec {
+    type Error = Malformed;
+
+    fn encode_header(&mut self, header: &Header<Identity>, mut buffer: impl BufMut) -> Result<(), Malformed> {
+        let buffer = &mut buffer;
+        Self::put(&header.src, buffer)?;
+        room(buffer, 2)?;
+        buffer.put_u16(header.src_incarnation);
+        Self::put(&header.dst, buffer)?;
+        room(buffer, 2)?;
+        let (kind, number, third) = match &header.message {
+            Message::Ping(number) => (0, *number, None),
+            Message::Ack(number) => (1, *number, None),
+            Message::PingReq { target, probe_number } => (2, *probe_number, Some(target)),
+            Message::IndirectPing { origin, probe_number } => (3, *probe_number, Some(origin)),
+            Message::IndirectAck { target, probe_number } => (4, *probe_number, Some(target)),
+            Message::ForwardedAck { origin, probe_number } => (5, *probe_number, Some(origin)),
+            Message::Announce => (6, 0, None),
+            Message::Feed => (7, 0, None),
+            Message::Gossip => (8, 0, None),
+            Message::Broadcast => (9, 0, None),
+            Message::TurnUndead => (10, 0, None),
+        };
+        buffer.put_u8(kind);
+        buffer.put_u8(number);
+        third.map_or(Ok(()), |identity| Self::put(identity, buffer))
+    }
+
+    fn decode_header(&mut self, mut buffer: impl Buf) -> Result<Header<Identity>, Malformed> {
+        let buffer = &mut buffer;
+        let src = self.get(buffer)?;
+        let src_incarnation = buffer.try_get_u16().map_err(|_| Malformed)?;
+        let dst = self.get(buffer)?;
+        let kind = buffer.try_get_u8().map_err(|_| Malformed)?;
+        let probe_number = buffer.try_get_u8().map_err(|_| Malformed)?;
+        let message = match kind {
+            0 => Message::Ping(probe_number),
+            1 => Message::Ack(probe_number),
+            2 => Message::PingReq { target: self.get(buffer)?, probe_number },
+            3 => Message::IndirectPing { origin: self.get(buffer)?, probe_number },
+            4 => Message::IndirectAck { target: self.get(buffer)?, probe_number },
+            5 => Message::ForwardedAck { origin: self.get(buffer)?, probe_number },
+            6 => Message::Announce,
+            7 => Message::Feed,
+            8 => Message::Gossip,
+            9 => Message::Broadcast,
+            10 => Message::TurnUndead,
+            _ => return Err(Malformed),
+        };
+        Ok(Header { src, src_incarnation, dst, message })
+    }
+
+    fn encode_member(&mut self, member: &Member<Identity>, mut buffer: impl BufMut) -> Result<(), Malformed> {
+        room(&buffer, 38)?;
+        Self::put(member.id(), &mut buffer)?;
+        buffer.put_u16(member.incarnation());
+        buffer.put_u8(match member.state() {
+            foca::State::Alive => 0,
+            foca::State::Suspect => 1,
+            foca::State::Down => 2,
+        });
+        Ok(())
+    }
+
+    fn decode_member(&mut self, mut buffer: impl Buf) -> Result<Member<Identity>, Malformed> {
+        let identity = self.get(&mut buffer)?;
+        let incarnation = buffer.try_get_u16().map_err(|_| Malformed)?;
+        let state = match buffer.try_get_u8() {
+            Ok(0) => foca::State::Alive,
+            Ok(1) => foca::State::Suspect,
+            Ok(2) => foca::State::Down,
+            _ => return Err(Malformed),
+        };
+        Ok(Member::new(identity, incarnation, state))
+    }
+}
+
+/// What foca wants done.
+#[derive(Default)]
+struct Wishes {
+    sends: Vec<(SocketAddr, Vec<u8>)>,
+    timers: Vec<(Duration, Timer<Identity>)>,
+    rejoined: bool,
+}
+
+impl foca::Runtime<Identity> for Wishes {
+    fn notify(&mut self, notification: Notification<'_, Identity>) {
+        self.rejoined |= matches!(notification, Notification::Rejoin(_));
+    }
+
+    fn send_to(&mut self, to: Identity, data: &[u8]) {
+        self.sends.push((to.address, data.to_vec()));
+    }
+
+    fn submit_after(&mut self, event: Timer<Identity>, after: Duration) {
+        self.timers.push((after, event));
+    }
+}
+
+/// How fast failures are found.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pace {
+    pub(crate) probe_interval: Duration,
+    pub(crate) probe_timeout: Duration,
+    pub(crate) suspicion: Duration,
+}
+
+/// Another node that lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Live {
+    pub(crate) node: NodeId,
+    pub(crate) address: SocketAddr,
+    pub(crate) suspect: bool,
+}
+
+/// The members as this node knows them.
+pub(crate) struct Membership {
+    foca: Foca<Identity, Codec, SmallRng, NoCustomBroadcast>,
+    seen: Arc<AtomicU64>,
+    timers: BTreeMap<(Instant, u64), Timer<Identity>>,
+    counter: u64,
+    sends: Vec<(SocketAddr, Vec<u8>)>,
+    rejoined: bool,
+    pub(crate) errors: u64,
+}
+
+impl fmt::Debug for Membership {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let members = self.foca.num_members();
+        f.debug_struct("Membership").field("self", self.foca.identity()).field("members", &members).finish()
+    }
+}
+
+impl Membership {
+    pub(crate) fn new(node: NodeId, address: SocketAddr, generation: u64, pace: Pace, seed: u64) -> Self {
+        let seen = Arc::new(AtomicU64::new(0));
+        let often = |frequency, members| {
+            NonZeroUsize::new(members).map(|num_members| PeriodicParams { frequency, num_members })
+        };
+        let config = Config {
+            probe_period: pace.probe_interval,
+            probe_rtt: pace.probe_timeout,
+            num_indirect_probes: NonZeroUsize::new(3).unwrap_or(NonZeroUsize::MIN),
+            max_transmissions: NonZeroU8::new(10).unwrap_or(NonZeroU8::MIN),
+            suspect_to_down_after: pace.suspicion,
+            remove_down_after: Some(Duration::from_secs(3600)),
+            max_packet_size: NonZeroUsize::new(MAX_BODY).unwrap_or(NonZeroUsize::MIN),
+            notify_down_members: true,
+            periodic_announce: often(Duration::from_secs(10), 1),
+            periodic_announce_to_down_members: often(Duration::from_secs(2), 2),
+            periodic_gossip: often(pace.probe_interval, 3),
+        };
+        let identity = Identity { node, generation, address };
+        let codec = Codec { own: node, seen: Arc::clone(&seen) };
+        Self {
+            foca: Foca::new(identity, config, SmallRng::seed_from_u64(seed), codec),
+            seen,
+            timers: BTreeMap::new(),
+            counter: 0,
+            sends: Vec::new(),
+            rejoined: false,
+            errors: 0,
+        }
+    }
+
+    /// The generation of this life; grows when others thought that it had ended.
+    pub(crate) fn generation(&self) -> u64 {
+        self.foca.identity().generation
+    }
+
+    /// Asks a node to tell whom it knows.
+    pub(crate) fn announce(&mut self, node: NodeId, address: SocketAddr, now: Instant) {
+        self.run(now, |foca, wishes| foca.announce(Identity { node, generation: 0, address }, wishes));
+    }
+
+    pub(crate) fn handle(&mut self, octets: &[u8], now: Instant) {
+        self.run(now, |foca, wishes| foca.handle_data(octets, wishes));
+        let seen = self.seen.load(Ordering::Relaxed);
+        let identity = *self.foca.identity();
+        if seen > identity.generation {
+            // An earlier life had a later clock.
+            let next = Identity { generation: seen.wrapping_add(1), ..identity };
+            self.run(now, |foca, wishes| foca.change_identity(next, wishes));
+            self.rejoined = true;
+        }
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: Instant) {
+        let later = self.timers.split_off(&(now, u64::MAX));
+        let mut due: Vec<_> = std::mem::replace(&mut self.timers, later).into_values().collect();
+        // As foca asks for when several are due.
+        due.sort();
+        for timer in due {
+            self.run(now, |foca, wishes| foca.handle_timer(timer, wishes));
+        }
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.first_key_value().map(|((at, _), _)| *at)
+    }
+
+    /// The next message, for the body of a datagram.
+    pub(crate) fn take_sends(&mut self) -> Vec<(SocketAddr, Vec<u8>)> {
+        std::mem::take(&mut self.sends)
+    }
+
+    /// Whether this node had to come back as a new member since the last call: whoever is a seed should hear of it.
+    pub(crate) fn take_rejoined(&mut self) -> bool {
+        std::mem::take(&mut self.rejoined)
+    }
+
+    /// The others that live, in no order.
+    pub(crate) fn live(&self) -> impl Iterator<Item = Live> + '_ {
+        self.foca.iter_members().map(|member| Live {
+            node: member.id().node,
+            address: member.id().address,
+            suspect: member.state() == foca::State::Suspect,
+        })
+    }
+
+    /// Says farewell for good.
+    pub(crate) fn leave(&mut self, now: Instant) {
+        self.run(now, |foca, wishes| foca.leave_cluster(wishes));
+        self.timers.clear();
+    }
+
+    fn run(
+        &mut self,
+        now: Instant,
+        action: impl FnOnce(
+            &mut Foca<Identity, Codec, SmallRng, NoCustomBroadcast>,
+            &mut Wishes,
+        ) -> Result<(), foca::Error>,
+    ) {
+        let mut wishes = Wishes::default();
+        if action(&mut self.foca, &mut wishes).is_err() {
+            self.errors += 1;
+        }
+        self.sends.append(&mut wishes.sends);
+        self.rejoined |= wishes.rejoined;
+        for (after, timer) in wishes.timers {
+            if let Some(at) = now.checked_add(after) {
+                self.counter += 1;
+                self.timers.insert((at, self.counter), timer);
+            }
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! What nodes say to each other: one datagram is an envelope, a body, and a tag.
+//!
+//! | octets | what |
+//! |---|---|
+//! | 0–2 | `OL2` |
+//! | 3 | version: 1, or 0x81 with a tag at the end |
+//! | 4 | kind of body |
+//! | 5–12 | sender |
+//! | … | body, big-endian |
+//! | last 16 | HMAC-SHA-256 over all before it, cut to 128 bits (RFC 2104 section 5) |
+
+use std::net::IpAddr;
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+
+use super::rendezvous;
+use crate::{MacAddr, speaker::GossipKey, speaker::NodeName};
+
+/// The longest datagram that is sent or taken.
+pub(crate) const MAX_DATAGRAM: usize = 1400;
+const HEADER: usize = 13;
+const TAG: usize = 16;
+/// The longest body.
+pub(crate) const MAX_BODY: usize = MAX_DATAGRAM - HEADER - TAG;
+/// At most this many links of a node are told; the rest is not probed by others.
+pub(crate) const MAX_LINKS: usize = 8;
+
+/// A node in messages: the hash of its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct NodeId(pub(crate) u64);
+
+impl NodeId {
+    pub(crate) fn of(name: &NodeName) -> Self {
+        Self(rendezvous::hash(name.as_str().as_bytes()))
+    }
+}
+
+/// What a node says about one address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Item {
+    /// It could own the address.
+    pub(crate) candidate: bool,
+    /// The address was found free of strangers once.
+    pub(crate) proven: bool,
+    pub(crate) claim: Claim,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Claim {
+    #[default]
+    None,
+    /// It answers. Of two claims at different times the later one has the higher number.
+    Owner { sequence: u32 },
+    /// It answers until this node has claimed.
+    HandingOver { sequence: u32, to: NodeId },
+    /// It answers with the MAC address of this owner.
+    StandIn { owner: NodeId },
+}
+
+/// A node's links, as others need them: link-layer address, and an address of the host to probe there.
+pub(crate) type Links = Vec<(MacAddr, Option<IpAddr>)>;
+
+/// What a node says about itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct About {
+    /// Past its join delay.
+    pub(crate) mature: bool,
+    /// Knows what the others hold.
+    pub(crate) settled: bool,
+    /// Is about to restart.
+    pub(crate) restarting: bool,
+    pub(crate) links: Links,
+}
+
+/// A piece of a node's state: everything that changed after version `from` up to version `to`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct State {
+    /// Which life of the node the versions are of.
+    pub(crate) epoch: u64,
+    pub(crate) from: u64,
+    pub(crate) to: u64,
+    /// The newest version.
+    pub(crate) last: u64,
+    /// What was known before is to be forgotten.
+    pub(crate) reset: bool,
+    pub(crate) name: NodeName,
+    pub(crate) about: About,
+    pub(crate) items: Vec<(IpAddr, Item)>,
+}
+
+/// How much of a node's state another one has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Mark {
+    pub(crate) epoch: u64,
+    pub(crate) version: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Body {
+    /// SWIM, opaque here.
+    Swim(Vec<u8>),
+    State(State),
+    /// This much of your state is here.
+    Ack(Mark),
+    /// Tell me how much state you have; of yours, this much is here.
+    Sync {
+        nonce: u64,
+        have: Mark,
+    },
+    /// The answer.
+    Synced {
+        nonce: u64,
+        mark: Mark,
+    },
+}
+
+/// Puts a body into an envelope.
+pub(crate) fn seal(key: Option<&GossipKey>, sender: NodeId, body: &Body) -> Vec<u8> {
+    let mut out = Vec::with_capacity(256);
+    out.extend_from_slice(b"OL2");
+    out.push(if key.is_some() { 0x81 } else { 0x01 });
+    out.push(match body {
+        Body::Swim(_) => 0,
+        Body::State(_) => 1,
+        Body::Ack(_) => 2,
+        Body::Sync { .. } => 3,
+        Body::Synced { .. } => 4,
+    });
+    out.extend_from_slice(&sender.0.to_be_bytes());
+    match body {
+        Body::Swim(octets) => out.extend_from_slice(octets),
+        Body::State(state) => encode_state(state, &mut out),
+        Body::Ack(mark) => encode_mark(*mark, &mut out),
+        Body::Sync { nonce, have: mark } | Body::Synced { nonce, mark } => {
+            out.extend_from_slice(&nonce.to_be_bytes());
+            encode_mark(*mark, &mut out);
+        }
+    }
+    if let Some(mac) = key.and_then(mac) {
+        let tag = mac.chain_update(&out).finalize().into_bytes();
+        out.extend(tag.iter().take(TAG));
+    }
+    out
+}
+
+/// Takes a body out of its envelope. `None`: not ours, a wrong or missing tag, or broken.
+pub(crate) fn open(key: Option<&GossipKey>, datagram: &[u8]) -> Option<(NodeId, Body)> {
+    if datagram.len() > MAX_DATAGRAM {
+        return None;
+    }
+    let signed = match key {
+        None => datagram,
+        Some(key) => {
+            let (signed, tag) = datagram.split_at_checked(datagram.len().checked_sub(TAG)?)?;
+            mac(key)?.chain_update(signed).verify_truncated_left(tag).ok()?;
+            signed
+        }
+    };
+    let mut reader = Reader(signed);
+    let version = if key.is_some() { 0x81 } else { 0x01 };
+    if reader.take::<4>()? != [b'O', b'L', b'2', version] {
+        return None;
+    }
+    let kind = reader.u8()?;
+    let sender = NodeId(reader.u64()?);
+    let body = match kind {
+        0 => Body::Swim(std::mem::take(&mut reader.0).to_vec()),
+        1 => Body::State(decode_state(&mut reader)?),
+        2 => Body::Ack(reader.mark()?),
+        3 => Body::Sync { nonce: reader.u64()?, have: reader.mark()? },
+        4 => Body::Synced { nonce: reader.u64()?, mark: reader.mark()? },
+        _ => return None,
+    };
+    reader.0.is_empty().then_some((sender, body))
+}
+
+/// A key of any length is good for HMAC; `None` never happens.
+fn mac(key: &GossipKey) -> Option<Hmac<Sha256>> {
+    Hmac::<Sha256>::new_from_slice(key.octets()).ok()
+}
+
+const RESET: u8 = 1;
+const MATURE: u8 = 2;
+const SETTLED: u8 = 4;
+const RESTARTING: u8 = 8;
+
+const CANDIDATE: u8 = 1;
+const PROVEN: u8 = 2;
+const OWNER: u8 = 4;
+const HANDING_OVER: u8 = 8;
+const STAND_IN: u8 = 12;
+const CLAIM: u8 = 12;
+const IPV6: u8 = 128;
+
+fn encode_mark(mark: Mark, out: &mut Vec<u8>) {
+    out.extend_from_slice(&mark.epoch.to_be_bytes());
+    out.extend_from_slice(&mark.version.to_be_bytes());
+}
+
+fn encode_ip(address: IpAddr, out: &mut Vec<u8>) {
+    match address {
+        IpAddr::V4(v4) => out.extend_from_slice(&v4.octets()),
+        IpAddr::V6(v6) => out.extend_from_slice(&v6.octets()),
+    }
+}
+
+/// The octets of an item in a message.
+pub(crate) fn item_length(address: IpAddr, item: Item) -> usize {
+    let address = if address.is_ipv6() { 16 } else { 4 };
+    let claim = match item.claim {
+        Claim::None => 0,
+        Claim::Owner { .. } => 4,
+        Claim::HandingOver { .. } => 12,
+        Claim::StandIn { .. } => 8,
+    };
+    1 + address + claim
+}
+
+/// The octets of a state without its items, at most.
+pub(crate) fn state_overhead(name: &NodeName) -> usize {
+    4 * 8 + 1 + 1 + name.as_str().len() + 1 + MAX_LINKS * (6 + 1 + 16) + 2
+}
+
+fn encode_state(state: &State, out: &mut Vec<u8>) {
+    for number in [state.epoch, state.from, state.to, state.last] {
+        out.extend_from_slice(&number.to_be_bytes());
+    }
+    let flag = |set: bool, bit: u8| if set { bit } else { 0 };
+    let about = &state.about;
+    out.push(
+        flag(state.reset, RESET)
+            | flag(about.mature, MATURE)
+            | flag(about.settled, SETTLED)
+            | flag(about.restarting, RESTARTING),
+    );
+    let name = state.name.as_str().as_bytes();
+    out.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
+    out.extend_from_slice(name);
+    out.push(u8::try_from(about.links.len().min(MAX_LINKS)).unwrap_or(0));
+    for (mac, probe) in about.links.iter().take(MAX_LINKS) {
+        out.extend_from_slice(&mac.octets());
+        out.push(probe.map_or(0, |address| if address.is_ipv6() { 6 } else { 4 }));
+        if let Some(address) = probe {
+            encode_ip(*address, out);
+        }
+    }
+    out.extend_from_slice(&u16::try_from(state.items.len()).unwrap_or(u16::MAX).to_be_bytes());
+    for (address, item) in &state.items {
+        let claim = match item.claim {
+            Claim::None => 0,
+            Claim::Owner { .. } => OWNER,
+            Claim::HandingOver { .. } => HANDING_OVER,
+            Claim::StandIn { .. } => STAND_IN,
+        };
+        let flags = flag(item.candidate, CANDIDATE) | flag(item.proven, PROVEN) | claim;
+        out.push(flags | flag(address.is_ipv6(), IPV6));
+        encode_ip(*address, out);
+        match item.claim {
+            Claim::None => {}
+            Claim::Owner { sequence } => out.extend_from_slice(&sequence.to_be_bytes()),
+            Claim::HandingOver { sequence, to } => {
+                out.extend_from_slice(&sequence.to_be_bytes());
+                out.extend_from_slice(&to.0.to_be_bytes());
+            }
+            Claim::StandIn { owner } => out.extend_from_slice(&owner.0.to_be_bytes()),
+        }
+    }
+}
+
+fn decode_state(reader: &mut Reader<'_>) -> Option<State> {
+    let [epoch, from, to, last] = [reader.u64()?, reader.u64()?, reader.u64()?, reader.u64()?];
+    let flags = reader.u8()?;
+    let length = reader.u8()?;
+    let name = NodeName::new(std::str::from_utf8(reader.slice(usize::from(length))?).ok()?).ok()?;
+    let count = usize::from(reader.u8()?);
+    if count > MAX_LINKS {
+        return None;
+    }
+    let mut links = Links::with_capacity(count);
+    for _ in 0..count {
+        let mac = MacAddr::new(reader.take()?);
+        let probe = match reader.u8()? {
+            0 => None,
+            family @ (4 | 6) => Some(reader.ip(family == 6)?),
+            _ => return None,
+        };
+        links.push((mac, probe));
+    }
+    let mut items = Vec::new();
+    for _ in 0..u16::from_be_bytes(reader.take()?) {
+        let flags = reader.u8()?;
+        let address = reader.ip(flags & IPV6 != 0)?;
+        let claim = match flags & CLAIM {
+            0 => Claim::None,
+            OWNER => Claim::Owner { sequence: u32::from_be_bytes(reader.take()?) },
+            HANDING_OVER => {
+                let sequence = u32::from_be_bytes(reader.take()?);
+                Claim::HandingOver { sequence, to: NodeId(reader.u64()?) }
+            }
+            _ => Claim::StandIn { owner: NodeId(reader.u64()?) },
+        };
+        let item = Item { candidate: flags & CANDIDATE != 0, proven: flags & PROVEN != 0, claim };
+        items.push((address, item));
+    }
+    let about = About {
+        mature: flags & MATURE != 0,
+        settled: flags & SETTLED != 0,
+        restarting: flags & RESTARTING != 0,
+        links,
+    };
+    (from <= to && to <= last).then_some(State {
+        epoch,
+        from,
+        to,
+        last,
+        reset: flags & RESET != 0,
+        name,
+        about,
+        items,
+    })
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (octets, rest) = self.0.split_first_chunk::<N>()?;
+        self.0 = rest;
+        Some(*octets)
+    }
+
+    fn slice(&mut self, length: usize) -> Option<&'a [u8]> {
+        let (octets, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(octets)
+    }
+
+    fn u8(&mut self) -> Option<u8> {
+        self.take::<1>().map(|[octet]| octet)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.take().map(u64::from_be_bytes)
+    }
+
+    fn mark(&mut self) -> Option<Mark> {
+        Some(Mark { epoch: self.u64()?, version: self.u64()? })
+    }
+
+    fn ip(&mut self, v6: bool) -> Option<IpAddr> {
+        if v6 { self.take::<16>().map(IpAddr::from) } else { self.take::<4>().map(IpAddr::from) }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,286 @@
+//! What this node says of itself, in versions, and how much of it each other node has.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::{IpAddr, SocketAddr},
+    time::{Duration, Instant},
+};
+
+use super::message::{self, About, Item, MAX_BODY, Mark, NodeId, State};
+use crate::speaker::NodeName;
+
+/// A piece that is not acknowledged is sent again after this time.
+const RETRY: Duration = Duration::from_millis(100);
+/// Two pieces for one reader that does not answer are at least this far apart.
+const SPACING: Duration = Duration::from_millis(1);
+/// How many removed addresses are remembered before a node that missed them is told everything anew.
+const TOMBSTONES: usize = 4096;
+
+#[derive(Debug)]
+struct Reader {
+    address: SocketAddr,
+    /// How much it has of this epoch.
+    acked: u64,
+    sent: Option<(u64, Instant)>,
+}
+
+/// This node's state; see the [module](self).
+#[derive(Debug)]
+pub(crate) struct Replica {
+    name: NodeName,
+    epoch: u64,
+    version: u64,
+    about: About,
+    items: HashMap<IpAddr, (u64, Item)>,
+    /// Every address that ever had an item, by the version of its last change.
+    changes: BTreeMap<u64, IpAddr>,
+    removed: BTreeSet<u64>,
+    /// Removals up to here are forgotten.
+    floor: u64,
+    readers: BTreeMap<NodeId, Reader>,
+}
+
+impl Replica {
+    pub(crate) fn new(name: NodeName, epoch: u64) -> Self {
+        Self {
+            name,
+            epoch,
+            version: 1,
+            about: About::default(),
+            items: HashMap::new(),
+            changes: BTreeMap::new(),
+            removed: BTreeSet::new(),
+            floor: 0,
+            readers: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) const fn mark(&self) -> Mark {
+        Mark { epoch: self.epoch, version: self.version }
+    }
+
+    pub(crate) const fn about(&self) -> &About {
+        &self.about
+    }
+
+    pub(crate) fn set_about(&mut self, about: About) {
+        if self.about != about {
+            self.about = about;
+            self.version += 1;
+        }
+    }
+
+    pub(crate) fn item(&self, address: IpAddr) -> Item {
+        self.items.get(&address).map(|(_, item)| *item).unwrap_or_default()
+    }
+
+    /// Sets what is said of an address; a default item says nothing.
+    pub(crate) fn set_item(&mut self, address: IpAddr, item: Item) {
+        let old = self.items.get(&address).copied();
+        if old.map(|(_, item)| item).unwrap_or_default() == item {
+            return;
+        }
+        self.version += 1;
+        if let Some((version, _)) = old {
+            self.changes.remove(&version);
+            self.removed.remove(&version);
+        }
+        self.changes.insert(self.version, address);
+        self.items.insert(address, (self.version, item));
+        if item == Item::default() {
+            self.removed.insert(self.version);
+            self.prune();
+        }
+    }
+
+    fn prune(&mut self) {
+        while self.removed.len() > TOMBSTONES {
+            let Some(version) = self.removed.pop_first() else { return };
+            self.floor = version;
+            if let Some(address) = self.changes.remove(&version) {
+                self.items.remove(&address);
+            }
+        }
+    }
+
+    /// Begins a new life: nothing that was said before holds.
+    pub(crate) fn begin(&mut self, epoch: u64) {
+        let name = self.name.clone();
+        let about = self.about.clone();
+        let readers = std::mem::take(&mut self.readers);
+        *self = Self::new(name, epoch);
+        self.about = about;
+        for (node, reader) in readers {
+            self.readers.insert(node, Reader { acked: 0, sent: None, ..reader });
+        }
+    }
+
+    /// Another life of this node was later than this one: the versions continue in a life after that.
+    pub(crate) fn outlive(&mut self, epoch: u64) {
+        if epoch > self.epoch {
+            self.epoch = epoch.saturating_add(1);
+            for reader in self.readers.values_mut() {
+                reader.acked = 0;
+                reader.sent = None;
+            }
+        }
+    }
+
+    /// Who is to be told: the whole set.
+    pub(crate) fn set_readers(&mut self, readers: &BTreeMap<NodeId, SocketAddr>) {
+        self.readers.retain(|node, _| readers.contains_key(node));
+        for (node, address) in readers {
+            let fresh = Reader { address: *address, acked: 0, sent: None };
+            self.readers.entry(*node).or_insert(fresh).address = *address;
+        }
+    }
+
+    /// A reader says how much it has.
+    pub(crate) fn acknowledge(&mut self, node: NodeId, mark: Mark) {
+        self.outlive(mark.epoch);
+        let Some(reader) = self.readers.get_mut(&node) else { return };
+        let has = if mark.epoch == self.epoch { mark.version.min(self.version) } else { 0 };
+        // An old answer may come late; one that is behind is only believed when nothing newer was sent.
+        if has > reader.acked || reader.sent.is_none_or(|(to, _)| has < to && has < reader.acked) {
+            reader.acked = has;
+            reader.sent = None;
+        }
+    }
+
+    /// Whether every reader has everything.
+    pub(crate) fn is_told(&self) -> bool {
+        self.readers.values().all(|reader| reader.acked >= self.version)
+    }
+
+    /// The next piece that a reader lacks and that is not under way.
+    pub(crate) fn poll_piece(&mut self, now: Instant) -> Option<(SocketAddr, State)> {
+        let version = self.version;
+        let (node, from) = self
+            .readers
+            .iter()
+            .find(|(_, reader)| {
+                let waits = reader.sent.is_some_and(|(to, at)| {
+                    // News does not wait for the answer to the piece before.
+                    to >= version && now.saturating_duration_since(at) < RETRY
+                        || now.saturating_duration_since(at) < SPACING
+                });
+                reader.acked < version && !waits
+            })
+            .map(|(node, reader)| (*node, reader.acked))?;
+        let state = self.piece(from);
+        let reader = self.readers.get_mut(&node)?;
+        // While more pieces wait, the answer to this one brings the next.
+        let until = if state.to < version { version } else { state.to };
+        reader.sent = Some((until, now));
+        Some((reader.address, state))
+    }
+
+    /// When a piece is to be sent again.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        let waiting = self.readers.values().filter(|reader| reader.acked < self.version);
+        let due = |(to, at): (u64, Instant)| at + if to < self.version { SPACING } else { RETRY };
+        waiting.filter_map(|reader| reader.sent.map(due)).min()
+    }
+
+    fn piece(&self, acked: u64) -> State {
+        let reset = acked <= self.floor;
+        let from = if reset { 0 } else { acked };
+        let mut room = MAX_BODY.saturating_sub(message::state_overhead(&self.name));
+        let mut items = Vec::new();
+        let mut to = self.version;
+        let mut done = from;
+        for (version, address) in self.changes.range(from + 1..) {
+            let item = self.item(*address);
+            let length = message::item_length(*address, item);
+            if length > room {
+                to = done;
+                break;
+            }
+            room -= length;
+            items.push((*address, item));
+            done = *version;
+        }
+        let (name, about) = (self.name.clone(), self.about.clone());
+        State { epoch: self.epoch, from, to, last: self.version, reset, name, about, items }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "any origin of time will do: only differences matter")]
+mod tests {
+    use super::*;
+    use crate::ownership::message::Claim;
+
+    fn address(n: u32) -> IpAddr {
+        std::net::Ipv4Addr::from(n).into()
+    }
+
+    fn replica(reader: NodeId) -> Replica {
+        let mut replica = Replica::new(NodeName::new("a").unwrap(), 5);
+        replica.set_readers(&BTreeMap::from([(reader, "192.0.2.1:7947".parse().unwrap())]));
+        replica
+    }
+
+    /// A reader that takes every other piece.
+    #[test]
+    fn a_lossy_reader_has_everything_in_the_end() {
+        let node = NodeId(1);
+        let mut replica = replica(node);
+        let mut now = Instant::now();
+        let mut copy: HashMap<IpAddr, Item> = HashMap::new();
+        let (mut has, mut pieces) = (0, 0);
+        for n in 0..3000 {
+            replica.set_item(address(n), Item { candidate: true, ..Item::default() });
+        }
+        for n in 0..1000 {
+            replica.set_item(address(n), Item::default());
+            let claim = Claim::Owner { sequence: n };
+            replica.set_item(address(n + 1000), Item { candidate: true, proven: true, claim });
+        }
+        while !replica.is_told() {
+            while let Some((_, piece)) = replica.poll_piece(now) {
+                pieces += 1;
+                if pieces % 2 == 0 && piece.from <= has {
+                    copy.extend(piece.items);
+                    has = piece.to;
+                    replica.acknowledge(node, Mark { epoch: 5, version: has });
+                }
+            }
+            now = replica.poll_timeout().unwrap_or(now).max(now + Duration::from_millis(1));
+            assert!(pieces < 1000);
+        }
+        for n in 0..3000 {
+            assert_eq!(copy[&address(n)], replica.item(address(n)), "{n}");
+        }
+        assert_eq!(replica.poll_piece(now), None);
+    }
+
+    #[test]
+    fn a_reader_that_knows_a_later_life_is_told_everything_again() {
+        let node = NodeId(1);
+        let mut replica = replica(node);
+        replica.acknowledge(node, Mark { epoch: 5, version: 1 });
+        assert!(replica.is_told());
+        replica.acknowledge(node, Mark { epoch: 9, version: 100 });
+        assert!(!replica.is_told());
+        let (_, piece) = replica.poll_piece(Instant::now()).unwrap();
+        assert_eq!((piece.epoch, piece.from, piece.reset), (10, 0, true));
+    }
+
+    #[test]
+    fn forgotten_removals_lead_to_a_reset() {
+        let node = NodeId(1);
+        let mut replica = replica(node);
+        replica.set_item(address(0), Item { candidate: true, ..Item::default() });
+        replica.acknowledge(node, replica.mark());
+        let had = replica.mark();
+        for n in 0..5000 {
+            replica.set_item(address(n), Item { proven: true, ..Item::default() });
+            replica.set_item(address(n), Item::default());
+        }
+        replica.acknowledge(node, had);
+        let (_, piece) = replica.poll_piece(Instant::now()).unwrap();
+        assert!(piece.reset && piece.from == 0);
+        assert!(replica.changes.len() <= TOMBSTONES);
+    }
+}

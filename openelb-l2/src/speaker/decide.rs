@@ -1,0 +1,540 @@
+//! From what is known of an address to what is done for it.
+
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Event, Failback, LinkIndex, Output, Speaker, StopMode,
+    entry::{Phase, Wanted},
+    speaker::Port,
+};
+use crate::{
+    MacAddr, announcer,
+    ownership::{
+        arbiter::{self, Bid, Holding, Me, Verdict},
+        message::{Claim, Links, NodeId},
+        rendezvous,
+    },
+    responder,
+    wire::ndp,
+};
+
+/// A planned hand-over ends after this time, claimed or not.
+const HAND_OVER: Duration = Duration::from_secs(2);
+/// An address that was heard at a better node is left to it for this long, unless gossip says more.
+const YIELD: Duration = Duration::from_secs(2);
+/// The same for a node that gossips: what it says of the address is on its way.
+const YIELD_TO_GOSSIP: Duration = Duration::from_millis(300);
+/// To a node that does not hear this one, it is left until its next refresh is overdue.
+const YIELD_TO_DEAF: Duration = Duration::from_secs(150);
+/// Whoever claims for this long against repeated claims does not hear them.
+const DEAF: Duration = Duration::from_secs(1);
+/// A claim is repeated at most this often.
+const REPEAT: Duration = Duration::from_millis(20);
+/// A stranger is looked for again after this time.
+const CONFLICT_RETRY: Duration = Duration::from_secs(10);
+/// A stranger that was not heard for this long is gone.
+const CONFLICT_OVER: Duration = Duration::from_secs(60);
+
+impl Speaker {
+    /// Whether this node may own an address that is wanted so.
+    pub(super) fn is_candidate(&self, wanted: &Wanted) -> bool {
+        let stays = self.stopping.as_ref().is_none_or(|stopping| stopping.mode == StopMode::Restart);
+        wanted.eligible && stays && self.is_answerable(wanted)
+    }
+
+    fn is_answerable(&self, wanted: &Wanted) -> bool {
+        wanted.links.iter().any(|link| self.ports.get(link).is_some_and(Port::is_up))
+    }
+
+    /// Decides what to do for an address, does it, and says so to the others.
+    pub(super) fn evaluate(&mut self, address: IpAddr, now: Instant) {
+        let Some(entry) = self.entries.get(&address) else { return };
+        let Some(wanted) = &entry.wanted else {
+            self.rest(address, now);
+            self.set_owner(address, None);
+            self.publish(address, false);
+            if self.entries.get(&address).is_some_and(|entry| entry.is_idle()) {
+                self.entries.remove(&address);
+            }
+            return;
+        };
+        let candidate = self.is_candidate(wanted);
+        if self.unsettled.is_none() {
+            let me = self.me(address, candidate, self.is_answerable(wanted), now);
+            let bids = self.bids(address);
+            let kernel = |node| self.hosts.state(node, now);
+            let mut verdict = arbiter::decide(&me, &bids, entry.last, kernel);
+            let offered =
+                |bid: &Bid| matches!(bid.item.claim, Claim::HandingOver { to, .. } if to == self.me);
+            if let Some((node, until)) = entry.yielded
+                && now < until
+                && !bids.iter().any(offered)
+                && matches!(
+                    verdict,
+                    Verdict::Own
+                        | Verdict::Standby { owner: None }
+                        | Verdict::Ask { .. }
+                        | Verdict::StandIn { .. }
+                )
+                && entry.phase != Phase::Owner
+            {
+                verdict = Verdict::Standby { owner: Some(node) };
+            }
+            self.note_better(address, &me, &bids, now);
+            let rivals = bids.iter().any(|bid| {
+                bid.live && bid.ready && !bid.suspect && matches!(bid.item.claim, Claim::Owner { .. })
+            });
+            self.apply(address, verdict, rivals, now);
+        }
+        self.publish(address, candidate);
+        self.set_wake(address, now);
+    }
+
+    fn me(&self, address: IpAddr, candidate: bool, answerable: bool, now: Instant) -> Me {
+        let entry = self.entries.get(&address);
+        let holding = match entry.map(|entry| entry.phase) {
+            Some(Phase::Owner) => Holding::Owner,
+            Some(Phase::HandingOver { to, until }) => Holding::HandingOver { to, overdue: until <= now },
+            Some(Phase::StandIn { owner }) => {
+                Holding::StandIn { owner, expired: self.is_expired(address, now) }
+            }
+            _ => Holding::Nothing,
+        };
+        let better = entry.and_then(|entry| entry.better);
+        let failback = match self.settings.failback {
+            Failback::Immediate => true,
+            Failback::Manual => false,
+            Failback::Delayed(delay) => {
+                better.is_some_and(|(_, since)| now.saturating_duration_since(since) >= delay)
+            }
+        };
+        Me {
+            node: self.me,
+            score: rendezvous::score_of(address, self.me),
+            candidate,
+            mature: self.replica.about().mature,
+            answerable,
+            holding,
+            failback,
+            stand_in: !self.settings.stand_in.is_zero(),
+        }
+    }
+
+    fn is_expired(&self, address: IpAddr, now: Instant) -> bool {
+        let standing = self.entries.get(&address).and_then(|entry| entry.standing);
+        standing.is_some_and(|(_, since)| now.saturating_duration_since(since) >= self.settings.stand_in)
+    }
+
+    fn bids(&self, address: IpAddr) -> Vec<Bid> {
+        let Some(entry) = self.entries.get(&address) else { return Vec::new() };
+        let bid = |(id, item): &(NodeId, _)| {
+            let node = self.nodes.get(id);
+            let live = node.and_then(|node| node.live);
+            Bid {
+                node: *id,
+                score: rendezvous::score_of(address, *id),
+                live: live.is_some(),
+                suspect: live.is_some_and(|live| live.suspect),
+                ready: node.is_some_and(super::gossip::Node::is_ready),
+                mature: node.is_some_and(|node| node.about.mature),
+                item: *item,
+            }
+        };
+        let mut bids: Vec<_> = entry.bids.iter().map(bid).collect();
+        // A node that is back and says nothing of the address says that it does not want it.
+        if let Some(last) = entry.last.filter(|last| entry.bids.iter().all(|(node, _)| node != last))
+            && let Some(node) = self.nodes.get(&last)
+        {
+            let score = rendezvous::score_of(address, last);
+            let (live, ready) = (node.live.is_some(), node.is_ready());
+            let item = Default::default();
+            bids.push(Bid { node: last, score, live, suspect: false, ready, mature: false, item });
+        }
+        bids
+    }
+
+    /// Keeps since when an owner has a better candidate beside it.
+    fn note_better(&mut self, address: IpAddr, me: &Me, bids: &[Bid], now: Instant) {
+        let Some(entry) = self.entries.get_mut(&address) else { return };
+        let better = (me.holding == Holding::Owner)
+            .then(|| arbiter::best(me, bids, None))
+            .flatten()
+            .filter(|node| *node != me.node);
+        entry.better = match (better, entry.better) {
+            (Some(new), Some((old, since))) if new == old => Some((old, since)),
+            (new, _) => new.map(|node| (node, now)),
+        };
+    }
+
+    fn apply(&mut self, address: IpAddr, verdict: Verdict, rivals: bool, now: Instant) {
+        let Some(phase) = self.entries.get(&address).map(|entry| entry.phase) else { return };
+        match verdict {
+            Verdict::Own => match phase {
+                Phase::Owner => {
+                    self.place(address, now);
+                    if rivals {
+                        self.repeat(address, None, now);
+                    }
+                }
+                Phase::HandingOver { .. } => self.enter(address, Phase::Owner, now),
+                Phase::Probing { left, next } => self.probe(address, left, next, now),
+                Phase::Conflict { retry, .. } if retry <= now => self.begin_probing(address, now),
+                Phase::Conflict { .. } => {}
+                Phase::Idle | Phase::StandIn { .. } => self.take(address, now),
+            },
+            Verdict::Standby { owner } => {
+                self.rest(address, now);
+                self.set_owner(address, owner);
+            }
+            Verdict::Ask { owner } => {
+                self.rest(address, now);
+                self.set_owner(address, Some(owner));
+                self.ask_on_behalf(address, Some(owner), now);
+            }
+            Verdict::HandOver { to } => {
+                if !matches!(phase, Phase::HandingOver { to: old, .. } if old == to) {
+                    self.enter(address, Phase::HandingOver { to, until: now + HAND_OVER }, now);
+                }
+                self.place(address, now);
+            }
+            Verdict::StandIn { owner } => {
+                self.ask_on_behalf(address, Some(owner), now);
+                if phase != (Phase::StandIn { owner }) {
+                    self.rest_but(address, Some(owner), now);
+                    self.enter(address, Phase::StandIn { owner }, now);
+                    if let Some(entry) = self.entries.get_mut(&address)
+                        && entry.standing.is_none_or(|(of, _)| of != owner)
+                    {
+                        entry.standing = Some((owner, now));
+                    }
+                    let name = self.name(owner);
+                    self.events.push_back(Event::StandInStarted { address, owner: name });
+                }
+                self.set_owner(address, Some(owner));
+                self.place(address, now);
+            }
+        }
+    }
+
+    /// Claims an address, after a look for strangers if it was never claimed, or if it was last heard elsewhere.
+    fn take(&mut self, address: IpAddr, now: Instant) {
+        let Some(entry) = self.entries.get(&address) else { return };
+        let heard_elsewhere = entry.yielded.is_some_and(|(node, _)| {
+            // A node that gossips says itself whether it has the address.
+            !self.nodes.get(&node).is_some_and(|node| node.live.is_some() && node.is_ready())
+        });
+        if self.settings.probes > 0 && (!entry.is_proven() || heard_elsewhere) {
+            self.begin_probing(address, now);
+        } else {
+            self.claim(address, now);
+        }
+    }
+
+    fn begin_probing(&mut self, address: IpAddr, now: Instant) {
+        self.rest(address, now);
+        self.enter(address, Phase::Probing { left: self.settings.probes, next: now }, now);
+        self.set_owner(address, None);
+        self.probe(address, self.settings.probes, now, now);
+    }
+
+    fn probe(&mut self, address: IpAddr, left: u8, next: Instant, now: Instant) {
+        if next > now {
+            return;
+        }
+        if left == 0 {
+            self.claim(address, now);
+            return;
+        }
+        for (link, mac) in self.usable_links(address) {
+            self.outputs.push_back(Output::Frame { link, frame: announcer::probe(address, mac) });
+        }
+        let next = now + self.settings.probe_spacing;
+        if let Some(entry) = self.entries.get_mut(&address) {
+            entry.phase = Phase::Probing { left: left - 1, next };
+        }
+    }
+
+    fn claim(&mut self, address: IpAddr, now: Instant) {
+        self.rest(address, now);
+        let me = self.me;
+        let Some(entry) = self.entries.get_mut(&address) else { return };
+        entry.sequence = entry.sequence.saturating_add(1);
+        entry.last = Some(me);
+        entry.proven = true;
+        entry.yielded = None;
+        entry.standing = None;
+        if entry.conflict.take().is_some() {
+            self.events.push_back(Event::AddressConflictEnded { address });
+        }
+        self.stats.claims += 1;
+        self.enter(address, Phase::Owner, now);
+        self.set_owner(address, Some(me));
+        self.place(address, now);
+    }
+
+    fn enter(&mut self, address: IpAddr, phase: Phase, now: Instant) {
+        if let Some(entry) = self.entries.get_mut(&address) {
+            entry.phase = phase;
+            entry.since = now;
+        }
+    }
+
+    /// Answers for an address no more, and asks for nobody on its behalf.
+    pub(super) fn rest(&mut self, address: IpAddr, now: Instant) {
+        self.rest_but(address, None, now);
+    }
+
+    fn rest_but(&mut self, address: IpAddr, asks: Option<NodeId>, now: Instant) {
+        self.ask_on_behalf(address, asks, now);
+        let Some(entry) = self.entries.get_mut(&address) else { return };
+        entry.repeated = None;
+        let phase = std::mem::replace(&mut entry.phase, Phase::Idle);
+        if phase == Phase::Idle {
+            return;
+        }
+        entry.since = now;
+        self.announcer.release(address);
+        for port in self.ports.values_mut() {
+            port.responder.remove(address);
+        }
+        if let Phase::StandIn { owner } = phase {
+            let owner = self.name(owner);
+            self.events.push_back(Event::StandInEnded { address, owner });
+        }
+    }
+
+    fn ask_on_behalf(&mut self, address: IpAddr, node: Option<NodeId>, now: Instant) {
+        let Some(entry) = self.entries.get_mut(&address) else { return };
+        let old = std::mem::replace(&mut entry.asks, node);
+        if let Some(old) = old.filter(|old| Some(*old) != node) {
+            self.hosts.cease(old, address);
+        }
+        if let Some(node) = node {
+            let none = Links::new();
+            let links = self.nodes.get(&node).map_or(&none, |node| &node.about.links);
+            self.hosts.ask(node, address, links, now);
+        }
+    }
+
+    /// Puts the answers for an address on its links, and takes them from others. Where an owner is new, it announces.
+    fn place(&mut self, address: IpAddr, now: Instant) {
+        let Some(entry) = self.entries.get(&address) else { return };
+        let Some(wanted) = &entry.wanted else { return };
+        let phase = entry.phase;
+        let mut fresh = false;
+        for (index, port) in &mut self.ports {
+            let usable = port.is_up() && wanted.links.contains(index);
+            let mac = match phase {
+                Phase::Owner | Phase::HandingOver { .. } if usable => Some(port.link.mac),
+                Phase::StandIn { owner } if usable => self.hosts.mac(owner, *index),
+                _ => None,
+            };
+            match mac {
+                Some(mac) if port.responder.answer(address) != Some(mac) => {
+                    port.responder.insert(address, mac);
+                    fresh = true;
+                }
+                Some(_) => {}
+                None => port.responder.remove(address),
+            }
+        }
+        if fresh && phase == Phase::Owner {
+            self.announcer.claim(address, now);
+            while self.announcer.poll_timeout().is_some_and(|at| at <= now) {
+                let Some(due) = self.announcer.poll_due(now) else { break };
+                self.announce(due);
+            }
+        }
+    }
+
+    /// The links on which an address is announced now.
+    fn usable_links(&self, address: IpAddr) -> Vec<(LinkIndex, MacAddr)> {
+        let wanted = self.entries.get(&address).and_then(|entry| entry.wanted.as_ref());
+        let links = wanted.map(|wanted| wanted.links.as_slice()).unwrap_or_default();
+        let ports = links.iter().filter_map(|link| self.ports.get(link).filter(|port| port.is_up()));
+        ports.map(|port| (port.link.index, port.link.mac)).collect()
+    }
+
+    /// Says, unasked, that an address is here.
+    pub(super) fn announce(&mut self, address: IpAddr) {
+        for (link, mac) in self.usable_links(address) {
+            for frame in announcer::announcement(address, mac) {
+                self.stats.gratuitous += 1;
+                self.outputs.push_back(Output::Frame { link, frame });
+            }
+        }
+    }
+
+    /// Asks whether a host has this address of its own.
+    pub(super) fn ask_host(&mut self, address: IpAddr) {
+        for port in self.ports.values().filter(|port| port.is_up()) {
+            let (link, mac) = (port.link.index, port.link.mac);
+            let local = port.link.addresses.iter().find_map(|own| match own {
+                IpAddr::V6(own) if own.is_unicast_link_local() => Some(*own),
+                _ => None,
+            });
+            // A question with a source is answered to us alone, not to all.
+            let frame = match (address, local) {
+                (IpAddr::V6(target), Some(source)) => {
+                    let destination = crate::solicited_node_multicast(target);
+                    let message =
+                        ndp::Message::Solicitation(ndp::Solicitation { target, source_mac: Some(mac) });
+                    ndp::Packet { source, destination, message }
+                        .to_frame(mac, MacAddr::ipv6_multicast(destination))
+                }
+                _ => announcer::probe(address, mac),
+            };
+            self.outputs.push_back(Output::Frame { link, frame });
+        }
+    }
+
+    /// A worse node claims what this one owns: the claim is repeated, so that it hears. One that goes on claiming does
+    /// not hear; the address is left to it, for a client hears both.
+    fn repeat(&mut self, address: IpAddr, rival: Option<NodeId>, now: Instant) {
+        let Some(entry) = self.entries.get_mut(&address) else { return };
+        let recent = entry.repeated.filter(|(_, last)| now.saturating_duration_since(*last) < 5 * DEAF);
+        let (first, last) = recent.unwrap_or((now, now));
+        if recent.is_some() && now.saturating_duration_since(last) < REPEAT {
+            return;
+        }
+        if let Some(rival) = rival.filter(|_| now.saturating_duration_since(first) >= DEAF) {
+            entry.yielded = Some((rival, now + YIELD_TO_DEAF));
+            self.rest(address, now);
+            self.set_owner(address, Some(rival));
+            self.dirty.insert(address);
+            return;
+        }
+        entry.repeated = Some((first, now));
+        self.announce(address);
+    }
+
+    /// Somebody says that an address is at a station.
+    pub(super) fn handle_claim(&mut self, link: LinkIndex, claim: responder::Claim, now: Instant) {
+        let responder::Claim { address, mac } = claim;
+        if self.ports.values().any(|port| port.link.mac == mac) {
+            return;
+        }
+        let touched = self.hosts.hear(link, address, mac, now);
+        self.dirty.extend(touched);
+        let Some(entry) = self.entries.get_mut(&address).filter(|entry| entry.wanted.is_some()) else {
+            return;
+        };
+        let Some(node) = self.stations.get(&mac).copied() else {
+            self.handle_stranger(address, link, mac, now);
+            return;
+        };
+        let talks = self.nodes.get(&node).is_some_and(|node| node.live.is_some() && node.is_ready());
+        let until = now + if talks { YIELD_TO_GOSSIP } else { YIELD };
+        match entry.phase {
+            Phase::Owner => {
+                let score = |node| (rendezvous::score_of(address, node), node);
+                if score(node) > score(self.me) {
+                    entry.yielded = Some((node, until));
+                    self.rest(address, now);
+                    self.set_owner(address, Some(node));
+                } else {
+                    self.repeat(address, Some(node), now);
+                }
+            }
+            Phase::HandingOver { to, .. } if to == node => {
+                entry.yielded = Some((node, until));
+                self.rest(address, now);
+                self.set_owner(address, Some(node));
+            }
+            Phase::StandIn { owner } if owner != node => {
+                entry.yielded = Some((node, until));
+                self.rest(address, now);
+            }
+            Phase::Probing { .. } => {
+                // The kernel of a node that says itself that it does not own the address: no rival, and no stranger.
+                let bid = entry.bids.iter().find(|(of, _)| *of == node).map(|(_, item)| item.claim);
+                let owns = matches!(bid, Some(Claim::Owner { .. } | Claim::HandingOver { .. }));
+                let talks = self.nodes.get(&node).is_some_and(|node| node.live.is_some() && node.is_ready());
+                if owns || !talks {
+                    entry.yielded = Some((node, until));
+                    self.rest(address, now);
+                }
+            }
+            _ => {
+                if let Some((of, old)) = &mut entry.yielded
+                    && *of == node
+                {
+                    *old = until.max(*old);
+                }
+            }
+        }
+        self.dirty.insert(address);
+    }
+
+    fn handle_stranger(&mut self, address: IpAddr, link: LinkIndex, mac: MacAddr, now: Instant) {
+        let Some(entry) = self.entries.get_mut(&address) else { return };
+        if entry.phase == Phase::Idle {
+            return;
+        }
+        self.stats.conflicts += 1;
+        if entry.conflict.is_none_or(|(old, _)| old != mac) {
+            self.events.push_back(Event::AddressConflict { address, link, mac });
+        }
+        entry.conflict = Some((mac, now));
+        match entry.phase {
+            Phase::Probing { .. } | Phase::Conflict { .. } => {
+                entry.phase = Phase::Conflict { mac, retry: now + CONFLICT_RETRY };
+            }
+            Phase::Owner if self.announcer.defend(address, now) => {
+                self.stats.defences += 1;
+                self.announce(address);
+            }
+            _ => {}
+        }
+        self.dirty.insert(address);
+    }
+
+    fn set_owner(&mut self, address: IpAddr, owner: Option<NodeId>) {
+        let Some(entry) = self.entries.get_mut(&address) else { return };
+        if std::mem::replace(&mut entry.owner, owner) != owner && entry.wanted.is_some() {
+            let owner = owner.map(|node| self.name(node));
+            self.events.push_back(Event::OwnerChanged { address, owner });
+        }
+    }
+
+    fn publish(&mut self, address: IpAddr, candidate: bool) {
+        let Some(entry) = self.entries.get(&address) else { return };
+        self.replica.set_item(address, entry.item(candidate));
+    }
+
+    fn set_wake(&mut self, address: IpAddr, now: Instant) {
+        let Some(entry) = self.entries.get_mut(&address) else { return };
+        if entry.conflict.is_some_and(|(_, at)| at + CONFLICT_OVER <= now) && entry.phase == Phase::Owner {
+            entry.conflict = None;
+            self.events.push_back(Event::AddressConflictEnded { address });
+        }
+        let phase = match entry.phase {
+            Phase::Probing { next, .. } => Some(next),
+            Phase::HandingOver { until, .. } => Some(until),
+            Phase::Conflict { retry, .. } => Some(retry),
+            Phase::StandIn { .. } => entry.standing.map(|(_, since)| since + self.settings.stand_in),
+            Phase::Idle | Phase::Owner => None,
+        };
+        let failback = match self.settings.failback {
+            Failback::Delayed(delay) => entry.better.and_then(|(_, since)| since.checked_add(delay)),
+            Failback::Immediate | Failback::Manual => None,
+        };
+        let yielded = entry.yielded.map(|(_, until)| until);
+        let conflict = entry.conflict.map(|(_, at)| at + CONFLICT_OVER);
+        // What is past has been decided on.
+        let later = [phase, failback, yielded, conflict].into_iter().flatten().filter(|at| *at > now);
+        let wake = later.min();
+        if entry.wake != wake {
+            if let Some(old) = entry.wake {
+                self.wakes.remove(&(old, address));
+            }
+            self.wakes.extend(wake.map(|at| (at, address)));
+            entry.wake = wake;
+        } else if let Some(at) = wake {
+            self.wakes.insert((at, address));
+        }
+    }
+}

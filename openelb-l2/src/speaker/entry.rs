@@ -1,0 +1,143 @@
+//! One address, as this node knows it.
+
+use std::time::Instant;
+
+use super::{LinkIndex, NodeName, Role};
+use crate::{
+    MacAddr,
+    ownership::message::{Claim, Item, NodeId},
+};
+
+/// What this node does for an address, with the deadlines of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    Idle,
+    Probing { left: u8, next: Instant },
+    Owner,
+    HandingOver { to: NodeId, until: Instant },
+    StandIn { owner: NodeId },
+    Conflict { mac: MacAddr, retry: Instant },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Wanted {
+    pub(super) links: Vec<LinkIndex>,
+    pub(super) eligible: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Entry {
+    /// What the caller wants; `None`: only others speak of it.
+    pub(super) wanted: Option<Wanted>,
+    /// What the others say.
+    pub(super) bids: Vec<(NodeId, Item)>,
+    pub(super) phase: Phase,
+    pub(super) since: Instant,
+    /// When it began to stand in for this owner, also if it paused meanwhile.
+    pub(super) standing: Option<(NodeId, Instant)>,
+    /// The highest number of a claim.
+    pub(super) sequence: u32,
+    /// Who claimed last, unless it gave the address up of its own accord.
+    pub(super) last: Option<NodeId>,
+    /// A better candidate than the owner, this node, and since when there is one.
+    pub(super) better: Option<(NodeId, Instant)>,
+    /// Who was heard with it on the wire, and until when it is left to them.
+    pub(super) yielded: Option<(NodeId, Instant)>,
+    /// First and last time that the claim was repeated because a worse node claimed, too.
+    pub(super) repeated: Option<(Instant, Instant)>,
+    /// A stranger, and when it was heard last.
+    pub(super) conflict: Option<(MacAddr, Instant)>,
+    /// Whose host is asked on behalf of this address.
+    pub(super) asks: Option<NodeId>,
+    /// Found free of strangers once, by this node.
+    pub(super) proven: bool,
+    pub(super) owner: Option<NodeId>,
+    pub(super) wake: Option<Instant>,
+}
+
+impl Entry {
+    pub(super) const fn new(now: Instant) -> Self {
+        Self {
+            wanted: None,
+            bids: Vec::new(),
+            phase: Phase::Idle,
+            since: now,
+            standing: None,
+            sequence: 0,
+            last: None,
+            better: None,
+            yielded: None,
+            repeated: None,
+            conflict: None,
+            asks: None,
+            proven: false,
+            owner: None,
+            wake: None,
+        }
+    }
+
+    /// Takes in what a node says now, in the same life as before.
+    pub(super) fn hear(&mut self, node: NodeId, item: Item) {
+        let position = self.bids.iter().position(|(of, _)| *of == node);
+        let old = position.and_then(|at| self.bids.get(at)).map(|(_, item)| *item).unwrap_or_default();
+        match (position, item == Item::default()) {
+            (Some(at), true) => {
+                self.bids.swap_remove(at);
+            }
+            (Some(at), false) => {
+                if let Some(bid) = self.bids.get_mut(at) {
+                    bid.1 = item;
+                }
+            }
+            (None, true) => {}
+            (None, false) => self.bids.push((node, item)),
+        }
+        match item.claim {
+            Claim::Owner { sequence } => {
+                if sequence >= self.sequence || self.last.is_none() {
+                    self.last = Some(node);
+                }
+                self.sequence = self.sequence.max(sequence);
+            }
+            Claim::HandingOver { sequence, .. } => self.sequence = self.sequence.max(sequence),
+            Claim::None | Claim::StandIn { .. } => {
+                let owned = matches!(old.claim, Claim::Owner { .. } | Claim::HandingOver { .. });
+                if owned && self.last == Some(node) {
+                    self.last = None;
+                }
+            }
+        }
+    }
+
+    pub(super) fn is_proven(&self) -> bool {
+        self.proven || self.sequence > 0 || self.bids.iter().any(|(_, item)| item.proven)
+    }
+
+    /// Whether nothing is lost by forgetting it.
+    pub(super) fn is_idle(&self) -> bool {
+        self.wanted.is_none() && self.bids.is_empty() && self.phase == Phase::Idle
+    }
+
+    /// What is said of the address to the others.
+    pub(super) fn item(&self, candidate: bool) -> Item {
+        let sequence = self.sequence;
+        let claim = match self.phase {
+            Phase::Owner => Claim::Owner { sequence },
+            Phase::HandingOver { to, .. } => Claim::HandingOver { sequence, to },
+            Phase::StandIn { owner } => Claim::StandIn { owner },
+            Phase::Idle | Phase::Probing { .. } | Phase::Conflict { .. } => Claim::None,
+        };
+        Item { candidate, proven: self.wanted.is_some() && self.is_proven(), claim }
+    }
+
+    pub(super) fn role(&self, name: impl Fn(NodeId) -> NodeName) -> Role {
+        match self.phase {
+            Phase::Idle => Role::Standby,
+            Phase::Probing { .. } => Role::Probing,
+            Phase::Owner => Role::Owner,
+            Phase::HandingOver { to, .. } => Role::HandingOver { to: name(to) },
+            Phase::StandIn { owner } => Role::StandIn { owner: name(owner) },
+            Phase::Conflict { mac, .. } => Role::Conflict { mac },
+        }
+    }
+}

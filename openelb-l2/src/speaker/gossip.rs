@@ -1,0 +1,357 @@
+//! What the others say, and what they are told.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Event, NodeName, Output, Speaker, SpeakerConfig,
+    entry::{Entry, Phase},
+    speaker::TICK,
+};
+use crate::ownership::{
+    membership::{Live, Membership, Pace},
+    message::{self, About, Body, Mark, NodeId, State},
+};
+
+/// Nodes that do not live are asked to join this often, and so many at a time.
+const SEED_INTERVAL: Duration = Duration::from_secs(1);
+const SEEDS: usize = 8;
+/// Whoever asked for our state is told of it for this long, whatever the membership says.
+const COURTESY: Duration = Duration::from_secs(3);
+
+/// Another node.
+#[derive(Debug, Default)]
+pub(super) struct Node {
+    pub(super) name: Option<NodeName>,
+    /// How much of its state is here.
+    have: Mark,
+    /// Whether that was all at the time.
+    complete: bool,
+    pub(super) about: About,
+    pub(super) live: Option<Live>,
+    /// What it said that it has, in answer to which question.
+    synced: Option<(u64, Mark)>,
+    /// It asked for our state.
+    asked: Option<(SocketAddr, Instant)>,
+}
+
+impl Node {
+    /// What it says counts.
+    pub(super) const fn is_ready(&self) -> bool {
+        self.complete && self.about.settled && !self.about.restarting
+    }
+}
+
+/// This node does not know yet what the others hold.
+#[derive(Debug)]
+pub(super) struct Unsettled {
+    since: Instant,
+    nonce: u64,
+    next: Instant,
+}
+
+impl Speaker {
+    pub(super) fn membership(config: &SpeakerConfig, generation: u64) -> Membership {
+        let pace = Pace {
+            probe_interval: config.probe_interval,
+            probe_timeout: config.probe_timeout,
+            suspicion: config.suspicion,
+        };
+        let seed = config.seed ^ generation.rotate_left(32);
+        Membership::new(NodeId::of(&config.node), config.gossip, generation, pace, seed)
+    }
+
+    fn next_random(&mut self) -> u64 {
+        self.random = crate::ownership::rendezvous::hash(&self.random.wrapping_add(1).to_be_bytes());
+        self.random
+    }
+
+    /// Nothing is answered or decided until the others have said what they hold.
+    pub(super) fn unsettle(&mut self, now: Instant) {
+        let nonce = self.next_random();
+        self.unsettled = Some(Unsettled { since: now, nonce, next: now });
+        self.next_tick = now;
+    }
+
+    /// Ends that when all others have answered, or have had the time to.
+    pub(super) fn settle(&mut self, now: Instant) {
+        let Some(unsettled) = self.unsettled.as_ref().filter(|_| self.is_informed()) else { return };
+        let answered = |node: &NodeId| {
+            self.nodes.get(node).is_some_and(|node| {
+                node.synced.is_some_and(|(nonce, mark)| nonce == unsettled.nonce && node.have >= mark)
+            })
+        };
+        let patience = self.config.probe_interval + self.config.suspicion;
+        let over = now.saturating_duration_since(unsettled.since) >= patience;
+        let live = self.nodes.iter().filter(|(_, node)| node.live.is_some()).map(|(id, _)| id);
+        if over || self.peers.iter().flat_map(BTreeMap::keys).chain(live).all(answered) {
+            self.unsettled = None;
+            let about = About { settled: true, ..self.replica.about().clone() };
+            self.replica.set_about(about);
+            self.dirty.extend(self.entries.keys());
+        }
+    }
+
+    /// This process did not run for so long that others may have taken over: it starts over, as a new process would,
+    /// but remembers which addresses were its own.
+    pub(super) fn stalled(&mut self, late: Duration, now: Instant) {
+        self.stats.stalls += 1;
+        self.events.push_back(Event::Stalled { late });
+        let addresses: Vec<_> = self.entries.keys().copied().collect();
+        for address in addresses {
+            let owned = self
+                .entries
+                .get(&address)
+                .is_some_and(|entry| matches!(entry.phase, Phase::Owner | Phase::HandingOver { .. }));
+            self.rest(address, now);
+            if let Some(entry) = self.entries.get_mut(&address).filter(|_| owned) {
+                entry.last = Some(self.me);
+            }
+        }
+        let generation = self.membership.generation().saturating_add(1);
+        self.membership = Self::membership(&self.config, generation);
+        self.replica.begin(self.replica.mark().epoch.saturating_add(1));
+        self.unsettle(now);
+        let live: Vec<_> = self.nodes.values_mut().filter_map(|node| node.live.take()).collect();
+        for member in live {
+            self.membership.announce(member.node, member.address, now);
+        }
+        self.next_seeds = now;
+        self.dirty.extend(self.entries.keys());
+        self.tick(now);
+    }
+
+    /// Regular work: seeds, questions, and who lives.
+    pub(super) fn tick(&mut self, now: Instant) {
+        self.next_tick = now + TICK;
+        if self.is_stopped() {
+            return;
+        }
+        if self.membership.take_rejoined() {
+            self.next_seeds = now;
+        }
+        if self.next_seeds <= now {
+            self.next_seeds = now + SEED_INTERVAL;
+            let live = |node: &NodeId| self.nodes.get(node).is_some_and(|node| node.live.is_some());
+            let mut seeds: Vec<_> = self
+                .peers
+                .iter()
+                .flatten()
+                .filter(|(node, _)| !live(node))
+                .map(|(node, peer)| (*node, peer.gossip))
+                .collect();
+            if seeds.len() > SEEDS {
+                let start = usize::try_from(self.next_random() >> 33).unwrap_or(0) % seeds.len();
+                seeds.rotate_left(start);
+            }
+            for (node, address) in seeds.into_iter().take(SEEDS) {
+                self.membership.announce(node, address, now);
+            }
+        }
+        self.refresh_members(now);
+        let nonce = self.unsettled.as_mut().filter(|unsettled| unsettled.next <= now).map(|unsettled| {
+            unsettled.next = now + TICK;
+            unsettled.nonce
+        });
+        self.ask_others(nonce);
+    }
+
+    /// Asks all others what they have, or only those that live and have not said all.
+    fn ask_others(&mut self, nonce: Option<u64>) {
+        let peers = self.peers.iter().flatten().map(|(node, _)| *node).filter(|_| nonce.is_some());
+        let lacks = |node: &Node| node.live.is_some() && (nonce.is_some() || !node.complete);
+        let live = self.nodes.iter().filter(|(_, node)| lacks(node)).map(|(id, _)| *id);
+        let targets: BTreeSet<_> = peers.chain(live).collect();
+        for node in targets {
+            self.ask(node, nonce.unwrap_or(0));
+        }
+    }
+
+    /// Asks a node how much state it has, and says how much of it is here.
+    fn ask(&mut self, id: NodeId, nonce: u64) {
+        let node = self.nodes.get(&id);
+        let have = node.map(|node| node.have).unwrap_or_default();
+        let live = node.and_then(|node| node.live).map(|live| live.address);
+        let peer = || self.peers.as_ref()?.get(&id).map(|peer| peer.gossip);
+        if let Some(address) = live.or_else(peer) {
+            self.send(address, &Body::Sync { nonce, have });
+        }
+    }
+
+    /// Takes over who lives from the membership.
+    pub(super) fn refresh_members(&mut self, now: Instant) {
+        let members: BTreeMap<NodeId, Live> = self
+            .membership
+            .live()
+            .filter(|live| live.node != self.me)
+            .map(|live| (live.node, live))
+            .collect();
+        let mut changed = Vec::new();
+        for (id, live) in &members {
+            let node = self.nodes.entry(*id).or_default();
+            if node.live.is_none_or(|old| old.suspect != live.suspect) {
+                changed.push((*id, node.live.is_none().then_some(true)));
+            }
+            node.live = Some(*live);
+        }
+        for (id, node) in &mut self.nodes {
+            if !members.contains_key(id) && node.live.take().is_some() {
+                // When it is back, it may be another life of it, which has not said anything yet.
+                node.complete = false;
+                changed.push((*id, Some(false)));
+            }
+        }
+        for (id, up) in changed {
+            if up == Some(true) {
+                self.ask(id, 0);
+            }
+            if let Some(up) = up {
+                let node = self.name(id);
+                self.events.push_back(if up {
+                    Event::SpeakerUp { node }
+                } else {
+                    Event::SpeakerDown { node }
+                });
+            }
+            self.touch(id);
+        }
+        self.forget_nodes();
+        let courtesy = |node: &Node| {
+            node.asked
+                .filter(|(_, at)| now.saturating_duration_since(*at) < COURTESY)
+                .map(|(address, _)| address)
+        };
+        let readers = self.nodes.iter().filter_map(|(id, node)| {
+            node.live.map(|live| live.address).or_else(|| courtesy(node)).map(|address| (*id, address))
+        });
+        let readers = readers.collect();
+        self.replica.set_readers(&readers);
+    }
+
+    /// Forgets who is gone and not expected back.
+    pub(super) fn forget_nodes(&mut self) {
+        let Some(peers) = &self.peers else { return };
+        let gone = |(id, node): (&NodeId, &Node)| {
+            (node.live.is_none() && node.asked.is_none() && !peers.contains_key(id)).then_some(*id)
+        };
+        let gone: Vec<_> = self.nodes.iter().filter_map(gone).collect();
+        for id in gone {
+            self.touch(id);
+            self.nodes.remove(&id);
+            self.stations.retain(|_, node| *node != id);
+            for entry in self.entries.values_mut() {
+                entry.bids.retain(|(node, _)| *node != id);
+            }
+        }
+    }
+
+    /// Every address of which this node speaks, or that it had, is to be decided anew.
+    fn touch(&mut self, node: NodeId) {
+        let concerns = |entry: &Entry| {
+            entry.last == Some(node)
+                || entry.yielded.is_some_and(|(of, _)| of == node)
+                || entry.bids.iter().any(|(of, _)| *of == node)
+        };
+        self.dirty
+            .extend(self.entries.iter().filter(|(_, entry)| concerns(entry)).map(|(address, _)| *address));
+    }
+
+    /// Takes a datagram in; `None`: it was not good.
+    pub(super) fn gossip(&mut self, from: SocketAddr, payload: &[u8], now: Instant) -> Option<()> {
+        let (sender, body) = message::open(self.config.key.as_ref(), payload)?;
+        if sender == self.me || self.is_stopped() {
+            return None;
+        }
+        match body {
+            Body::Swim(octets) => {
+                let errors = self.membership.errors;
+                self.membership.handle(&octets, now);
+                if self.membership.take_rejoined() {
+                    self.next_seeds = now;
+                    self.next_tick = now;
+                }
+                self.refresh_members(now);
+                return (self.membership.errors == errors).then_some(());
+            }
+            Body::State(state) => self.hear_state(sender, from, state, now),
+            Body::Ack(mark) => self.replica.acknowledge(sender, mark),
+            Body::Sync { nonce, have } => {
+                let node = self.nodes.entry(sender).or_default();
+                node.asked = Some((from, now));
+                self.refresh_members(now);
+                self.replica.acknowledge(sender, have);
+                let mark = self.replica.mark();
+                self.send(from, &Body::Synced { nonce, mark });
+            }
+            Body::Synced { nonce, mark } => {
+                let node = self.nodes.entry(sender).or_default();
+                node.synced = Some((nonce, mark));
+                if node.live.is_some() && node.have == mark && !node.complete {
+                    node.complete = true;
+                    self.touch(sender);
+                }
+            }
+        }
+        Some(())
+    }
+
+    fn hear_state(&mut self, sender: NodeId, from: SocketAddr, state: State, now: Instant) {
+        if NodeId::of(&state.name) != sender {
+            return;
+        }
+        let node = self.nodes.entry(sender).or_default();
+        let reborn = state.epoch > node.have.epoch;
+        let old_life = state.epoch < node.have.epoch;
+        let news = reborn || !old_life && state.to > node.have.version;
+        let fits = reborn && state.from == 0 || news && state.from <= node.have.version;
+        if fits {
+            if reborn || state.reset {
+                node.complete = false;
+            }
+            let was_ready = node.is_ready();
+            node.have = Mark { epoch: state.epoch, version: state.to };
+            node.complete = state.to == state.last || node.complete && state.to < state.last;
+            node.name = Some(state.name);
+            let moved = node.about.links != state.about.links;
+            let matured = node.about.mature != state.about.mature;
+            node.about = state.about;
+            let changed = was_ready != node.is_ready() || reborn || matured;
+            if moved {
+                let links = node.about.links.clone();
+                self.stations.extend(links.into_iter().map(|(mac, _)| (mac, sender)));
+            }
+            if reborn || state.reset || changed || moved {
+                self.touch(sender);
+            }
+            if reborn || state.reset {
+                for entry in self.entries.values_mut() {
+                    entry.bids.retain(|(of, _)| *of != sender);
+                }
+            }
+            for (address, item) in state.items {
+                self.entries.entry(address).or_insert_with(|| Entry::new(now)).hear(sender, item);
+                self.dirty.insert(address);
+            }
+        }
+        let have = self.nodes.get(&sender).map(|node| node.have).unwrap_or_default();
+        self.send(from, &Body::Ack(have));
+    }
+
+    pub(super) fn send(&mut self, to: SocketAddr, body: &Body) {
+        let payload = message::seal(self.config.key.as_ref(), self.me, body);
+        self.outputs.push_back(Output::Datagram { to, payload });
+    }
+
+    /// What membership and state have to say.
+    pub(super) fn send_gossip(&mut self, now: Instant) {
+        for (to, octets) in self.membership.take_sends() {
+            self.send(to, &Body::Swim(octets));
+        }
+        while let Some((to, state)) = self.replica.poll_piece(now) {
+            self.send(to, &Body::State(state));
+        }
+    }
+}

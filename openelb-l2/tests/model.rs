@@ -1,0 +1,308 @@
+//! The production machines on one virtual clock: who owns what, through everything that can go wrong.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    missing_docs,
+    reason = "tests"
+)]
+
+mod sim;
+
+use std::time::Duration;
+
+use openelb_l2::{
+    MacAddr,
+    speaker::{Event, Failback, Role, StopMode},
+};
+use sim::{Sim, ms};
+
+/// One exchange: a claim and its hearing, at most 2 ms each way, sampled every 10 ms.
+const EXCHANGE: Duration = Duration::from_millis(20);
+
+fn settled(nodes: usize, addresses: usize, seed: u64) -> Sim {
+    let mut sim = Sim::with_all(nodes, addresses, seed);
+    sim.run(ms(3000));
+    for address in sim.addresses.clone() {
+        sim.owner(address);
+    }
+    assert!(sim.longest_double <= EXCHANGE, "{:?}", sim.longest_double);
+    sim.reset_measures();
+    sim
+}
+
+#[test]
+fn a_single_node_owns_everything() {
+    let mut sim = Sim::with_all(1, 5, 1);
+    sim.run(ms(700));
+    for address in sim.addresses.clone() {
+        assert_eq!(sim.owner(address), 0);
+    }
+    assert!(sim.longest_silence >= ms(550), "it looks for strangers before the first claim");
+}
+
+#[test]
+fn addresses_spread_and_have_one_owner_each() {
+    let mut sim = settled(5, 50, 2);
+    let mut counts = [0; 5];
+    for address in sim.addresses.clone() {
+        counts[sim.owner(address)] += 1;
+    }
+    assert!(counts.iter().all(|count| *count > 3), "{counts:?}");
+}
+
+#[test]
+fn a_node_that_is_cut_off_is_replaced_within_the_bound() {
+    let mut times = Vec::new();
+    for seed in 0..20 {
+        let mut sim = settled(3, 1, seed);
+        sim.run(ms(seed * 37));
+        let address = sim.addresses[0];
+        let owner = sim.owner(address);
+        sim.reset_measures();
+        sim.power_off(owner);
+        sim.run(ms(4000));
+        assert_ne!(sim.owner(address), owner);
+        times.push(sim.longest_silence);
+    }
+    times.sort();
+    assert!(times[10] <= ms(1200) && times[19] <= ms(2000), "{times:?}");
+}
+
+#[test]
+fn a_crash_of_the_speaker_moves_nothing() {
+    for seed in 0..10 {
+        let mut sim = settled(3, 3, seed);
+        let address = sim.addresses[0];
+        let owner = sim.owner(address);
+        let mac = sim.hosts[owner].mac;
+        sim.kill(owner);
+        sim.run(ms(1200));
+        let answers = sim.answers(address);
+        assert_eq!(answers.len(), 1, "{answers:?}");
+        assert_eq!(answers[0].1, mac, "the stand-in answers with the owner's address");
+        sim.start(owner);
+        sim.run(ms(2000));
+        assert_eq!(sim.owner(address), owner, "it takes its own back");
+        assert!(sim.longest_double.is_zero() && sim.longest_silence <= ms(1200), "{:?}", sim.longest_silence);
+    }
+}
+
+#[test]
+fn a_quick_restart_moves_nothing() {
+    for seed in 0..10 {
+        let mut sim = settled(3, 5, seed);
+        for n in 0..3 {
+            let owners: Vec<_> = sim.addresses.clone().into_iter().map(|a| sim.owner(a)).collect();
+            sim.kill(n);
+            sim.run(ms(seed * 40));
+            sim.start(n);
+            sim.run(ms(2000));
+            let now: Vec<_> = sim.addresses.clone().into_iter().map(|a| sim.owner(a)).collect();
+            assert_eq!(owners, now);
+            assert!(sim.longest_double.is_zero(), "{:?}", sim.longest_double);
+        }
+    }
+}
+
+#[test]
+fn an_announced_restart_leaves_no_gap() {
+    let mut sim = settled(3, 5, 3);
+    for n in 0..3 {
+        let owners: Vec<_> = sim.addresses.clone().into_iter().map(|a| sim.owner(a)).collect();
+        sim.stop(n, StopMode::Restart);
+        sim.run(ms(30));
+        assert!(sim.hosts[n].speaker.as_ref().unwrap().is_stopped());
+        sim.kill(n);
+        sim.run(ms(5000));
+        sim.start(n);
+        sim.run(ms(2000));
+        let now: Vec<_> = sim.addresses.clone().into_iter().map(|a| sim.owner(a)).collect();
+        assert_eq!(owners, now);
+    }
+    assert!(sim.longest_double.is_zero() && sim.longest_silence <= ms(20), "{:?}", sim.longest_silence);
+}
+
+#[test]
+fn a_stand_in_ends_after_its_time() {
+    let mut sim = Sim::new(3, 1, 4);
+    sim.settings.stand_in = Duration::from_secs(5);
+    sim.start_all();
+    sim.run(ms(3000));
+    let address = sim.addresses[0];
+    let owner = sim.owner(address);
+    sim.kill(owner);
+    sim.run(ms(4000));
+    assert_eq!(sim.answers(address)[0].1, sim.hosts[owner].mac);
+    sim.run(ms(3000));
+    let next = sim.owner(address);
+    assert_ne!(next, owner);
+    sim.start(owner);
+    sim.run(ms(3000));
+    assert_eq!(sim.owner(address), next, "the new owner is the incumbent");
+    assert!(sim.longest_double <= EXCHANGE);
+}
+
+#[test]
+fn a_suspended_owner_does_not_answer_with_what_was_taken_over() {
+    for (seed, stand_in) in [(0, 0), (1, 5), (2, 600), (3, 0), (4, 0)] {
+        let mut sim = Sim::new(3, 4, seed);
+        sim.settings.stand_in = Duration::from_secs(stand_in);
+        sim.start_all();
+        sim.run(ms(3000));
+        let owners: Vec<_> = sim.addresses.clone().into_iter().map(|a| sim.owner(a)).collect();
+        let victim = owners[0];
+        sim.reset_measures();
+        sim.suspend(victim);
+        sim.run(Duration::from_secs(30));
+        sim.resume(victim);
+        sim.run(Duration::from_secs(5));
+        for (i, address) in sim.addresses.clone().into_iter().enumerate() {
+            let owner = sim.owner(address);
+            if stand_in == 600 || owners[i] != victim {
+                assert_eq!(owner, owners[i]);
+            } else {
+                assert_ne!(owner, victim);
+            }
+        }
+        assert!(sim.longest_double.is_zero(), "{:?}", sim.longest_double);
+        assert!(sim.longest_silence <= ms(2000), "{:?}", sim.longest_silence);
+    }
+}
+
+#[test]
+fn a_link_that_goes_down_is_replaced_at_once() {
+    let mut sim = settled(3, 1, 5);
+    let address = sim.addresses[0];
+    let owner = sim.owner(address);
+    sim.set_link_up(owner, false);
+    sim.run(ms(1000));
+    assert_ne!(sim.owner(address), owner);
+    assert!(sim.longest_silence <= ms(100), "{:?}", sim.longest_silence);
+}
+
+#[test]
+fn a_planned_move_leaves_no_gap() {
+    let mut sim = settled(3, 6, 6);
+    for n in 0..3 {
+        sim.set_eligible(n, false);
+        sim.run(ms(1000));
+        for address in sim.addresses.clone() {
+            assert_ne!(sim.owner(address), n);
+        }
+        sim.set_eligible(n, true);
+        sim.run(ms(1000));
+    }
+    sim.stop(0, StopMode::Withdraw);
+    sim.run(ms(500));
+    assert!(sim.hosts[0].speaker.as_ref().unwrap().is_stopped());
+    sim.kill(0);
+    sim.run(ms(3000));
+    for address in sim.addresses.clone() {
+        assert_ne!(sim.owner(address), 0);
+    }
+    assert!(sim.longest_silence.is_zero(), "{:?}", sim.longest_silence);
+    assert!(sim.longest_double <= EXCHANGE, "{:?}", sim.longest_double);
+}
+
+#[test]
+fn a_partition_heals_to_one_owner() {
+    for seed in 0..10 {
+        let mut sim = settled(4, 6, seed);
+        sim.partition(&[0, 1]);
+        sim.run(Duration::from_secs(10));
+        for address in sim.addresses.clone() {
+            assert_eq!(sim.answers(address).len(), 2, "each side has an owner");
+        }
+        sim.heal();
+        sim.reset_measures();
+        sim.run(Duration::from_secs(10));
+        for address in sim.addresses.clone() {
+            sim.owner(address);
+        }
+        assert!(sim.longest_silence <= ms(100), "{:?}", sim.longest_silence);
+    }
+}
+
+#[test]
+fn gossip_that_is_cut_off_changes_nothing_while_hosts_answer() {
+    let mut sim = settled(3, 6, 7);
+    let owners: Vec<_> = sim.addresses.clone().into_iter().map(|a| sim.owner(a)).collect();
+    for other in [1, 2] {
+        sim.deaf.extend([(0, other), (other, 0)]);
+    }
+    sim.run(Duration::from_secs(30));
+    sim.heal();
+    sim.run(Duration::from_secs(10));
+    let now: Vec<_> = sim.addresses.clone().into_iter().map(|a| sim.owner(a)).collect();
+    assert_eq!(owners, now);
+    assert!(sim.longest_double.is_zero(), "{:?}", sim.longest_double);
+}
+
+#[test]
+fn a_rebooted_node_waits_and_then_gets_its_own_back() {
+    let mut sim = Sim::new(3, 1, 8);
+    sim.settings.failback = Failback::Delayed(Duration::from_secs(60));
+    sim.start_all();
+    sim.run(ms(3000));
+    let address = sim.addresses[0];
+    let best = sim.owner(address);
+    sim.power_off(best);
+    sim.run(ms(5000));
+    let second = sim.owner(address);
+    sim.hosts[best].uptime = Duration::from_secs(10);
+    sim.reset_measures();
+    sim.start(best);
+    sim.run(Duration::from_secs(70));
+    assert_eq!(sim.owner(address), second);
+    sim.run(Duration::from_secs(20));
+    assert_eq!(sim.owner(address), best);
+    assert!(sim.longest_silence.is_zero() && sim.longest_double <= EXCHANGE);
+}
+
+#[test]
+fn a_stranger_is_found_before_the_first_claim_and_told_of_later() {
+    let stranger = MacAddr::new([2, 0xee, 0, 0, 0, 1]);
+    let mut sim = Sim::new(2, 1, 9);
+    let address = sim.addresses[0];
+    sim.set_stranger(Some((address, stranger)));
+    sim.start_all();
+    sim.run(ms(5000));
+    assert!(sim.answers(address).is_empty());
+    let conflicts = |sim: &Sim| {
+        let all = sim.hosts.iter().flat_map(|host| &host.events);
+        all.filter(|(_, event)| matches!(event, Event::AddressConflict { mac, .. } if *mac == stranger))
+            .count()
+    };
+    assert_eq!(conflicts(&sim), 1);
+    sim.set_stranger(None);
+    sim.run(ms(11_000));
+    let owner = sim.owner(address);
+    // Later: one defence in ten seconds, and the address stays.
+    for _ in 0..50 {
+        sim.announce_stranger(address, stranger);
+        sim.run(ms(100));
+    }
+    assert_eq!(sim.owner(address), owner);
+    let speaker = sim.hosts[owner].speaker.as_ref().unwrap();
+    assert_eq!(speaker.stats().defences, 1);
+    assert_eq!(speaker.address(address).unwrap().conflict, Some(stranger));
+    assert_eq!(conflicts(&sim), 2);
+}
+
+#[test]
+fn an_address_that_is_not_wanted_any_more_is_dropped() {
+    let mut sim = settled(2, 2, 10);
+    let address = sim.addresses.pop().unwrap();
+    for n in 0..2 {
+        sim.set_eligible(n, true);
+    }
+    sim.run(ms(100));
+    assert!(sim.answers(address).is_empty());
+    let kept = sim.addresses[0];
+    let owner = sim.owner(kept);
+    assert_eq!(sim.role(owner, kept), Role::Owner);
+    assert!(sim.hosts.iter().all(|host| host.speaker.as_ref().unwrap().address(address).is_none()));
+}
