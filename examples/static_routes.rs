@@ -65,7 +65,8 @@ impl Announcer for StaticRoutes {
         *written = text;
         let status = addresses.into_iter().map(|(address, (announced, detail))| {
             let announced = announced && result.is_ok();
-            (address, AddressStatus { announced, ..AddressStatus::new(Protocol::Bgp, detail) })
+            let status = AddressStatus { announced, ..AddressStatus::new(Protocol::Bgp, detail) };
+            ((address, Protocol::Bgp), status)
         });
         self.status.send_replace(Arc::new(AnnouncerStatus {
             addresses: status.collect(),
@@ -132,7 +133,7 @@ fn the_file_follows_the_whole_set() {
     let mut status = backend.status();
     run(&backend).unwrap();
     assert_eq!(fs::read_to_string(&file).unwrap(), "ip route replace 203.0.113.7 nexthop via 192.0.2.11\n");
-    let announced = status.borrow_and_update().addresses[&"203.0.113.7".parse::<IpAddr>().unwrap()].announced;
+    let announced = status.borrow_and_update().is_announced("203.0.113.7".parse().unwrap());
     assert!(announced);
     // Nothing left: the whole set is empty, and so is the file.
     backend.set_desired(Announcements::default());

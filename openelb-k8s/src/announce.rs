@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use crate::index::layer2::Layer2Spec;
 use crate::index::peers::PeerSpec;
 use crate::object::NamespacedName;
 
@@ -58,9 +59,21 @@ pub struct Announcements {
     /// The node that these are for.
     pub node: String,
     /// By address. An adapter takes those whose `protocols` hold its own.
-    pub addresses: BTreeMap<IpAddr, Announcement>,
+    /// Shared: the whole set is handed on at every change.
+    pub addresses: BTreeMap<IpAddr, Arc<Announcement>>,
     /// How this node speaks BGP; `None` without a usable `BgpConf`.
     pub bgp: Option<BgpAnnouncements>,
+    /// How Layer 2 is spoken, and with whom ownership is agreed.
+    pub layer2: Layer2Announcements,
+}
+
+/// How Layer 2 is spoken.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Layer2Announcements {
+    /// The `Layer2Conf` named `default`, or the defaults.
+    pub spec: Layer2Spec,
+    /// Every other node by name, with its InternalIPs: who may own addresses, too.
+    pub nodes: BTreeMap<String, Vec<IpAddr>>,
 }
 
 /// How one address is announced.
@@ -188,12 +201,26 @@ impl fmt::Debug for Password {
 /// What an announcer does: a snapshot.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct AnnouncerStatus {
-    /// By address.
-    pub addresses: BTreeMap<IpAddr, AddressStatus>,
+    /// By address and protocol: one address may be announced by several.
+    pub addresses: BTreeMap<(IpAddr, Protocol), AddressStatus>,
     /// Sessions by name of the BgpPeer; dynamic neighbours add `/ADDRESS`. Empty for other protocols than BGP.
     pub peers: BTreeMap<String, PeerStatus>,
     /// What hinders the announcer as a whole: a port that is taken, a missing right.
     pub problems: Vec<AnnouncerProblem>,
+}
+
+impl AnnouncerStatus {
+    /// How an address is announced, by each protocol that should.
+    pub fn of(&self, address: IpAddr) -> impl Iterator<Item = &AddressStatus> {
+        let of_address = (address, Protocol::Bgp)..=(address, Protocol::Vip);
+        self.addresses.range(of_address).map(|(_, status)| status)
+    }
+
+    /// Is it announced, by whatever protocol?
+    #[must_use]
+    pub fn is_announced(&self, address: IpAddr) -> bool {
+        self.of(address).any(|status| status.announced)
+    }
 }
 
 /// What hinders an announcer.
@@ -216,12 +243,14 @@ pub struct AddressStatus {
     pub detail: String,
     /// BGP: neighbours (by name of the BgpPeer) and whether it is advertised to them.
     pub peers: BTreeMap<String, bool>,
-    /// Layer 2 and VIP: the interface.
+    /// Layer 2 and VIP: the interface; several are separated by commas.
     pub interface: Option<String>,
     /// Layer 2: the MAC address that answers.
     pub mac: Option<String>,
     /// VIP: the virtual router.
     pub vrid: Option<u8>,
+    /// Layer 2: the node that owns the address, as this node sees it.
+    pub owner: Option<String>,
     /// When `announced` changed.
     pub since: Option<Timestamp>,
 }
@@ -237,6 +266,7 @@ impl AddressStatus {
             interface: None,
             mac: None,
             vrid: None,
+            owner: None,
             since: None,
         }
     }

@@ -1,10 +1,13 @@
 //! What the read API and `/metrics` show of the state: the same for standalone, controller and speaker.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use openelb_k8s::{
-    announce::{Announcements, AnnouncerStatus, PeerStatus},
+    announce::{AddressStatus, Announcements, AnnouncerStatus, PeerStatus, Protocol},
     index::{Indexes, services::ServiceView},
     names::condition,
 };
@@ -101,7 +104,7 @@ impl View<'_> {
 
     fn service(&self, service: &ServiceView) -> Value {
         let addresses: Vec<Value> =
-            service.published().into_iter().map(|address| self.address(service, address)).collect();
+            service.published().into_iter().flat_map(|address| self.address(service, address)).collect();
         let assigned = service.conditions.iter().find(|known| known.type_ == condition::ADDRESS_ASSIGNED);
         json!({
             "namespace": service.key.namespace,
@@ -113,26 +116,46 @@ impl View<'_> {
         })
     }
 
-    fn address(&self, service: &ServiceView, address: IpAddr) -> Value {
+    /// An address, once for each protocol that announces it, or should.
+    fn address(&self, service: &ServiceView, address: IpAddr) -> Vec<Value> {
         let pool = self.indexes.pools.iter().find(|pool| pool.is_held_by(address, &service.key));
-        let status = self.announced.addresses.get(&address);
+        let pool = pool.map(|pool| pool.name.as_str());
         let desired = self.desired.iter().find_map(|desired| desired.addresses.get(&address));
-        let protocol = status.map(|status| status.protocol).or_else(|| desired?.protocols.first().copied());
-        let by = status.filter(|status| status.announced).map(|status| {
-            let peers: Vec<Value> = status
-                .peers
-                .iter()
-                .map(
-                    |(name, advertised)| json!({ "neighbor": self.neighbor(name), "advertised": advertised }),
-                )
-                .collect();
-            json!({ "node": self.node_name, "peers": peers })
-        });
+        let wanted = desired.iter().flat_map(|desired| desired.protocols.iter().copied());
+        let mut protocols: BTreeSet<Option<Protocol>> =
+            wanted.chain(self.announced.of(address).map(|status| status.protocol)).map(Some).collect();
+        if protocols.is_empty() {
+            protocols.insert(None);
+        }
+        let entry = |protocol: Option<Protocol>| {
+            let status = protocol.and_then(|protocol| self.announced.addresses.get(&(address, protocol)));
+            let by = status.filter(|status| status.announced).map(|status| self.announced_by(status));
+            json!({
+                "address": address,
+                "protocol": protocol.map(Protocol::as_str),
+                "pool": pool,
+                "announcedBy": Vec::from_iter(by),
+                "owner": status.and_then(|status| status.owner.as_deref()),
+                "detail": status.map(|status| status.detail.as_str()).filter(|detail| !detail.is_empty()),
+            })
+        };
+        protocols.into_iter().map(entry).collect()
+    }
+
+    fn announced_by(&self, status: &AddressStatus) -> Value {
+        if status.protocol == Protocol::Bgp {
+            let peers = status.peers.iter().map(
+                |(name, advertised)| json!({ "neighbor": self.neighbor(name), "advertised": advertised }),
+            );
+            return json!({ "node": self.node_name, "peers": Vec::from_iter(peers) });
+        }
         json!({
-            "address": address,
-            "protocol": protocol.map(|protocol| protocol.as_str()),
-            "pool": pool.map(|pool| pool.name.as_str()),
-            "announcedBy": Vec::from_iter(by),
+            "node": self.node_name,
+            "interface": status.interface,
+            "mac": status.mac,
+            "vrid": status.vrid,
+            "since": status.since.map(|time| time.to_string()),
+            "state": status.detail,
         })
     }
 

@@ -4,6 +4,7 @@
 //! object; it never affects others.
 
 pub mod endpoints;
+pub mod layer2;
 pub mod nodes;
 pub mod peers;
 pub mod pools;
@@ -24,6 +25,7 @@ use crate::problem::Problem;
 use crate::selector::Labels;
 
 pub use endpoints::Endpoints;
+pub use layer2::Layer2;
 pub use nodes::{NodeView, Nodes};
 pub use peers::{BgpConfView, PeerView, Peers};
 pub use pools::{EipView, PoolSpec, Pools};
@@ -43,6 +45,8 @@ pub struct Indexes {
     pub nodes: Nodes,
     /// BgpConfs, BgpPeers and what they name.
     pub peers: Peers,
+    /// The Layer2Conf.
+    pub layer2: Layer2,
     /// SpeakerStatuses: which nodes have a speaker.
     pub speakers: Speakers,
     /// Labels of Namespaces.
@@ -116,11 +120,10 @@ impl Indexes {
             Object::BgpConf(conf) => self.peers.apply_conf(conf),
             Object::BgpPeer(peer) => self.peers.apply_peer(peer),
             Object::Secret(secret) => self.peers.apply_secret(secret),
+            Object::Layer2Conf(conf) => self.layer2.apply(conf),
             Object::SpeakerStatus(status) => self.speakers.apply(status),
             // Kept by those that use them.
-            Object::BgpPolicy(_) | Object::Layer2Conf(_) | Object::VipGroup(_) | Object::ConfigMap(_) => {
-                false
-            }
+            Object::BgpPolicy(_) | Object::VipGroup(_) | Object::ConfigMap(_) => false,
         }
     }
 
@@ -136,7 +139,8 @@ impl Indexes {
             Kind::BgpPeer => self.peers.delete_peer(&reference.name),
             Kind::Secret => self.peers.delete_secret(&reference.key()),
             Kind::SpeakerStatus => self.speakers.delete(&reference.name),
-            Kind::BgpPolicy | Kind::Layer2Conf | Kind::VipGroup | Kind::ConfigMap => false,
+            Kind::Layer2Conf => self.layer2.delete(&reference.name),
+            Kind::BgpPolicy | Kind::VipGroup | Kind::ConfigMap => false,
         }
     }
 

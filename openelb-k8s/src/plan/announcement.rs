@@ -13,7 +13,8 @@ use std::sync::Arc;
 
 use super::Settings;
 use crate::announce::{
-    Announcement, Announcements, BgpAnnouncements, NextHops, NodeHop, PeerAnnouncements, Protocol,
+    Announcement, Announcements, BgpAnnouncements, Layer2Announcements, NextHops, NodeHop, PeerAnnouncements,
+    Protocol,
 };
 use crate::index::peers::{BgpConfParsed, NextHopMode, PeerSpec};
 use crate::index::pools::{EipView, PoolSpec};
@@ -30,6 +31,7 @@ pub fn plan(indexes: &Indexes, settings: &Settings) -> Announcements {
         node: settings.node_name.clone(),
         addresses: addresses(indexes, settings),
         bgp: bgp(indexes, settings),
+        layer2: layer2(indexes, settings),
     }
 }
 
@@ -40,7 +42,7 @@ struct Published<'a> {
     services: Vec<&'a ServiceView>,
 }
 
-fn addresses(indexes: &Indexes, settings: &Settings) -> BTreeMap<IpAddr, Announcement> {
+fn addresses(indexes: &Indexes, settings: &Settings) -> BTreeMap<IpAddr, Arc<Announcement>> {
     let mut published: BTreeMap<IpAddr, Published<'_>> = BTreeMap::new();
     for service in indexes.services.ours() {
         for address in service.published() {
@@ -61,7 +63,7 @@ fn addresses(indexes: &Indexes, settings: &Settings) -> BTreeMap<IpAddr, Announc
         nodes.push(&alone);
     }
     let announce =
-        |(address, published)| Some((address, announcement(indexes, settings, &nodes, published)?));
+        |(address, published)| Some((address, Arc::new(announcement(indexes, settings, &nodes, published)?)));
     published.into_iter().filter_map(announce).collect()
 }
 
@@ -165,6 +167,14 @@ impl<'a> Forwarding<'a> {
             Self::All => true,
             Self::These(nodes) => nodes.contains(node.name.as_str()),
         }
+    }
+}
+
+fn layer2(indexes: &Indexes, settings: &Settings) -> Layer2Announcements {
+    let others = indexes.nodes.iter().filter(|node| node.name != settings.node_name);
+    Layer2Announcements {
+        spec: indexes.layer2.spec().clone(),
+        nodes: others.map(|node| (node.name.clone(), node.internal_ips.clone())).collect(),
     }
 }
 

@@ -12,7 +12,7 @@ use super::status::{
     Sessions, Wanted, conf_write, merge_conditions, node_status, peer_write, without_counters,
 };
 use super::{Write, announcement};
-use crate::announce::{Announcements, AnnouncerStatus, SessionState};
+use crate::announce::{Announcements, AnnouncerStatus, Protocol, SessionState};
 use crate::crd::SpeakerStatusStatus;
 use crate::crd::bgp_conf::NodeConfStatus;
 use crate::crd::bgp_peer::NodePeerStatus;
@@ -67,8 +67,13 @@ pub fn own(
         own.announced.peers.values().filter(|peer| peer.state == SessionState::Established).count();
     let mut pools: BTreeMap<String, AnnouncedCounts> = BTreeMap::new();
     let mut announced = 0;
-    for (address, _) in own.announced.addresses.iter().filter(|(_, status)| status.announced) {
-        let Some(announcement) = own.desired.addresses.get(address) else { continue };
+    let mut layer2 = Vec::new();
+    for (address, announcement) in &own.desired.addresses {
+        let mut by = own.announced.of(*address).filter(|status| status.announced).peekable();
+        if by.peek().is_none() {
+            continue;
+        }
+        layer2.extend(by.filter(|status| status.protocol == Protocol::Layer2).map(|_| address.to_string()));
         announced += 1;
         let counts = pools.entry(announcement.pool.clone()).or_default();
         let count = if address.is_ipv4() { &mut counts.v4 } else { &mut counts.v6 };
@@ -89,7 +94,7 @@ pub fn own(
         established_sessions: Some(count(established)),
         announced_addresses: Some(announced),
         pools: (!pools.is_empty()).then_some(pools),
-        layer2_addresses: None,
+        layer2_addresses: (!layer2.is_empty()).then_some(layer2),
         layer2_truncated: None,
         version: Some(own.version.to_owned()),
         conditions: None,
@@ -109,6 +114,9 @@ fn count(number: usize) -> i64 {
 /// Conditions are of a bounded length; so much is kept free for them.
 const FOR_CONDITIONS: usize = 8 * 1024;
 
+/// So many addresses of Layer 2 are listed in any case.
+const LISTED: usize = 200;
+
 /// Leaves out what matters least until the status is short enough; says what.
 fn fit(status: &mut SpeakerStatusStatus) -> Option<String> {
     let too_long = |status: &SpeakerStatusStatus| {
@@ -126,7 +134,12 @@ fn fit(status: &mut SpeakerStatusStatus) -> Option<String> {
     if !too_long(status) {
         return Some("counters and descriptions of sessions are left out".to_owned());
     }
-    // The maps are halved, the last names go first; the totals stay.
+    // Lists and maps are halved, the last names go first; the totals stay.
+    while too_long(status) && status.layer2_addresses.as_ref().is_some_and(|list| list.len() > LISTED) {
+        let list = status.layer2_addresses.get_or_insert_default();
+        list.truncate((list.len() / 2).max(LISTED));
+        status.layer2_truncated = Some(true);
+    }
     while too_long(status) {
         let sizes = [
             status.peers.as_ref().map_or(0, BTreeMap::len),

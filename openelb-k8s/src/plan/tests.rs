@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -90,14 +91,14 @@ impl Cluster {
         self.indexes.apply(&ours(Kind::BgpPeer, "router", peer, json!({})));
     }
 
-    pub(super) fn announced(&self, address: &str) -> Option<Announcement> {
+    pub(super) fn announced(&self, address: &str) -> Option<Arc<Announcement>> {
         announcement::plan(&self.indexes, &self.settings).addresses.remove(&ip(address))
     }
 
     /// Who carries 192.0.2.1, and does this node?
     pub(super) fn carriers(&self) -> (Vec<String>, bool) {
         self.announced("192.0.2.1").map_or_else(Default::default, |announcement| {
-            (announcement.nodes.into_iter().map(|hop| hop.node).collect(), announcement.self_eligible)
+            (announcement.nodes.iter().map(|hop| hop.node.clone()).collect(), announcement.self_eligible)
         })
     }
 
@@ -166,7 +167,7 @@ fn protocols() {
     cluster.eip("pool", spec, used);
     let announcement = cluster.announced("192.0.2.1").unwrap();
     assert_eq!(announcement.protocols, BTreeSet::from([Protocol::Bgp, Protocol::Layer2]));
-    assert_eq!(announcement.interface.unwrap().to_string(), "eth0");
+    assert_eq!(announcement.interface.as_ref().unwrap().to_string(), "eth0");
     assert_eq!(announcement.vip_group, None, "only for vip");
 }
 

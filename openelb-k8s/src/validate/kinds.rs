@@ -41,7 +41,7 @@ impl Found {
 
 const LONG: Duration = Duration::from_secs(7 * 24 * 3600);
 
-pub(super) fn layer2_conf(spec: &Layer2ConfSpec) -> Vec<SpecProblem> {
+pub(crate) fn layer2_conf(spec: &Layer2ConfSpec) -> Vec<SpecProblem> {
     let mut found = Found::default();
     let gratuitous = spec.gratuitous.clone().unwrap_or_default();
     for (index, entry) in gratuitous.schedule.iter().flatten().enumerate() {

@@ -3,6 +3,8 @@
 //! Pure functions. What only leaves a Service waiting (a pool that does not exist yet, say) is no error.
 
 mod kinds;
+
+pub(crate) use kinds::layer2_conf;
 #[cfg(test)]
 mod tests;
 
@@ -120,7 +122,7 @@ fn single(object: &Object, rules: &ClassRules, report: &mut Report<'_>) {
                 let cause = "only the Layer2Conf named default is honoured";
                 report.warning(&reference, "metadata.name", cause, "name it default");
             }
-            report.spec(&reference, kinds::layer2_conf(&conf.spec));
+            report.spec(&reference, layer2_conf(&conf.spec));
         }
         Object::VipGroup(group) => report.spec(&reference, kinds::vip_group(&group.spec)),
         Object::Service(service) => {

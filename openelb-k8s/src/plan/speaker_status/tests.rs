@@ -20,17 +20,8 @@ fn cluster() -> Cluster {
 
 fn announced() -> AnnouncerStatus {
     let mut status = established();
-    let address = AddressStatus {
-        protocol: Protocol::Bgp,
-        announced: true,
-        detail: String::new(),
-        peers: BTreeMap::new(),
-        interface: None,
-        mac: None,
-        vrid: None,
-        since: None,
-    };
-    status.addresses.insert(ip("192.0.2.1"), address);
+    let address = AddressStatus { announced: true, ..AddressStatus::new(Protocol::Bgp, "") };
+    status.addresses.insert((ip("192.0.2.1"), Protocol::Bgp), address);
     status
 }
 

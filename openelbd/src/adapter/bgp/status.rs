@@ -56,9 +56,12 @@ pub fn status(
     let addresses = wanted
         .map(|(address, announcement)| {
             let mut status = address_status(*address, desired, announcement, peers, routes);
-            let last = before.addresses.get(address).filter(|last| last.announced == status.announced);
+            let last = before
+                .addresses
+                .get(&(*address, Protocol::Bgp))
+                .filter(|last| last.announced == status.announced);
             status.since = last.and_then(|last| last.since).or_else(|| Some(calendar.at(now)));
-            (*address, status)
+            ((*address, Protocol::Bgp), status)
         })
         .collect();
     let sessions = peers
@@ -134,16 +137,7 @@ fn address_status(
         let reasons = why.iter().map(|(peer, state)| format!("{peer}: {}", in_words(*state)));
         reasons.collect::<Vec<_>>().join("; ")
     };
-    AddressStatus {
-        protocol: Protocol::Bgp,
-        announced,
-        detail,
-        peers: advertised,
-        interface: None,
-        mac: None,
-        vrid: None,
-        since: None,
-    }
+    AddressStatus { announced, peers: advertised, ..AddressStatus::new(Protocol::Bgp, detail) }
 }
 
 fn in_words(state: Advertisement) -> &'static str {

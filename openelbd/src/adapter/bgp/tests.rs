@@ -482,9 +482,9 @@ fn status_says_to_whom_an_address_is_advertised_or_why_not() {
         .into(),
     };
     let first = status::status(&desired, &peers, &routes, &AnnouncerStatus::default(), calendar, now);
-    let v4 = &first.addresses[&"203.0.113.1".parse::<IpAddr>().unwrap()];
+    let v4 = &first.addresses[&("203.0.113.1".parse().unwrap(), openelb_k8s::announce::Protocol::Bgp)];
     assert!(v4.announced && v4.peers["tor"], "{v4:?}");
-    let v6 = &first.addresses[&"2001:db8:100::1".parse::<IpAddr>().unwrap()];
+    let v6 = &first.addresses[&("2001:db8:100::1".parse().unwrap(), openelb_k8s::announce::Protocol::Bgp)];
     assert!(!v6.announced && v6.detail.contains("not negotiated this address family"), "{v6:?}");
     assert_eq!(first.problems.len(), 1);
     assert!(first.problems[0].message.contains("0.0.0.0:179"), "{:?}", first.problems);
@@ -503,6 +503,6 @@ fn status_says_to_whom_an_address_is_advertised_or_why_not() {
     assert!(status::is_same_but_for_counters(&second, &first));
     let third = status::status(&desired, &counted, &RoutesSnapshot::default(), &second, calendar, later);
     assert!(!status::is_same_but_for_counters(&third, &second));
-    let v4 = &third.addresses[&"203.0.113.1".parse::<IpAddr>().unwrap()];
+    let v4 = &third.addresses[&("203.0.113.1".parse().unwrap(), openelb_k8s::announce::Protocol::Bgp)];
     assert_eq!(v4.since.unwrap().to_string(), "2026-01-02T03:05:05Z", "not announced since");
 }

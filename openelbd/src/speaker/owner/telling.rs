@@ -50,7 +50,7 @@ impl Owner {
         let mut now: BTreeSet<NamespacedName> = BTreeSet::new();
         let mut complete = true;
         for (address, announcement) in &desired.addresses {
-            if self.announced.addresses.get(address).is_some_and(|status| status.announced) {
+            if self.announced.is_announced(*address) {
                 now.extend(announcement.services.iter().cloned());
             } else {
                 complete = false;
