@@ -83,14 +83,15 @@ pub struct Announcement {
     pub protocols: BTreeSet<Protocol>,
     /// Name of the Eip that it lies in.
     pub pool: String,
-    /// The Services that publish it.
-    pub services: BTreeSet<NamespacedName>,
+    /// The Services that publish it, in order.
+    pub services: Box<[NamespacedName]>,
     /// The labels of these Services, for selectors of advertisements.
     pub service_labels: Vec<crate::selector::Labels>,
     /// May this node announce itself for it?
     pub self_eligible: bool,
-    /// Every node that may carry its traffic, this one too, in the order of their names.
-    pub nodes: Vec<NodeHop>,
+    /// Every node that may carry its traffic, this one too, in the order of their names. Shared by the addresses that
+    /// have the same ones.
+    pub nodes: Arc<[NodeHop]>,
     /// The interface of layer2 and vip: `Eip.spec.interface`.
     pub interface: Option<crate::index::pools::InterfaceSelector>,
     /// The VipGroup of vip.
@@ -241,8 +242,9 @@ pub struct AddressStatus {
     pub announced: bool,
     /// Since when, or why not, in words.
     pub detail: String,
-    /// BGP: neighbours (by name of the BgpPeer) and whether it is advertised to them.
-    pub peers: BTreeMap<String, bool>,
+    /// BGP: neighbours (by name of the BgpPeer) and whether it is advertised to them. Shared by the addresses of which
+    /// the same is true.
+    pub peers: Arc<BTreeMap<String, bool>>,
     /// Layer 2 and VIP: the interface; several are separated by commas.
     pub interface: Option<String>,
     /// Layer 2: the MAC address that answers.
@@ -262,7 +264,7 @@ impl AddressStatus {
             protocol,
             announced: false,
             detail: detail.into(),
-            peers: BTreeMap::new(),
+            peers: Arc::default(),
             interface: None,
             mac: None,
             vrid: None,

@@ -3,9 +3,89 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use serde::{Serialize, Serializer};
 
-/// Labels of an object.
-pub type Labels = BTreeMap<String, String>;
+/// Labels, or annotations, of an object: sorted, in one allocation. A cache holds tens of thousands of them, and a tree
+/// has room for eleven entries in each node.
+///
+/// ```
+/// use openelb_k8s::selector::Labels;
+///
+/// let labels: Labels = [("app".to_owned(), "web".to_owned())].into_iter().collect();
+/// assert_eq!(labels.get("app").map(String::as_str), Some("web"));
+/// assert!(!labels.contains_key("tier"));
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Labels(Box<[(String, String)]>);
+
+impl Labels {
+    /// None.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The value of a key.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&String> {
+        let found = self.0.binary_search_by(|(known, _)| known.as_str().cmp(key)).ok()?;
+        self.0.get(found).map(|(_, value)| value)
+    }
+
+    /// Is there a value of this key?
+    #[must_use]
+    pub fn contains_key(&self, key: &str) -> bool {
+        self.get(key).is_some()
+    }
+
+    /// All, in the order of their keys.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (&String, &String)> {
+        self.0.iter().map(|(key, value)| (key, value))
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Is there none?
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Only those that `keep` says yes to.
+    #[must_use]
+    pub fn only(&self, keep: impl Fn(&str) -> bool) -> Self {
+        self.0.iter().filter(|(key, _)| keep(key)).cloned().collect()
+    }
+}
+
+impl From<BTreeMap<String, String>> for Labels {
+    fn from(map: BTreeMap<String, String>) -> Self {
+        Self(map.into_iter().collect())
+    }
+}
+
+impl FromIterator<(String, String)> for Labels {
+    /// Of two values of one key the last counts.
+    fn from_iter<T: IntoIterator<Item = (String, String)>>(entries: T) -> Self {
+        BTreeMap::from_iter(entries).into()
+    }
+}
+
+impl<const N: usize> From<[(String, String); N]> for Labels {
+    fn from(entries: [(String, String); N]) -> Self {
+        entries.into_iter().collect()
+    }
+}
+
+impl Serialize for Labels {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.iter())
+    }
+}
 
 /// A parsed `metav1.LabelSelector`. Without requirements it matches everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -130,14 +130,17 @@ impl View<'_> {
         let entry = |protocol: Option<Protocol>| {
             let status = protocol.and_then(|protocol| self.announced.addresses.get(&(address, protocol)));
             let by = status.filter(|status| status.announced).map(|status| self.announced_by(status));
-            json!({
+            let mut value = json!({
                 "address": address,
                 "protocol": protocol.map(Protocol::as_str),
                 "pool": pool,
                 "announcedBy": Vec::from_iter(by),
-                "owner": status.and_then(|status| status.owner.as_deref()),
-                "detail": status.map(|status| status.detail.as_str()).filter(|detail| !detail.is_empty()),
-            })
+            });
+            if let (Value::Object(map), Some(status)) = (&mut value, status) {
+                map.insert("detail".to_owned(), json!(status.detail));
+                map.extend(status.owner.iter().map(|owner| ("owner".to_owned(), json!(owner))));
+            }
+            value
         };
         protocols.into_iter().map(entry).collect()
     }

@@ -49,7 +49,7 @@ fn every_list_says_what_is_really_happening() {
     });
     assert_eq!((&service["namespace"], &service["name"]), (&"default".into(), &"a".into()));
     let expected = serde_json::json!({
-        "address": "203.0.113.0", "protocol": "bgp", "pool": "web",
+        "address": "203.0.113.0", "protocol": "bgp", "pool": "web", "detail": "advertised to tor",
         "announcedBy": [{"node": "n1", "peers": [{"neighbor": "127.0.0.2", "advertised": true}]}],
     });
     assert_eq!(service["addresses"], serde_json::json!([expected]));

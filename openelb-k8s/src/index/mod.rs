@@ -115,7 +115,7 @@ impl Indexes {
             Object::Node(node) => self.nodes.apply(node),
             Object::Namespace(namespace) => self.namespaces.apply(
                 namespace.metadata.name.as_deref().unwrap_or_default(),
-                namespace.metadata.labels.clone().unwrap_or_default(),
+                namespace.metadata.labels.clone().unwrap_or_default().into(),
             ),
             Object::BgpConf(conf) => self.peers.apply_conf(conf),
             Object::BgpPeer(peer) => self.peers.apply_peer(peer),
@@ -199,7 +199,11 @@ pub struct Namespaces {
 impl Namespaces {
     /// Takes in the labels of a Namespace.
     pub fn apply(&mut self, name: &str, mut labels: Labels) -> bool {
-        labels.entry(crate::names::label::NAMESPACE_NAME.to_owned()).or_insert_with(|| name.to_owned());
+        let key = crate::names::label::NAMESPACE_NAME;
+        if !labels.contains_key(key) {
+            let given = labels.iter().map(|(key, value)| (key.clone(), value.clone()));
+            labels = given.chain([(key.to_owned(), name.to_owned())]).collect();
+        }
         let changed = self.labels.get(name) != Some(&labels);
         if changed {
             self.changes.insert(name.to_owned());

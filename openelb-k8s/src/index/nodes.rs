@@ -59,7 +59,7 @@ impl NodeView {
         let mut view = Self {
             name: node.metadata.name.clone().unwrap_or_default(),
             uid: node.metadata.uid.clone().unwrap_or_default(),
-            labels: node.metadata.labels.clone().unwrap_or_default(),
+            labels: node.metadata.labels.clone().unwrap_or_default().into(),
             ready,
             shutting_down,
             cordoned: spec.and_then(|s| s.unschedulable).unwrap_or(false),

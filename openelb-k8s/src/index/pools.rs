@@ -372,7 +372,7 @@ impl EipView {
 
     fn parse_without_used(eip: &Eip) -> Self {
         let metadata = &eip.metadata;
-        let annotations: Labels = metadata.annotations.clone().unwrap_or_default();
+        let annotations: Labels = metadata.annotations.clone().unwrap_or_default().into();
         let (read, mut problems) = read_spec(&eip.spec);
         super::add_unreadable(metadata, &mut problems);
         let (spec, remains) = if problems.is_empty() { (Some(read), None) } else { (None, Some(read)) };
@@ -570,7 +570,11 @@ fn read_spec(spec: &EipSpec) -> (PoolSpec, Vec<SpecProblem>) {
         disable: spec.disable.unwrap_or(false),
         priority: spec.priority.unwrap_or(0),
         namespaces: spec.namespaces.clone().unwrap_or_default(),
-        namespace_selector: spec.namespace_selector.clone().filter(|labels| !labels.is_empty()),
+        namespace_selector: spec
+            .namespace_selector
+            .clone()
+            .filter(|labels| !labels.is_empty())
+            .map(Labels::from),
         service_selector,
         auto_assign: spec.auto_assign,
         enforce_selectors: spec.enforce_selectors.unwrap_or(false),

@@ -270,7 +270,7 @@ pub struct ServiceView {
     pub assigned: Option<String>,
     /// Annotation `openelb.kubesphere.io/reassign`.
     pub reassign: Option<String>,
-    /// All annotations.
+    /// All annotations but `assigned`.
     pub annotations: Labels,
     /// All finalizers.
     pub finalizers: Vec<String>,
@@ -282,8 +282,8 @@ impl ServiceView {
     pub fn parse(service: &Service, rules: &ClassRules) -> Self {
         let metadata = &service.metadata;
         let spec = service.spec.clone().unwrap_or_default();
-        let annotations: Labels = metadata.annotations.clone().unwrap_or_default();
-        let labels: Labels = metadata.labels.clone().unwrap_or_default();
+        let annotations: Labels = metadata.annotations.clone().unwrap_or_default().into();
+        let labels: Labels = metadata.labels.clone().unwrap_or_default().into();
         let text =
             |key: &str| annotations.get(key).map(|v| v.trim()).filter(|v| !v.is_empty()).map(str::to_owned);
         let deleting = metadata.deletion_timestamp.is_some();
@@ -348,7 +348,7 @@ impl ServiceView {
                 }
             }
         }
-        let selector: Labels = spec.selector.clone().unwrap_or_default();
+        let selector: Labels = spec.selector.clone().unwrap_or_default().into();
         let cluster_ips = spec.cluster_ips.clone().or_else(|| spec.cluster_ip.clone().map(|ip| vec![ip]));
         let mut cluster_ip_families: Vec<IpFamily> = Vec::new();
         for ip in cluster_ips.iter().flatten().filter_map(|ip| ip.parse::<IpAddr>().ok()) {
@@ -402,7 +402,7 @@ impl ServiceView {
             assigned: text(annotation::ASSIGNED),
             reassign: text(annotation::REASSIGN),
             labels,
-            annotations,
+            annotations: annotations.only(|key| key != annotation::ASSIGNED),
             finalizers: metadata.finalizers.clone().unwrap_or_default(),
         }
     }
@@ -530,7 +530,7 @@ fn parse_ports(spec: &k8s_openapi::api::core::v1::ServiceSpec) -> BTreeSet<(Port
 /// FNV-1a, 64 bits, over the sorted labels.
 fn digest(labels: &Labels) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for (key, value) in labels {
+    for (key, value) in labels.iter() {
         for byte in key.bytes().chain([0]).chain(value.bytes()).chain([0]) {
             hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
         }

@@ -62,8 +62,8 @@ fn addresses(indexes: &Indexes, settings: &Settings) -> BTreeMap<IpAddr, Arc<Ann
     if nodes.is_empty() && settings.standalone {
         nodes.push(&alone);
     }
-    let announce =
-        |(address, published)| Some((address, Arc::new(announcement(indexes, settings, &nodes, published)?)));
+    let mut carriers = Carriers { indexes, settings, nodes, known: BTreeMap::new() };
+    let announce = |(address, published)| Some((address, Arc::new(announcement(&mut carriers, published)?)));
     published.into_iter().filter_map(announce).collect()
 }
 
@@ -86,46 +86,80 @@ fn pool_of<'a>(
         .min_by_key(|(pool, _)| (pool.created, &pool.name))
 }
 
-fn announcement(
-    indexes: &Indexes,
-    settings: &Settings,
-    nodes: &[&NodeView],
-    published: Published<'_>,
-) -> Option<Announcement> {
+fn announcement<'a>(carriers: &mut Carriers<'a>, published: Published<'a>) -> Option<Announcement> {
     let Published { pool, spec, services } = published;
     if spec.protocols.is_empty() {
         return None;
     }
     let services: Vec<&ServiceView> = services.into_iter().filter(|service| !service.node_proxy).collect();
-    let forwarding: Vec<Forwarding<'_>> =
-        services.iter().map(|service| Forwarding::of(service, indexes, settings)).collect();
-    let this = |node: &NodeView| node.name == settings.node_name;
-    let nodes: Vec<&NodeView> = nodes
-        .iter()
-        .copied()
-        .filter(|node| settings.dataplane_healthy || !this(node))
-        .filter(|node| may_carry(node, spec, settings))
-        .filter(|node| forwarding.iter().any(|forwarding| forwarding.includes(node)))
-        .collect();
-    // NotReady removes nodes that are announced by others, never this one by itself, and not all of them.
-    let ready: Vec<&NodeView> = nodes.iter().copied().filter(|node| node.ready || this(node)).collect();
-    let some_ready = ready.iter().any(|node| node.ready) || nodes.iter().all(|node| this(node));
-    let nodes = if some_ready { ready } else { nodes };
-    let self_eligible = nodes.iter().any(|node| this(node));
-    let nodes: Vec<NodeHop> = nodes.into_iter().map(hop).collect();
+    let Carriage { nodes, this: self_eligible } = carriers.of(pool, spec, &services);
     if nodes.is_empty() {
         return None;
     }
+    let mut keys: Vec<NamespacedName> = services.iter().map(|service| service.key.clone()).collect();
+    keys.sort_unstable();
     Some(Announcement {
         protocols: spec.protocols.clone(),
         pool: pool.name.clone(),
-        services: services.iter().map(|service| service.key.clone()).collect(),
+        services: keys.into(),
         service_labels: services.iter().map(|service| service.labels.clone()).collect(),
         self_eligible,
         nodes,
         interface: spec.interface.clone(),
         vip_group: spec.vip_group.clone().filter(|_| spec.protocols.contains(&Protocol::Vip)),
     })
+}
+
+/// The nodes that may carry an address.
+#[derive(Clone)]
+struct Carriage {
+    nodes: Arc<[NodeHop]>,
+    /// Is this node one of them?
+    this: bool,
+}
+
+/// Which nodes may carry an address: most addresses of a pool have the same ones, and thousands share them.
+struct Carriers<'a> {
+    indexes: &'a Indexes,
+    settings: &'a Settings,
+    nodes: Vec<&'a NodeView>,
+    /// Of pools whose Services are forwarded by every node.
+    known: BTreeMap<&'a str, Carriage>,
+}
+
+impl<'a> Carriers<'a> {
+    fn of(&mut self, pool: &'a EipView, spec: &PoolSpec, services: &[&ServiceView]) -> Carriage {
+        let forwarding: Vec<Forwarding<'_>> =
+            services.iter().map(|service| Forwarding::of(service, self.indexes, self.settings)).collect();
+        if !forwarding.iter().any(|forwarding| matches!(forwarding, Forwarding::All)) {
+            return self.find(spec, &forwarding);
+        }
+        if let Some(known) = self.known.get(&*pool.name) {
+            return known.clone();
+        }
+        let found = self.find(spec, &[Forwarding::All]);
+        self.known.insert(&pool.name, found.clone());
+        found
+    }
+
+    fn find(&self, spec: &PoolSpec, forwarding: &[Forwarding<'_>]) -> Carriage {
+        let settings = self.settings;
+        let this = |node: &NodeView| node.name == settings.node_name;
+        let nodes: Vec<&NodeView> = self
+            .nodes
+            .iter()
+            .copied()
+            .filter(|node| settings.dataplane_healthy || !this(node))
+            .filter(|node| may_carry(node, spec, settings))
+            .filter(|node| forwarding.iter().any(|forwarding| forwarding.includes(node)))
+            .collect();
+        // NotReady removes nodes that are announced by others, never this one by itself, and not all of them.
+        let ready: Vec<&NodeView> = nodes.iter().copied().filter(|node| node.ready || this(node)).collect();
+        let some_ready = ready.iter().any(|node| node.ready) || nodes.iter().all(|node| this(node));
+        let nodes = if some_ready { ready } else { nodes };
+        let this = nodes.iter().any(|node| this(node));
+        Carriage { nodes: nodes.into_iter().map(hop).collect(), this }
+    }
 }
 
 fn hop(node: &NodeView) -> NodeHop {

@@ -116,7 +116,7 @@ fn what_is_published_and_backed_is_announced() {
     let announcement = cluster.announced("192.0.2.1").unwrap();
     assert_eq!(announcement.protocols, BTreeSet::from([Protocol::Bgp]));
     assert_eq!(announcement.pool, "pool");
-    assert_eq!(announcement.services, BTreeSet::from([NamespacedName::new("ns", "s")]));
+    assert_eq!(announcement.services, [NamespacedName::new("ns", "s")].into());
     assert_eq!(announcement.nodes[1].addresses, [ip("10.0.0.2")]);
     cluster.assert_carriers(ALL, true);
     let plan = announcement::plan(&cluster.indexes, &cluster.settings);
@@ -132,7 +132,7 @@ fn what_no_pool_backs_is_not_announced() {
     cluster.service("foreign", json!({"loadBalancerClass": "other"}), &["192.0.2.9"]);
     let plan = announcement::plan(&cluster.indexes, &cluster.settings);
     assert_eq!(plan.addresses.keys().collect::<Vec<_>>(), [&ip("192.0.2.1")]);
-    assert_eq!(plan.addresses[&ip("192.0.2.1")].services, BTreeSet::from([NamespacedName::new("ns", "s")]));
+    assert_eq!(plan.addresses[&ip("192.0.2.1")].services, [NamespacedName::new("ns", "s")].into());
     // Covered by one pool, but another records it for somebody else.
     cluster.eip("younger", json!({"address": "203.0.113.0/24"}), json!({"192.0.2.7": "ns/x"}));
     cluster.service("y", json!({}), &["192.0.2.7"]);

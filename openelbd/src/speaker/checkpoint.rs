@@ -124,8 +124,8 @@ fn of_node(node: &NodeView) -> Value {
 }
 
 fn of_service(service: &ServiceView) -> Value {
-    let mut annotations = service.annotations.clone();
-    annotations.retain(|key, _| [annotation::OPT_IN, annotation::NODE_PROXY_TYPE].contains(&key.as_str()));
+    let kept = [annotation::OPT_IN, annotation::NODE_PROXY_TYPE];
+    let annotations = service.annotations.only(|key| kept.contains(&key));
     let policy = match service.traffic_policy {
         TrafficPolicy::Local => "Local",
         TrafficPolicy::Cluster => "Cluster",

@@ -356,13 +356,22 @@ impl Owner {
         if self.unreadable.remove(&reference).is_some() {
             self.show_unreadable();
         }
+        let announced = self.publishes(&reference);
         if self.indexes.apply(object) {
-            (self.undecided, self.unshown) = (true, true);
+            // A Service that waits is announced by nobody.
+            self.undecided |= reference.kind != Kind::Service || announced || self.publishes(&reference);
+            self.unshown = true;
         }
         self.specs.apply(object);
         if reference.kind.is_ours() {
             self.tell_spec_problems(&reference);
         }
+    }
+
+    /// Is it a Service that publishes addresses?
+    fn publishes(&self, reference: &ObjectRef) -> bool {
+        reference.kind == Kind::Service
+            && self.indexes.services.get(&reference.key()).is_some_and(|service| !service.ingress.is_empty())
     }
 
     fn delete(&mut self, reference: &ObjectRef) {

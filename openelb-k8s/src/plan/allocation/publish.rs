@@ -149,8 +149,7 @@ fn with_marks(mut write: Write, placed: &Placed<'_>, changed: bool) -> Write {
 
 /// Has the object room for our annotation?
 fn fits(service: &ServiceView, text: &str) -> bool {
-    let others = service.annotations.iter().filter(|(key, _)| *key != annotation::ASSIGNED);
-    let bytes: usize = others.map(|(key, value)| key.len() + value.len()).sum();
+    let bytes: usize = service.annotations.iter().map(|(key, value)| key.len() + value.len()).sum();
     bytes + annotation::ASSIGNED.len() + text.len() <= ANNOTATIONS
 }
 
@@ -282,7 +281,7 @@ fn without_legacy(write: Write, service: &ServiceView) -> Write {
         service.finalizers.iter().filter(|f| !legacy.contains(&f.as_str())).cloned().collect();
     let written =
         [annotation::LAYER2, annotation::NODE_PROXY_EXTERNAL_IP, annotation::NODE_PROXY_INTERNAL_IP];
-    let there = written.into_iter().filter(|key| service.annotations.contains_key(*key));
+    let there = written.into_iter().filter(|key| service.annotations.contains_key(key));
     there.fold(write.finalizers(&rest), |write, key| write.annotation(key, None))
 }
 

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::IpAddr,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -53,9 +54,15 @@ pub fn status(
     now: Instant,
 ) -> AnnouncerStatus {
     let wanted = desired.addresses.iter().filter(|(_, a)| a.protocols.contains(&Protocol::Bgp));
+    let mut shared: Arc<BTreeMap<String, bool>> = Arc::default();
     let addresses = wanted
         .map(|(address, announcement)| {
             let mut status = address_status(*address, desired, announcement, peers, routes);
+            if status.peers == shared {
+                status.peers = Arc::clone(&shared);
+            } else {
+                shared = Arc::clone(&status.peers);
+            }
             let last = before
                 .addresses
                 .get(&(*address, Protocol::Bgp))
@@ -137,7 +144,7 @@ fn address_status(
         let reasons = why.iter().map(|(peer, state)| format!("{peer}: {}", in_words(*state)));
         reasons.collect::<Vec<_>>().join("; ")
     };
-    AddressStatus { announced, peers: advertised, ..AddressStatus::new(Protocol::Bgp, detail) }
+    AddressStatus { announced, peers: Arc::new(advertised), ..AddressStatus::new(Protocol::Bgp, detail) }
 }
 
 fn in_words(state: Advertisement) -> &'static str {
