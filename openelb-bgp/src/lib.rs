@@ -32,12 +32,14 @@
 //! The rooms, each of which calls only those before it:
 //!
 //! * [`wire`]: bytes and values, the messages of BGP.
+//! * [`bfd`]: Bidirectional Forwarding Detection, which notices a dead path in milliseconds.
 //! * [`fsm`]: one neighbour's finite state machine.
 //! * [`speaker`]: neighbours and routes, the machine that embedders drive.
 //! * `net`: sockets and the clock, with the feature `tokio` (on by default).
 //!
 //! Nothing outside `net` does I/O or reads a clock: bytes, commands and `now` are arguments.
 
+pub mod bfd;
 pub mod fsm;
 #[cfg(feature = "tokio")]
 pub mod net;
