@@ -46,6 +46,7 @@
 pub mod announcer;
 mod interface;
 mod mac;
+pub mod net;
 pub mod ownership;
 pub mod responder;
 pub mod speaker;

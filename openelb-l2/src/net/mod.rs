@@ -1,0 +1,3 @@
+//! What stands between the machine and Linux. So far the generator of socket filters, which is pure.
+
+pub mod filter;
