@@ -278,10 +278,17 @@ impl Membership {
     pub(crate) fn handle(&mut self, octets: &[u8], now: Instant) {
         self.run(now, |foca, wishes| foca.handle_data(octets, wishes));
         let seen = self.seen.load(Ordering::Relaxed);
-        let identity = *self.foca.identity();
-        if seen > identity.generation {
+        if seen > self.generation() {
             // An earlier life had a later clock.
-            let next = Identity { generation: seen.wrapping_add(1), ..identity };
+            self.outlive(seen.saturating_add(1), now);
+        }
+    }
+
+    /// Comes back as a new member, unless this life is a later one than that.
+    pub(crate) fn outlive(&mut self, generation: u64, now: Instant) {
+        let identity = *self.foca.identity();
+        if generation > identity.generation {
+            let next = Identity { generation, ..identity };
             self.run(now, |foca, wishes| foca.change_identity(next, wishes));
             self.rejoined = true;
         }
@@ -338,6 +345,9 @@ impl Membership {
         if action(&mut self.foca, &mut wishes).is_err() {
             self.errors += 1;
         }
+        // One that came back as a new member probes those whom it knows at once, not only once one of them speaks.
+        let connected = self.foca.apply_many(std::iter::empty(), false, &mut wishes);
+        debug_assert!(connected.is_ok(), "nothing to apply");
         self.sends.append(&mut wishes.sends);
         self.rejoined |= wishes.rejoined;
         for (after, timer) in wishes.timers {

@@ -22,6 +22,18 @@ struct Reader {
     /// How much it has of this epoch.
     acked: u64,
     sent: Option<(u64, Instant)>,
+    /// Pieces since its last answer.
+    tries: u32,
+}
+
+/// A piece of state for one reader.
+#[derive(Debug)]
+pub(crate) struct Piece {
+    pub(crate) node: NodeId,
+    pub(crate) address: SocketAddr,
+    /// Pieces since the reader's last answer, this one included.
+    pub(crate) tries: u32,
+    pub(crate) state: State,
 }
 
 /// This node's state; see the [module](self).
@@ -111,14 +123,14 @@ impl Replica {
         *self = Self::new(name, epoch);
         self.about = about;
         for (node, reader) in readers {
-            self.readers.insert(node, Reader { acked: 0, sent: None, ..reader });
+            self.readers.insert(node, Reader { acked: 0, sent: None, tries: 0, ..reader });
         }
     }
 
     /// Another life of this node was later than this one: the versions continue in a life after that.
     pub(crate) fn outlive(&mut self, epoch: u64) {
         if epoch > self.epoch {
-            self.epoch = epoch.saturating_add(1);
+            self.epoch = message::life_after(epoch);
             for reader in self.readers.values_mut() {
                 reader.acked = 0;
                 reader.sent = None;
@@ -130,20 +142,26 @@ impl Replica {
     pub(crate) fn set_readers(&mut self, readers: &BTreeMap<NodeId, SocketAddr>) {
         self.readers.retain(|node, _| readers.contains_key(node));
         for (node, address) in readers {
-            let fresh = Reader { address: *address, acked: 0, sent: None };
+            let fresh = Reader { address: *address, acked: 0, sent: None, tries: 0 };
             self.readers.entry(*node).or_insert(fresh).address = *address;
         }
     }
 
     /// A reader says how much it has.
     pub(crate) fn acknowledge(&mut self, node: NodeId, mark: Mark) {
-        self.outlive(mark.epoch);
+        if mark.epoch == self.epoch && mark.version > self.version {
+            // More than was ever said: of another life with the same number.
+            self.outlive(self.epoch.saturating_add(1));
+        } else {
+            self.outlive(mark.epoch);
+        }
         let Some(reader) = self.readers.get_mut(&node) else { return };
         let has = if mark.epoch == self.epoch { mark.version.min(self.version) } else { 0 };
         // An old answer may come late; one that is behind is only believed when nothing newer was sent.
         if has > reader.acked || reader.sent.is_none_or(|(to, _)| has < to && has < reader.acked) {
             reader.acked = has;
             reader.sent = None;
+            reader.tries = 0;
         }
     }
 
@@ -153,7 +171,7 @@ impl Replica {
     }
 
     /// The next piece that a reader lacks and that is not under way.
-    pub(crate) fn poll_piece(&mut self, now: Instant) -> Option<(SocketAddr, State)> {
+    pub(crate) fn poll_piece(&mut self, now: Instant) -> Option<Piece> {
         let version = self.version;
         let (node, from) = self
             .readers
@@ -172,7 +190,8 @@ impl Replica {
         // While more pieces wait, the answer to this one brings the next.
         let until = if state.to < version { version } else { state.to };
         reader.sent = Some((until, now));
-        Some((reader.address, state))
+        reader.tries = reader.tries.saturating_add(1);
+        Some(Piece { node, address: reader.address, tries: reader.tries, state })
     }
 
     /// When a piece is to be sent again.
@@ -238,7 +257,7 @@ mod tests {
             replica.set_item(address(n + 1000), Item { candidate: true, proven: true, claim });
         }
         while !replica.is_told() {
-            while let Some((_, piece)) = replica.poll_piece(now) {
+            while let Some(Piece { state: piece, .. }) = replica.poll_piece(now) {
                 pieces += 1;
                 if pieces % 2 == 0 && piece.from <= has {
                     copy.extend(piece.items);
@@ -252,7 +271,7 @@ mod tests {
         for n in 0..3000 {
             assert_eq!(copy[&address(n)], replica.item(address(n)), "{n}");
         }
-        assert_eq!(replica.poll_piece(now), None);
+        assert!(replica.poll_piece(now).is_none());
     }
 
     #[test]
@@ -263,8 +282,18 @@ mod tests {
         assert!(replica.is_told());
         replica.acknowledge(node, Mark { epoch: 9, version: 100 });
         assert!(!replica.is_told());
-        let (_, piece) = replica.poll_piece(Instant::now()).unwrap();
-        assert_eq!((piece.epoch, piece.from, piece.reset), (10, 0, true));
+        let piece = replica.poll_piece(Instant::now()).unwrap().state;
+        assert_eq!((piece.epoch, piece.from, piece.reset), (message::life_after(9), 0, true));
+    }
+
+    #[test]
+    fn a_reader_that_has_more_than_was_ever_said_knows_another_life() {
+        let node = NodeId(1);
+        let mut replica = replica(node);
+        replica.acknowledge(node, Mark { epoch: 5, version: 100 });
+        assert!(!replica.is_told());
+        let piece = replica.poll_piece(Instant::now()).unwrap().state;
+        assert!(piece.epoch > 5 && piece.from == 0 && piece.reset);
     }
 
     #[test]
@@ -279,7 +308,7 @@ mod tests {
             replica.set_item(address(n), Item::default());
         }
         replica.acknowledge(node, had);
-        let (_, piece) = replica.poll_piece(Instant::now()).unwrap();
+        let piece = replica.poll_piece(Instant::now()).unwrap().state;
         assert!(piece.reset && piece.from == 0);
         assert!(replica.changes.len() <= TOMBSTONES);
     }

@@ -31,6 +31,8 @@ const YIELD_TO_GOSSIP: Duration = Duration::from_millis(300);
 const YIELD_TO_DEAF: Duration = Duration::from_secs(150);
 /// Whoever claims for this long against repeated claims does not hear them.
 const DEAF: Duration = Duration::from_secs(1);
+/// A deaf node that goes on gossiping is known to be gone after this time without a word.
+const MUTE: Duration = Duration::from_secs(3);
 /// A claim is repeated at most this often.
 const REPEAT: Duration = Duration::from_millis(20);
 /// A stranger is looked for again after this time.
@@ -72,6 +74,8 @@ impl Speaker {
             if let Some((node, until)) = entry.yielded
                 && now < until
                 && !bids.iter().any(offered)
+                && !self.is_mute(node, entry.since, now)
+                && !(until.saturating_duration_since(now) > YIELD && self.talks(node))
                 && matches!(
                     verdict,
                     Verdict::Own
@@ -156,6 +160,17 @@ impl Speaker {
         bids
     }
 
+    /// What the node says of itself counts.
+    fn talks(&self, node: NodeId) -> bool {
+        self.nodes.get(&node).is_some_and(|node| node.live.is_some() && node.is_ready())
+    }
+
+    /// A deaf node gossips, too, although it thinks that nobody answers. Once it does not any more, it is gone.
+    fn is_mute(&self, node: NodeId, since: Instant, now: Instant) -> bool {
+        let heard = self.nodes.get(&node).and_then(|node| node.heard).filter(|heard| *heard > since);
+        heard.is_some_and(|heard| now.saturating_duration_since(heard) >= MUTE)
+    }
+
     /// Keeps since when an owner has a better candidate beside it.
     fn note_better(&mut self, address: IpAddr, me: &Me, bids: &[Bid], now: Instant) {
         let Some(entry) = self.entries.get_mut(&address) else { return };
@@ -224,7 +239,7 @@ impl Speaker {
         let Some(entry) = self.entries.get(&address) else { return };
         let heard_elsewhere = entry.yielded.is_some_and(|(node, _)| {
             // A node that gossips says itself whether it has the address.
-            !self.nodes.get(&node).is_some_and(|node| node.live.is_some() && node.is_ready())
+            !self.talks(node)
         });
         if self.settings.probes > 0 && (!entry.is_proven() || heard_elsewhere) {
             self.begin_probing(address, now);
@@ -234,7 +249,9 @@ impl Speaker {
     }
 
     fn begin_probing(&mut self, address: IpAddr, now: Instant) {
-        self.rest(address, now);
+        // Whether the last owner's host is silent goes on being of interest.
+        let asks = self.entries.get(&address).and_then(|entry| entry.asks);
+        self.rest_but(address, asks, now);
         self.enter(address, Phase::Probing { left: self.settings.probes, next: now }, now);
         self.set_owner(address, None);
         self.probe(address, self.settings.probes, now, now);
@@ -419,14 +436,15 @@ impl Speaker {
         }
         let touched = self.hosts.hear(link, address, mac, now);
         self.dirty.extend(touched);
+        let node = self.stations.get(&mac).copied();
+        let talks = node.is_some_and(|node| self.talks(node));
         let Some(entry) = self.entries.get_mut(&address).filter(|entry| entry.wanted.is_some()) else {
             return;
         };
-        let Some(node) = self.stations.get(&mac).copied() else {
+        let Some(node) = node else {
             self.handle_stranger(address, link, mac, now);
             return;
         };
-        let talks = self.nodes.get(&node).is_some_and(|node| node.live.is_some() && node.is_ready());
         let until = now + if talks { YIELD_TO_GOSSIP } else { YIELD };
         match entry.phase {
             Phase::Owner => {
@@ -452,7 +470,6 @@ impl Speaker {
                 // The kernel of a node that says itself that it does not own the address: no rival, and no stranger.
                 let bid = entry.bids.iter().find(|(of, _)| *of == node).map(|(_, item)| item.claim);
                 let owns = matches!(bid, Some(Claim::Owner { .. } | Claim::HandingOver { .. }));
-                let talks = self.nodes.get(&node).is_some_and(|node| node.live.is_some() && node.is_ready());
                 if owns || !talks {
                     entry.yielded = Some((node, until));
                     self.rest(address, now);
@@ -522,7 +539,8 @@ impl Speaker {
             Failback::Delayed(delay) => entry.better.and_then(|(_, since)| since.checked_add(delay)),
             Failback::Immediate | Failback::Manual => None,
         };
-        let yielded = entry.yielded.map(|(_, until)| until);
+        // A long one is looked after every second: see `is_mute`.
+        let yielded = entry.yielded.map(|(_, until)| until.min(now + DEAF));
         let conflict = entry.conflict.map(|(_, at)| at + CONFLICT_OVER);
         // What is past has been decided on.
         let later = [phase, failback, yielded, conflict].into_iter().flatten().filter(|at| *at > now);

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -11,9 +11,12 @@ use super::{
     entry::{Entry, Phase},
     speaker::TICK,
 };
-use crate::ownership::{
-    membership::{Live, Membership, Pace},
-    message::{self, About, Body, Mark, NodeId, State},
+use crate::{
+    MacAddr,
+    ownership::{
+        membership::{Live, Membership, Pace},
+        message::{self, About, Body, Mark, NodeId, State},
+    },
 };
 
 /// Nodes that do not live are asked to join this often, and so many at a time.
@@ -21,6 +24,10 @@ const SEED_INTERVAL: Duration = Duration::from_secs(1);
 const SEEDS: usize = 8;
 /// Whoever asked for our state is told of it for this long, whatever the membership says.
 const COURTESY: Duration = Duration::from_secs(3);
+
+/// State that is not answered goes by way of others after so many tries, and by so many of them.
+const DIRECT_TRIES: u32 = 2;
+const RELAYS: usize = 2;
 
 /// Another node.
 #[derive(Debug, Default)]
@@ -34,6 +41,8 @@ pub(super) struct Node {
     pub(super) live: Option<Live>,
     /// What it said that it has, in answer to which question.
     synced: Option<(u64, Mark)>,
+    /// When anything was heard of it.
+    pub(super) heard: Option<Instant>,
     /// It asked for our state.
     asked: Option<(SocketAddr, Instant)>,
 }
@@ -54,6 +63,12 @@ pub(super) struct Unsettled {
 }
 
 impl Speaker {
+    /// The number of this life: grows with the incarnation. The rest is random, so that a clock that went back to just
+    /// the time of an earlier life does not make one life of two.
+    pub(super) fn life(config: &SpeakerConfig) -> u64 {
+        message::life(config.incarnation, crate::ownership::rendezvous::hash(&config.seed.to_be_bytes()))
+    }
+
     pub(super) fn membership(config: &SpeakerConfig, generation: u64) -> Membership {
         let pace = Pace {
             probe_interval: config.probe_interval,
@@ -176,8 +191,36 @@ impl Speaker {
         let have = node.map(|node| node.have).unwrap_or_default();
         let live = node.and_then(|node| node.live).map(|live| live.address);
         let peer = || self.peers.as_ref()?.get(&id).map(|peer| peer.gossip);
+        let lacks = node.is_some_and(|node| node.live.is_some() && !node.complete);
         if let Some(address) = live.or_else(peer) {
             self.send(address, &Body::Sync { nonce, have });
+        }
+        if lacks {
+            self.send_around(id, Body::Sync { nonce, have });
+        }
+    }
+
+    /// Sends by way of others, for there may be no direct way, or none back.
+    fn send_around(&mut self, target: NodeId, inner: Body) {
+        let relay = Body::Relay { target, origin: self.me, inner: Box::new(inner) };
+        let others = self.nodes.iter().filter(|(id, _)| **id != target).filter_map(|(_, node)| node.live);
+        let others: Vec<_> = others.filter(|live| !live.suspect).map(|live| live.address).collect();
+        if others.is_empty() {
+            return;
+        }
+        let start = usize::try_from(self.next_random() >> 33).unwrap_or(0) % others.len();
+        for address in others.iter().cycle().skip(start).take(others.len().min(RELAYS)) {
+            self.send(*address, &relay);
+        }
+    }
+
+    /// Answers on the way on which the question came.
+    fn answer(&mut self, to: NodeId, from: SocketAddr, relayed: bool, body: Body) {
+        if relayed {
+            let relay = Body::Relay { target: to, origin: self.me, inner: Box::new(body) };
+            self.send(from, &relay);
+        } else {
+            self.send(from, &body);
         }
     }
 
@@ -265,7 +308,29 @@ impl Speaker {
         if sender == self.me || self.is_stopped() {
             return None;
         }
+        if let Some(node) = self.nodes.get_mut(&sender) {
+            node.heard = Some(now);
+        }
+        self.handle_body(sender, from, false, body, now)
+    }
+
+    fn handle_body(
+        &mut self,
+        sender: NodeId,
+        from: SocketAddr,
+        relayed: bool,
+        body: Body,
+        now: Instant,
+    ) -> Option<()> {
         match body {
+            Body::Relay { target, origin, inner } if target == self.me && origin != self.me => {
+                return self.handle_body(origin, from, true, *inner, now);
+            }
+            Body::Relay { target, origin, inner } => {
+                // One hop, from the one who asks.
+                let live = self.nodes.get(&target).and_then(|node| node.live).filter(|_| origin == sender)?;
+                self.send(live.address, &Body::Relay { target, origin, inner });
+            }
             Body::Swim(octets) => {
                 let errors = self.membership.errors;
                 self.membership.handle(&octets, now);
@@ -276,15 +341,17 @@ impl Speaker {
                 self.refresh_members(now);
                 return (self.membership.errors == errors).then_some(());
             }
-            Body::State(state) => self.hear_state(sender, from, state, now),
-            Body::Ack(mark) => self.replica.acknowledge(sender, mark),
+            Body::State(state) => self.hear_state(sender, from, relayed, state, now),
+            Body::Ack(mark) => self.acknowledge(sender, mark, now),
             Body::Sync { nonce, have } => {
                 let node = self.nodes.entry(sender).or_default();
-                node.asked = Some((from, now));
+                if !relayed {
+                    node.asked = Some((from, now));
+                }
                 self.refresh_members(now);
-                self.replica.acknowledge(sender, have);
+                self.acknowledge(sender, have, now);
                 let mark = self.replica.mark();
-                self.send(from, &Body::Synced { nonce, mark });
+                self.answer(sender, from, relayed, Body::Synced { nonce, mark });
             }
             Body::Synced { nonce, mark } => {
                 let node = self.nodes.entry(sender).or_default();
@@ -298,7 +365,18 @@ impl Speaker {
         Some(())
     }
 
-    fn hear_state(&mut self, sender: NodeId, from: SocketAddr, state: State, now: Instant) {
+    /// Somebody says how much of this node's state it has.
+    fn acknowledge(&mut self, reader: NodeId, mark: Mark, now: Instant) {
+        let epoch = self.replica.mark().epoch;
+        self.replica.acknowledge(reader, mark);
+        let later = self.replica.mark().epoch;
+        if later != epoch {
+            // Whoever knows a later life ignores this one as a member, too.
+            self.membership.outlive(later, now);
+        }
+    }
+
+    fn hear_state(&mut self, sender: NodeId, from: SocketAddr, relayed: bool, state: State, now: Instant) {
         if NodeId::of(&state.name) != sender {
             return;
         }
@@ -321,7 +399,7 @@ impl Speaker {
             let changed = was_ready != node.is_ready() || reborn || matured;
             if moved {
                 let links = node.about.links.clone();
-                self.stations.extend(links.into_iter().map(|(mac, _)| (mac, sender)));
+                self.introduce(links.iter().map(|(mac, _)| *mac), sender, now);
             }
             if reborn || state.reset || changed || moved {
                 self.touch(sender);
@@ -337,7 +415,29 @@ impl Speaker {
             }
         }
         let have = self.nodes.get(&sender).map(|node| node.have).unwrap_or_default();
-        self.send(from, &Body::Ack(have));
+        self.answer(sender, from, relayed, Body::Ack(have));
+    }
+
+    /// These stations are a node's: none of them is a stranger any more.
+    fn introduce(&mut self, macs: impl Iterator<Item = MacAddr>, node: NodeId, now: Instant) {
+        for mac in macs {
+            self.stations.insert(mac, node);
+        }
+        let known = |mac| self.stations.get(&mac) == Some(&node);
+        let settled = |(address, entry): (&IpAddr, &Entry)| {
+            entry.conflict.is_some_and(|(mac, _)| known(mac)).then_some(*address)
+        };
+        let settled: Vec<_> = self.entries.iter().filter_map(settled).collect();
+        for address in settled {
+            if let Some(entry) = self.entries.get_mut(&address) {
+                entry.conflict = None;
+                if matches!(entry.phase, Phase::Conflict { .. }) {
+                    self.rest(address, now);
+                }
+            }
+            self.events.push_back(Event::AddressConflictEnded { address });
+            self.dirty.insert(address);
+        }
     }
 
     pub(super) fn send(&mut self, to: SocketAddr, body: &Body) {
@@ -350,8 +450,12 @@ impl Speaker {
         for (to, octets) in self.membership.take_sends() {
             self.send(to, &Body::Swim(octets));
         }
-        while let Some((to, state)) = self.replica.poll_piece(now) {
-            self.send(to, &Body::State(state));
+        while let Some(piece) = self.replica.poll_piece(now) {
+            let body = Body::State(piece.state);
+            self.send(piece.address, &body);
+            if piece.tries > DIRECT_TRIES {
+                self.send_around(piece.node, body);
+            }
         }
     }
 }

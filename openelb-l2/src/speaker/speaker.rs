@@ -103,9 +103,10 @@ impl Speaker {
         }
         let me = NodeId::of(&config.node);
         let schedule = Schedule::new(settings.gratuitous.clone(), settings.refresh);
+        let life = Self::life(&config);
         let mut speaker = Self {
-            membership: Self::membership(&config, config.incarnation),
-            replica: Replica::new(config.node.clone(), config.incarnation),
+            membership: Self::membership(&config, life),
+            replica: Replica::new(config.node.clone(), life),
             me,
             started: now,
             nodes: BTreeMap::new(),
@@ -279,9 +280,11 @@ impl Speaker {
         self.events.pop_front()
     }
 
-    /// Begins to stop. Go on driving the machine until [`is_stopped`](Self::is_stopped), or until patience ends.
+    /// Begins to stop. Where [`Settings::stand_in`] is zero, both modes hand over. Go on driving the machine until [`is_stopped`](Self::is_stopped), or until patience ends.
     pub fn stop(&mut self, mode: StopMode, now: Instant) {
         self.wake_up(now);
+        // Without stand-ins nobody keeps the place of one that restarts: the addresses move, and may as well move well.
+        let mode = if self.settings.stand_in.is_zero() { StopMode::Withdraw } else { mode };
         if self.stopping.as_ref().is_none_or(|stopping| stopping.mode != mode) {
             self.stopping = Some(Stopping { mode, since: now, left: false });
             self.dirty.extend(self.entries.keys());

@@ -33,7 +33,7 @@ pub(crate) struct Host {
     pub(crate) suspended: bool,
     pub(crate) eligible: bool,
     pub(crate) uptime: Duration,
-    started: u64,
+    pub(crate) started: u64,
     /// Datagrams wait in the socket of a suspended process; frames are dropped by the driver.
     waiting: Vec<(SocketAddr, Vec<u8>)>,
     pub(crate) events: Vec<(Duration, Event)>,
@@ -189,6 +189,7 @@ impl Sim {
     pub(crate) fn kill(&mut self, n: usize) {
         self.hosts[n].speaker = None;
         self.hosts[n].waiting.clear();
+        self.hosts[n].suspended = false;
     }
 
     pub(crate) fn power_off(&mut self, n: usize) {

@@ -4,8 +4,8 @@
 //! |---|---|
 //! | 0–2 | `OL2` |
 //! | 3 | version: 1, or 0x81 with a tag at the end |
-//! | 4 | kind of body |
-//! | 5–12 | sender |
+//! | 4–11 | sender |
+//! | 12 | kind of body |
 //! | … | body, big-endian |
 //! | last 16 | HMAC-SHA-256 over all before it, cut to 128 bits (RFC 2104 section 5) |
 
@@ -22,7 +22,9 @@ pub(crate) const MAX_DATAGRAM: usize = 1400;
 const HEADER: usize = 13;
 const TAG: usize = 16;
 /// The longest body.
-pub(crate) const MAX_BODY: usize = MAX_DATAGRAM - HEADER - TAG;
+pub(crate) const MAX_BODY: usize = MAX_DATAGRAM - HEADER - TAG - RELAY;
+/// What a relay adds.
+const RELAY: usize = 17;
 /// At most this many links of a node are told; the rest is not probed by others.
 pub(crate) const MAX_LINKS: usize = 8;
 
@@ -113,6 +115,25 @@ pub(crate) enum Body {
         nonce: u64,
         mark: Mark,
     },
+    /// To be passed on, because there is no direct way from `origin` to `target`.
+    Relay {
+        target: NodeId,
+        origin: NodeId,
+        inner: Box<Self>,
+    },
+}
+
+/// Lives of a node are numbered; a restart leaves so much room for those that begin without one, and for randomness.
+const LIVES: u64 = 1 << 16;
+
+/// The number of a life that begins with a process.
+pub(crate) const fn life(incarnation: u64, random: u64) -> u64 {
+    incarnation.saturating_mul(LIVES).saturating_add(random % (LIVES / 2))
+}
+
+/// A number above that of any life which the process of the life `number` can have led.
+pub(crate) const fn life_after(number: u64) -> u64 {
+    number.saturating_add(LIVES)
 }
 
 /// Puts a body into an envelope.
@@ -120,23 +141,8 @@ pub(crate) fn seal(key: Option<&GossipKey>, sender: NodeId, body: &Body) -> Vec<
     let mut out = Vec::with_capacity(256);
     out.extend_from_slice(b"OL2");
     out.push(if key.is_some() { 0x81 } else { 0x01 });
-    out.push(match body {
-        Body::Swim(_) => 0,
-        Body::State(_) => 1,
-        Body::Ack(_) => 2,
-        Body::Sync { .. } => 3,
-        Body::Synced { .. } => 4,
-    });
     out.extend_from_slice(&sender.0.to_be_bytes());
-    match body {
-        Body::Swim(octets) => out.extend_from_slice(octets),
-        Body::State(state) => encode_state(state, &mut out),
-        Body::Ack(mark) => encode_mark(*mark, &mut out),
-        Body::Sync { nonce, have: mark } | Body::Synced { nonce, mark } => {
-            out.extend_from_slice(&nonce.to_be_bytes());
-            encode_mark(*mark, &mut out);
-        }
-    }
+    encode_body(body, &mut out);
     if let Some(mac) = key.and_then(mac) {
         let tag = mac.chain_update(&out).finalize().into_bytes();
         out.extend(tag.iter().take(TAG));
@@ -162,17 +168,49 @@ pub(crate) fn open(key: Option<&GossipKey>, datagram: &[u8]) -> Option<(NodeId, 
     if reader.take::<4>()? != [b'O', b'L', b'2', version] {
         return None;
     }
-    let kind = reader.u8()?;
     let sender = NodeId(reader.u64()?);
-    let body = match kind {
-        0 => Body::Swim(std::mem::take(&mut reader.0).to_vec()),
-        1 => Body::State(decode_state(&mut reader)?),
+    let body = decode_body(&mut reader, true)?;
+    reader.0.is_empty().then_some((sender, body))
+}
+
+fn encode_body(body: &Body, out: &mut Vec<u8>) {
+    out.push(match body {
+        Body::Swim(_) => 0,
+        Body::State(_) => 1,
+        Body::Ack(_) => 2,
+        Body::Sync { .. } => 3,
+        Body::Synced { .. } => 4,
+        Body::Relay { .. } => 5,
+    });
+    match body {
+        Body::Swim(octets) => out.extend_from_slice(octets),
+        Body::State(state) => encode_state(state, out),
+        Body::Ack(mark) => encode_mark(*mark, out),
+        Body::Sync { nonce, have: mark } | Body::Synced { nonce, mark } => {
+            out.extend_from_slice(&nonce.to_be_bytes());
+            encode_mark(*mark, out);
+        }
+        Body::Relay { target, origin, inner } => {
+            out.extend_from_slice(&target.0.to_be_bytes());
+            out.extend_from_slice(&origin.0.to_be_bytes());
+            encode_body(inner, out);
+        }
+    }
+}
+
+fn decode_body(reader: &mut Reader<'_>, outer: bool) -> Option<Body> {
+    Some(match reader.u8()? {
+        0 if outer => Body::Swim(std::mem::take(&mut reader.0).to_vec()),
+        1 => Body::State(decode_state(reader)?),
         2 => Body::Ack(reader.mark()?),
         3 => Body::Sync { nonce: reader.u64()?, have: reader.mark()? },
         4 => Body::Synced { nonce: reader.u64()?, mark: reader.mark()? },
+        5 if outer => {
+            let (target, origin) = (NodeId(reader.u64()?), NodeId(reader.u64()?));
+            Body::Relay { target, origin, inner: Box::new(decode_body(reader, false)?) }
+        }
         _ => return None,
-    };
-    reader.0.is_empty().then_some((sender, body))
+    })
 }
 
 /// A key of any length is good for HMAC; `None` never happens.

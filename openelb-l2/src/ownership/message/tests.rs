@@ -37,6 +37,7 @@ fn bodies() -> Vec<Body> {
         Body::Ack(mark),
         Body::Sync { nonce: 1, have: mark },
         Body::Synced { nonce: 2, mark },
+        Body::Relay { target: NodeId(6), origin: NodeId(7), inner: Box::new(Body::State(state())) },
     ]
 }
 
