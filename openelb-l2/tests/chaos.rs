@@ -170,7 +170,7 @@ impl Chaos {
     /// heard, nobody can say what it knows.
     fn is_connected(&self) -> bool {
         let (hosts, sim) = (0..self.sim.hosts.len(), &self.sim);
-        let runs = |n: usize| sim.hosts[n].speaker.is_some() && !sim.hosts[n].suspended;
+        let runs = |n: usize| sim.hosts[n].speaker.is_some();
         let hears = |a: usize, b: usize| !sim.cut.contains(&(a, b)) && !sim.deaf.contains(&(a, b));
         let both = |a, b| hears(a, b) && hears(b, a);
         let apart = |a, b| sim.cut.contains(&(a, b)) && sim.cut.contains(&(b, a));

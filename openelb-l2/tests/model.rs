@@ -241,6 +241,32 @@ fn gossip_that_is_cut_off_changes_nothing_while_hosts_answer() {
     assert!(sim.longest_double.is_zero(), "{:?}", sim.longest_double);
 }
 
+/// A firewall, say: the port of gossip is closed everywhere, and nobody ever heard of anybody.
+#[test]
+fn without_any_gossip_an_address_has_one_owner_all_the_same() {
+    for seed in 0..10 {
+        let mut sim = Sim::new(3, 6, seed);
+        for a in 0..3 {
+            sim.deaf.extend((0..3).map(|b| (a, b)));
+        }
+        sim.start_all();
+        sim.run(Duration::from_secs(20));
+        // They have to find out first that they are no strangers.
+        assert!(sim.longest_double <= ms(150), "{:?}", sim.longest_double);
+        let owners: Vec<_> = sim.addresses.clone().into_iter().map(|a| sim.owner(a)).collect();
+        let victim = owners[0];
+        sim.reset_measures();
+        sim.power_off(victim);
+        sim.run(Duration::from_secs(20));
+        for (i, address) in sim.addresses.clone().into_iter().enumerate() {
+            let owner = sim.owner(address);
+            assert!(owner != victim && (owner == owners[i] || owners[i] == victim));
+        }
+        assert!(sim.longest_silence <= ms(3000), "{:?}", sim.longest_silence);
+        assert!(sim.longest_double <= ms(50), "{:?}", sim.longest_double);
+    }
+}
+
 #[test]
 fn a_rebooted_node_waits_and_then_gets_its_own_back() {
     let mut sim = Sim::new(3, 1, 8);

@@ -275,13 +275,20 @@ impl Membership {
         self.run(now, |foca, wishes| foca.announce(Identity { node, generation: 0, address }, wishes));
     }
 
-    pub(crate) fn handle(&mut self, octets: &[u8], now: Instant) {
+    /// Takes a message in. If its sender lives a life with a lower number than one that is known of it here, it is
+    /// ignored, and this is the number: it should hear of it.
+    pub(crate) fn handle(&mut self, octets: &[u8], now: Instant) -> Option<u64> {
         self.run(now, |foca, wishes| foca.handle_data(octets, wishes));
         let seen = self.seen.load(Ordering::Relaxed);
         if seen > self.generation() {
             // An earlier life had a later clock.
             self.outlive(seen.saturating_add(1), now);
         }
+        let mut codec = Codec { own: self.foca.identity().node, seen: Arc::default() };
+        let sender = foca::Codec::decode_header(&mut codec, octets).ok()?.src;
+        let known = self.foca.iter_membership_state().find(|member| member.id().node == sender.node)?;
+        let known = known.id().generation;
+        (sender.node != codec.own && known > sender.generation).then_some(known)
     }
 
     /// Comes back as a new member, unless this life is a later one than that.

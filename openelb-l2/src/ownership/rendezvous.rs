@@ -51,20 +51,29 @@ const fn mix(mut value: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::Ipv4Addr;
+    use std::net::{Ipv4Addr, Ipv6Addr};
 
-    fn spread(nodes: &[NodeName], addresses: u32) -> Vec<usize> {
-        let mut counts = vec![0; nodes.len()];
-        for n in 0..addresses {
-            let address = IpAddr::V4(Ipv4Addr::from(0xc0a8_0000 + n));
-            let best = (0..nodes.len()).max_by_key(|i| score(address, &nodes[*i])).unwrap();
-            counts[best] += 1;
-        }
-        counts
+    fn best<'a>(address: IpAddr, nodes: impl IntoIterator<Item = &'a NodeName>) -> &'a NodeName {
+        nodes.into_iter().max_by_key(|node| score(address, node)).unwrap()
     }
 
-    fn names(count: usize) -> Vec<NodeName> {
-        (0..count).map(|n| NodeName::new(&format!("node-{n}")).unwrap()).collect()
+    fn spread(nodes: &[NodeName], addresses: &[IpAddr]) -> Vec<usize> {
+        let owned =
+            |node: &&NodeName| addresses.iter().filter(|address| best(**address, nodes) == *node).count();
+        nodes.iter().map(|node| owned(&node)).collect()
+    }
+
+    fn names(count: usize, name: impl Fn(usize) -> String) -> Vec<NodeName> {
+        (0..count).map(|n| NodeName::new(&name(n)).unwrap()).collect()
+    }
+
+    fn addresses(first: &str, count: u32) -> Vec<IpAddr> {
+        let first: IpAddr = first.parse().unwrap();
+        let address = |n: u32| match first {
+            IpAddr::V4(v4) => IpAddr::V4(Ipv4Addr::from_bits(v4.to_bits() + n)),
+            IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() + u128::from(n))),
+        };
+        (0..count).map(address).collect()
     }
 
     #[test]
@@ -79,21 +88,40 @@ mod tests {
 
     #[test]
     fn many_addresses_spread_evenly() {
-        let counts = spread(&names(10), 10_000);
+        let counts = spread(&names(10, |n| format!("node-{n}")), &addresses("192.168.0.0", 10_000));
         assert!(counts.iter().all(|count| (850..1150).contains(count)), "{counts:?}");
-        let few = spread(&names(10), 100);
-        assert!(*few.iter().max().unwrap() <= 19, "{few:?}");
     }
 
+    /// As people name nodes, and as pools are.
     #[test]
-    fn a_node_that_goes_moves_only_its_own() {
-        let nodes = names(10);
-        for n in 0..1000_u32 {
-            let address = IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + n));
-            let best = nodes.iter().max_by_key(|node| score(address, node)).unwrap();
-            let rest: Vec<_> = nodes[1..].iter().collect();
-            let then = rest.iter().max_by_key(|node| score(address, node)).unwrap();
-            assert!(best == &nodes[0] || best == *then);
+    fn a_hundred_addresses_on_ten_nodes() {
+        let schemes: [&dyn Fn(usize) -> String; 5] = [
+            &|n| format!("node-{n}"),
+            &|n| format!("worker{:02}.example.com", n + 1),
+            &|n| format!("ip-10-0-{n}-17.eu-west-1.compute.internal"),
+            &|n| format!("{}", char::from(b'a' + u8::try_from(n).unwrap())),
+            &|n| format!("k8s-prod-rack{}-{}", n / 5, n % 5),
+        ];
+        for scheme in schemes {
+            let nodes = names(10, scheme);
+            for first in
+                ["192.168.0.0", "192.168.0.100", "10.0.0.1", "203.0.113.0", "2001:db8::1", "fd00::100"]
+            {
+                let addresses = addresses(first, 100);
+                let counts = spread(&nodes, &addresses);
+                // max / mean <= 1.9
+                assert!(*counts.iter().max().unwrap() <= 19, "{} {first}: {counts:?}", nodes[0]);
+                for gone in &nodes {
+                    let rest = || nodes.iter().filter(|node| *node != gone);
+                    for address in &addresses {
+                        let (before, after) = (best(*address, &nodes), best(*address, rest()));
+                        assert!(
+                            before == gone || before == after,
+                            "{address} moves from {before} to {after}"
+                        );
+                    }
+                }
+            }
         }
     }
 }

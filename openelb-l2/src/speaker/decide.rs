@@ -17,26 +17,17 @@ use crate::{
         message::{Claim, Links, NodeId},
         rendezvous,
     },
-    responder,
     wire::ndp,
 };
 
 /// A planned hand-over ends after this time, claimed or not.
 const HAND_OVER: Duration = Duration::from_secs(2);
 /// An address that was heard at a better node is left to it for this long, unless gossip says more.
-const YIELD: Duration = Duration::from_secs(2);
-/// The same for a node that gossips: what it says of the address is on its way.
-const YIELD_TO_GOSSIP: Duration = Duration::from_millis(300);
-/// To a node that does not hear this one, it is left until its next refresh is overdue.
-const YIELD_TO_DEAF: Duration = Duration::from_secs(150);
+pub(super) const YIELD: Duration = Duration::from_secs(2);
 /// Whoever claims for this long against repeated claims does not hear them.
-const DEAF: Duration = Duration::from_secs(1);
+pub(super) const DEAF: Duration = Duration::from_secs(1);
 /// A deaf node that goes on gossiping is known to be gone after this time without a word.
 const MUTE: Duration = Duration::from_secs(3);
-/// A claim is repeated at most this often.
-const REPEAT: Duration = Duration::from_millis(20);
-/// A stranger is looked for again after this time.
-const CONFLICT_RETRY: Duration = Duration::from_secs(10);
 /// A stranger that was not heard for this long is gone.
 const CONFLICT_OVER: Duration = Duration::from_secs(60);
 
@@ -67,15 +58,22 @@ impl Speaker {
         if self.unsettled.is_none() {
             let me = self.me(address, candidate, self.is_answerable(wanted), now);
             let bids = self.bids(address);
+            let yields = self.yields(address, now);
+            let Some(entry) = self.entries.get_mut(&address) else { return };
+            let owns = entry.phase == Phase::Owner;
+            if let Some(rival) = arbiter::rival(&bids).filter(|_| !owns) {
+                // Whoever claimed meanwhile, and with which number: this one holds.
+                entry.last = Some(rival.node);
+                if !rival.suspect {
+                    entry.standing = None;
+                }
+            }
             let kernel = |node| self.hosts.state(node, now);
             let mut verdict = arbiter::decide(&me, &bids, entry.last, kernel);
             let offered =
                 |bid: &Bid| matches!(bid.item.claim, Claim::HandingOver { to, .. } if to == self.me);
-            if let Some((node, until)) = entry.yielded
-                && now < until
+            if let Some(node) = yields
                 && !bids.iter().any(offered)
-                && !self.is_mute(node, entry.since, now)
-                && !(until.saturating_duration_since(now) > YIELD && self.talks(node))
                 && matches!(
                     verdict,
                     Verdict::Own
@@ -83,7 +81,7 @@ impl Speaker {
                         | Verdict::Ask { .. }
                         | Verdict::StandIn { .. }
                 )
-                && entry.phase != Phase::Owner
+                && !owns
             {
                 verdict = Verdict::Standby { owner: Some(node) };
             }
@@ -161,14 +159,25 @@ impl Speaker {
     }
 
     /// What the node says of itself counts.
-    fn talks(&self, node: NodeId) -> bool {
+    pub(super) fn talks(&self, node: NodeId) -> bool {
         self.nodes.get(&node).is_some_and(|node| node.live.is_some() && node.is_ready())
     }
 
-    /// A deaf node gossips, too, although it thinks that nobody answers. Once it does not any more, it is gone.
-    fn is_mute(&self, node: NodeId, since: Instant, now: Instant) -> bool {
-        let heard = self.nodes.get(&node).and_then(|node| node.heard).filter(|heard| *heard > since);
-        heard.is_some_and(|heard| now.saturating_duration_since(heard) >= MUTE)
+    /// To whom the address is left because it was heard there.
+    fn yields(&mut self, address: IpAddr, now: Instant) -> Option<NodeId> {
+        let entry = self.entries.get(&address)?;
+        let (node, until) = entry.yielded.filter(|(_, until)| now < *until)?;
+        let deaf = until.saturating_duration_since(now) > YIELD;
+        // One that is deaf gossips, too, although it thinks that nobody answers. Once it does not any more, it is gone;
+        // and once it hears, it says itself what it owns.
+        let heard = self.nodes.get(&node).and_then(|node| node.heard);
+        let gossiped = heard.filter(|heard| entry.since.saturating_duration_since(*heard) < MUTE);
+        let mute = gossiped.is_some_and(|heard| now.saturating_duration_since(heard) >= MUTE);
+        if mute || deaf && self.talks(node) {
+            self.entries.get_mut(&address)?.yielded = Some((node, now));
+            return None;
+        }
+        Some(node)
     }
 
     /// Keeps since when an owner has a better candidate beside it.
@@ -201,6 +210,12 @@ impl Speaker {
                 Phase::Idle | Phase::StandIn { .. } => self.take(address, now),
             },
             Verdict::Standby { owner } => {
+                if let Some(entry) = self.entries.get_mut(&address)
+                    && phase == Phase::Owner
+                    && owner.is_some()
+                {
+                    entry.last = owner;
+                }
                 self.rest(address, now);
                 self.set_owner(address, owner);
             }
@@ -408,108 +423,7 @@ impl Speaker {
         }
     }
 
-    /// A worse node claims what this one owns: the claim is repeated, so that it hears. One that goes on claiming does
-    /// not hear; the address is left to it, for a client hears both.
-    fn repeat(&mut self, address: IpAddr, rival: Option<NodeId>, now: Instant) {
-        let Some(entry) = self.entries.get_mut(&address) else { return };
-        let recent = entry.repeated.filter(|(_, last)| now.saturating_duration_since(*last) < 5 * DEAF);
-        let (first, last) = recent.unwrap_or((now, now));
-        if recent.is_some() && now.saturating_duration_since(last) < REPEAT {
-            return;
-        }
-        if let Some(rival) = rival.filter(|_| now.saturating_duration_since(first) >= DEAF) {
-            entry.yielded = Some((rival, now + YIELD_TO_DEAF));
-            self.rest(address, now);
-            self.set_owner(address, Some(rival));
-            self.dirty.insert(address);
-            return;
-        }
-        entry.repeated = Some((first, now));
-        self.announce(address);
-    }
-
-    /// Somebody says that an address is at a station.
-    pub(super) fn handle_claim(&mut self, link: LinkIndex, claim: responder::Claim, now: Instant) {
-        let responder::Claim { address, mac } = claim;
-        if self.ports.values().any(|port| port.link.mac == mac) {
-            return;
-        }
-        let touched = self.hosts.hear(link, address, mac, now);
-        self.dirty.extend(touched);
-        let node = self.stations.get(&mac).copied();
-        let talks = node.is_some_and(|node| self.talks(node));
-        let Some(entry) = self.entries.get_mut(&address).filter(|entry| entry.wanted.is_some()) else {
-            return;
-        };
-        let Some(node) = node else {
-            self.handle_stranger(address, link, mac, now);
-            return;
-        };
-        let until = now + if talks { YIELD_TO_GOSSIP } else { YIELD };
-        match entry.phase {
-            Phase::Owner => {
-                let score = |node| (rendezvous::score_of(address, node), node);
-                if score(node) > score(self.me) {
-                    entry.yielded = Some((node, until));
-                    self.rest(address, now);
-                    self.set_owner(address, Some(node));
-                } else {
-                    self.repeat(address, Some(node), now);
-                }
-            }
-            Phase::HandingOver { to, .. } if to == node => {
-                entry.yielded = Some((node, until));
-                self.rest(address, now);
-                self.set_owner(address, Some(node));
-            }
-            Phase::StandIn { owner } if owner != node => {
-                entry.yielded = Some((node, until));
-                self.rest(address, now);
-            }
-            Phase::Probing { .. } => {
-                // The kernel of a node that says itself that it does not own the address: no rival, and no stranger.
-                let bid = entry.bids.iter().find(|(of, _)| *of == node).map(|(_, item)| item.claim);
-                let owns = matches!(bid, Some(Claim::Owner { .. } | Claim::HandingOver { .. }));
-                if owns || !talks {
-                    entry.yielded = Some((node, until));
-                    self.rest(address, now);
-                }
-            }
-            _ => {
-                if let Some((of, old)) = &mut entry.yielded
-                    && *of == node
-                {
-                    *old = until.max(*old);
-                }
-            }
-        }
-        self.dirty.insert(address);
-    }
-
-    fn handle_stranger(&mut self, address: IpAddr, link: LinkIndex, mac: MacAddr, now: Instant) {
-        let Some(entry) = self.entries.get_mut(&address) else { return };
-        if entry.phase == Phase::Idle {
-            return;
-        }
-        self.stats.conflicts += 1;
-        if entry.conflict.is_none_or(|(old, _)| old != mac) {
-            self.events.push_back(Event::AddressConflict { address, link, mac });
-        }
-        entry.conflict = Some((mac, now));
-        match entry.phase {
-            Phase::Probing { .. } | Phase::Conflict { .. } => {
-                entry.phase = Phase::Conflict { mac, retry: now + CONFLICT_RETRY };
-            }
-            Phase::Owner if self.announcer.defend(address, now) => {
-                self.stats.defences += 1;
-                self.announce(address);
-            }
-            _ => {}
-        }
-        self.dirty.insert(address);
-    }
-
-    fn set_owner(&mut self, address: IpAddr, owner: Option<NodeId>) {
+    pub(super) fn set_owner(&mut self, address: IpAddr, owner: Option<NodeId>) {
         let Some(entry) = self.entries.get_mut(&address) else { return };
         if std::mem::replace(&mut entry.owner, owner) != owner && entry.wanted.is_some() {
             let owner = owner.map(|node| self.name(node));

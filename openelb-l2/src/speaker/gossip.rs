@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     time::{Duration, Instant},
 };
 
@@ -11,12 +11,9 @@ use super::{
     entry::{Entry, Phase},
     speaker::TICK,
 };
-use crate::{
-    MacAddr,
-    ownership::{
-        membership::{Live, Membership, Pace},
-        message::{self, About, Body, Mark, NodeId, State},
-    },
+use crate::ownership::{
+    membership::{Live, Membership, Pace},
+    message::{self, About, Body, Mark, NodeId, State},
 };
 
 /// Nodes that do not live are asked to join this often, and so many at a time.
@@ -79,7 +76,7 @@ impl Speaker {
         Membership::new(NodeId::of(&config.node), config.gossip, generation, pace, seed)
     }
 
-    fn next_random(&mut self) -> u64 {
+    pub(super) fn next_random(&mut self) -> u64 {
         self.random = crate::ownership::rendezvous::hash(&self.random.wrapping_add(1).to_be_bytes());
         self.random
     }
@@ -333,7 +330,9 @@ impl Speaker {
             }
             Body::Swim(octets) => {
                 let errors = self.membership.errors;
-                self.membership.handle(&octets, now);
+                if let Some(epoch) = self.membership.handle(&octets, now) {
+                    self.send(from, &Body::Ack(Mark { epoch, version: 0 }));
+                }
                 if self.membership.take_rejoined() {
                     self.next_seeds = now;
                     self.next_tick = now;
@@ -367,12 +366,10 @@ impl Speaker {
 
     /// Somebody says how much of this node's state it has.
     fn acknowledge(&mut self, reader: NodeId, mark: Mark, now: Instant) {
-        let epoch = self.replica.mark().epoch;
         self.replica.acknowledge(reader, mark);
-        let later = self.replica.mark().epoch;
-        if later != epoch {
+        if mark.epoch > self.membership.generation() {
             // Whoever knows a later life ignores this one as a member, too.
-            self.membership.outlive(later, now);
+            self.membership.outlive(message::life_after(mark.epoch), now);
         }
     }
 
@@ -416,28 +413,6 @@ impl Speaker {
         }
         let have = self.nodes.get(&sender).map(|node| node.have).unwrap_or_default();
         self.answer(sender, from, relayed, Body::Ack(have));
-    }
-
-    /// These stations are a node's: none of them is a stranger any more.
-    fn introduce(&mut self, macs: impl Iterator<Item = MacAddr>, node: NodeId, now: Instant) {
-        for mac in macs {
-            self.stations.insert(mac, node);
-        }
-        let known = |mac| self.stations.get(&mac) == Some(&node);
-        let settled = |(address, entry): (&IpAddr, &Entry)| {
-            entry.conflict.is_some_and(|(mac, _)| known(mac)).then_some(*address)
-        };
-        let settled: Vec<_> = self.entries.iter().filter_map(settled).collect();
-        for address in settled {
-            if let Some(entry) = self.entries.get_mut(&address) {
-                entry.conflict = None;
-                if matches!(entry.phase, Phase::Conflict { .. }) {
-                    self.rest(address, now);
-                }
-            }
-            self.events.push_back(Event::AddressConflictEnded { address });
-            self.dirty.insert(address);
-        }
     }
 
     pub(super) fn send(&mut self, to: SocketAddr, body: &Body) {

@@ -13,6 +13,7 @@
 //! `handle_timeout` with the time as it is now. The machine sees from the time that it is late and answers for nothing
 //! until the others have said what they hold.
 
+mod claims;
 mod config;
 mod decide;
 mod entry;

@@ -78,6 +78,8 @@ pub struct Speaker {
     pub(super) next_seeds: Instant,
     /// What [`poll_timeout`](Self::poll_timeout) says: whoever is much later was suspended.
     deadline: Option<Instant>,
+    /// When nodes were asked where they are.
+    pub(super) sought: Option<Instant>,
     pub(super) random: u64,
     pub(super) outputs: VecDeque<Output>,
     pub(super) events: VecDeque<Event>,
@@ -124,6 +126,7 @@ impl Speaker {
             next_tick: now,
             next_seeds: now,
             deadline: None,
+            sought: None,
             random: config.seed ^ me.0,
             outputs: VecDeque::new(),
             events: VecDeque::new(),
@@ -226,7 +229,7 @@ impl Speaker {
             }
         };
         if let Some(claim) = heard.claim
-            && (!self.hosts.is_empty() || self.entries.contains_key(&claim.address))
+            && (!self.hosts.is_empty() || self.seeks(now) || self.entries.contains_key(&claim.address))
         {
             self.handle_claim(link, claim, now);
             self.finish(now);

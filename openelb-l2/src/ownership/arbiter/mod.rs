@@ -92,6 +92,11 @@ pub(crate) fn best(me: &Me, bids: &[Bid], without: Option<NodeId>) -> Option<Nod
     own.into_iter().chain(others).filter(|(.., node)| Some(*node) != without).max().map(|(.., node)| node)
 }
 
+/// Of the others that claim the address, the one that stays.
+pub(crate) fn rival(bids: &[Bid]) -> Option<&Bid> {
+    bids.iter().filter(|bid| bid.owns()).max_by_key(|bid| (bid.score, bid.node))
+}
+
 /// Decides. `last` is who claimed the address last, unless it gave it up of its own accord.
 pub(crate) fn decide(
     me: &Me,
@@ -99,7 +104,7 @@ pub(crate) fn decide(
     last: Option<NodeId>,
     kernel: impl Fn(NodeId) -> Kernel,
 ) -> Verdict {
-    let rival = bids.iter().filter(|bid| bid.owns()).max_by_key(|bid| (bid.score, bid.node));
+    let rival = rival(bids);
     match me.holding {
         Holding::Owner => keep(me, bids, rival),
         Holding::HandingOver { to, overdue } => {
@@ -163,6 +168,16 @@ fn take(
     }
     if let Some(giver) = counting().find(|bid| matches!(bid.item.claim, Claim::HandingOver { .. })) {
         return Verdict::Standby { owner: Some(giver.node) };
+    }
+    // After a partition, two may stand in for two owners.
+    let stand_ins = counting().filter(|bid| !bid.suspect).filter_map(|bid| match bid.item.claim {
+        Claim::StandIn { owner } if Some(owner) != last => Some((bid.score, bid.node, owner)),
+        _ => None,
+    });
+    if let Some((score, node, owner)) = stand_ins.max()
+        && !(matches!(me.holding, Holding::StandIn { .. }) && (me.score, me.node) > (score, node))
+    {
+        return Verdict::Standby { owner: Some(owner) };
     }
     if let Some(last) = last.filter(|last| *last != me.node) {
         // Gone, about to restart, or back and not yet settled. One that is back and settled and claims nothing does not

@@ -145,3 +145,15 @@ fn an_owner_that_comes_back_takes_its_own() {
     let content = Bid { item: Item::default(), ..bid(2, 9, Claim::None) };
     assert_eq!(decided(standing, &[content], Some(2), Kernel::Answers), Verdict::Own);
 }
+
+#[test]
+fn of_two_that_stand_in_for_two_owners_the_better_one_stays() {
+    let answers = Kernel::Answers;
+    let other = bid(2, 6, Claim::StandIn { owner: NodeId(4) });
+    let standing = |score| me(score, Holding::StandIn { owner: NodeId(3), expired: false });
+    assert_eq!(decided(standing(5), &[other], Some(3), answers), standby(4));
+    assert_eq!(decided(standing(7), &[other], Some(3), answers), Verdict::StandIn { owner: NodeId(3) });
+    assert_eq!(decided(me(7, Holding::Nothing), &[other], Some(3), answers), standby(4), "it is answered");
+    let gone = Bid { live: false, ..other };
+    assert_eq!(decided(standing(5), &[gone], Some(3), answers), Verdict::StandIn { owner: NodeId(3) });
+}

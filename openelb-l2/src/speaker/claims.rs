@@ -1,0 +1,199 @@
+//! What is heard on the wire of where an address is.
+
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Event, LinkIndex, Speaker,
+    decide::{DEAF, YIELD},
+    entry::{Entry, Phase},
+};
+use crate::{
+    MacAddr,
+    ownership::{
+        message::{Claim, NodeId},
+        rendezvous,
+    },
+    responder,
+};
+
+/// An address that was heard at a node that gossips is left to it for this long: what it says of the address is on its
+/// way.
+const YIELD_TO_GOSSIP: Duration = Duration::from_millis(300);
+/// To a node that does not hear this one, it is left until its next refresh is overdue.
+const YIELD_TO_DEAF: Duration = Duration::from_secs(150);
+/// A claim is repeated at most this often.
+const REPEAT: Duration = Duration::from_millis(20);
+/// A stranger is looked for again after this time.
+const CONFLICT_RETRY: Duration = Duration::from_secs(10);
+/// Nodes whose stations are not known are asked for them at most this often, and so many at a time.
+const SEEK_INTERVAL: Duration = Duration::from_secs(1);
+const SOUGHT: usize = 32;
+
+impl Speaker {
+    /// A worse node claims what this one owns: the claim is repeated, so that it hears. One that goes on claiming does
+    /// not hear; the address is left to it, for a client hears both.
+    pub(super) fn repeat(&mut self, address: IpAddr, rival: Option<NodeId>, now: Instant) {
+        let Some(entry) = self.entries.get_mut(&address) else { return };
+        let recent = entry.repeated.filter(|(_, last)| now.saturating_duration_since(*last) < 5 * DEAF);
+        let (first, last) = recent.unwrap_or((now, now));
+        if recent.is_some() && now.saturating_duration_since(last) < REPEAT {
+            return;
+        }
+        if let Some(rival) = rival.filter(|_| now.saturating_duration_since(first) >= DEAF) {
+            entry.yielded = Some((rival, now + YIELD_TO_DEAF));
+            entry.last = Some(rival);
+            self.rest(address, now);
+            self.set_owner(address, Some(rival));
+            self.dirty.insert(address);
+            return;
+        }
+        entry.repeated = Some((first, now));
+        self.announce(address);
+    }
+
+    /// Somebody says that an address is at a station.
+    pub(super) fn handle_claim(&mut self, link: LinkIndex, claim: responder::Claim, now: Instant) {
+        let responder::Claim { address, mac } = claim;
+        if self.ports.values().any(|port| port.link.mac == mac) {
+            return;
+        }
+        if self.seeks(now)
+            && let Some(node) = self.peer_at(address)
+        {
+            self.introduce(std::iter::once(mac), node, now);
+        }
+        let touched = self.hosts.hear(link, address, mac, now);
+        self.dirty.extend(touched);
+        let node = self.stations.get(&mac).copied();
+        let talks = node.is_some_and(|node| self.talks(node));
+        let Some(entry) = self.entries.get_mut(&address).filter(|entry| entry.wanted.is_some()) else {
+            return;
+        };
+        let Some(node) = node else {
+            self.handle_stranger(address, link, mac, now);
+            return;
+        };
+        let until = now + if talks { YIELD_TO_GOSSIP } else { YIELD };
+        match entry.phase {
+            Phase::Owner => {
+                let score = |node| (rendezvous::score_of(address, node), node);
+                if score(node) > score(self.me) {
+                    entry.yielded = Some((node, until));
+                    entry.last = Some(node);
+                    self.rest(address, now);
+                    self.set_owner(address, Some(node));
+                } else {
+                    self.repeat(address, Some(node), now);
+                }
+            }
+            Phase::HandingOver { to, .. } if to == node => {
+                entry.yielded = Some((node, until));
+                entry.last = Some(node);
+                self.rest(address, now);
+                self.set_owner(address, Some(node));
+            }
+            Phase::StandIn { owner } if owner != node => {
+                entry.yielded = Some((node, until));
+                self.rest(address, now);
+            }
+            Phase::Probing { .. } => {
+                // The kernel of a node that says itself that it does not own the address: no rival, and no stranger.
+                let bid = entry.bids.iter().find(|(of, _)| *of == node).map(|(_, item)| item.claim);
+                let owns = matches!(bid, Some(Claim::Owner { .. } | Claim::HandingOver { .. }));
+                if owns || !talks {
+                    entry.yielded = Some((node, until));
+                    self.rest(address, now);
+                }
+            }
+            _ => {
+                if let Some((of, old)) = &mut entry.yielded
+                    && *of == node
+                {
+                    *old = until.max(*old);
+                }
+            }
+        }
+        self.dirty.insert(address);
+    }
+
+    fn handle_stranger(&mut self, address: IpAddr, link: LinkIndex, mac: MacAddr, now: Instant) {
+        if self.entries.get(&address).is_none_or(|entry| entry.phase == Phase::Idle) {
+            return;
+        }
+        self.stats.conflicts += 1;
+        self.seek(now);
+        let Some(entry) = self.entries.get_mut(&address) else { return };
+        if entry.conflict.is_none_or(|(old, _)| old != mac) {
+            self.events.push_back(Event::AddressConflict { address, link, mac });
+        }
+        entry.conflict = Some((mac, now));
+        match entry.phase {
+            Phase::Probing { .. } | Phase::Conflict { .. } => {
+                entry.phase = Phase::Conflict { mac, retry: now + CONFLICT_RETRY };
+            }
+            Phase::Owner if self.announcer.defend(address, now) => {
+                self.stats.defences += 1;
+                self.announce(address);
+            }
+            _ => {}
+        }
+        self.dirty.insert(address);
+    }
+
+    /// A stranger may be a node of ours whose gossip does not get here. So the nodes that are not heard are asked, on the
+    /// link, for the address of their gossip.
+    fn seek(&mut self, now: Instant) {
+        if self.seeks(now) {
+            return;
+        }
+        let known: BTreeSet<NodeId> = self.stations.values().copied().collect();
+        let peers = self.peers.iter().flatten().filter(|(node, _)| !known.contains(node));
+        let mut unknown: Vec<_> = peers.map(|(_, peer)| peer.gossip.ip()).collect();
+        if unknown.is_empty() {
+            return;
+        }
+        self.sought = Some(now);
+        let start = usize::try_from(self.next_random() >> 33).unwrap_or(0) % unknown.len();
+        unknown.rotate_left(start);
+        for address in unknown.into_iter().take(SOUGHT) {
+            self.ask_host(address);
+        }
+    }
+
+    /// Whether nodes were asked where they are a short while ago.
+    pub(super) fn seeks(&self, now: Instant) -> bool {
+        self.sought.is_some_and(|at| now.saturating_duration_since(at) < SEEK_INTERVAL)
+    }
+
+    fn peer_at(&self, address: IpAddr) -> Option<NodeId> {
+        self.peers.iter().flatten().find(|(_, peer)| peer.gossip.ip() == address).map(|(node, _)| *node)
+    }
+
+    /// These stations are a node's: none of them is a stranger any more.
+    pub(super) fn introduce(&mut self, macs: impl Iterator<Item = MacAddr>, node: NodeId, now: Instant) {
+        for mac in macs {
+            self.stations.insert(mac, node);
+        }
+        let known = |mac| self.stations.get(&mac) == Some(&node);
+        let settled = |(address, entry): (&IpAddr, &Entry)| {
+            entry.conflict.is_some_and(|(mac, _)| known(mac)).then_some(*address)
+        };
+        let settled: Vec<_> = self.entries.iter().filter_map(settled).collect();
+        for address in settled {
+            let Some(entry) = self.entries.get_mut(&address) else { continue };
+            entry.conflict = None;
+            match entry.phase {
+                Phase::Conflict { .. } => self.rest(address, now),
+                // The node learns who claims what it has, and one of both lets go.
+                Phase::Owner => self.announce(address),
+                _ => {}
+            }
+            self.events.push_back(Event::AddressConflictEnded { address });
+            self.dirty.insert(address);
+        }
+    }
+}
