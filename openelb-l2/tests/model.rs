@@ -267,6 +267,116 @@ fn without_any_gossip_an_address_has_one_owner_all_the_same() {
     }
 }
 
+/// Number of lives that a clock goes back by; with 0 the number of a life is used twice.
+#[test]
+fn a_clock_that_goes_back_keeps_no_node_out() {
+    for (seed, back) in [(0, 0), (1, 1), (2, 5), (3, 1000), (4, 1_000_000)] {
+        let mut sim = Sim::new(3, 6, seed);
+        for host in &mut sim.hosts {
+            host.started = 2_000_000;
+        }
+        sim.start_all();
+        sim.run(ms(3000));
+        let owners: Vec<_> = sim.addresses.clone().into_iter().map(|a| sim.owner(a)).collect();
+        let victim = owners[0];
+        sim.kill(victim);
+        sim.run(ms(2000));
+        sim.hosts[victim].started -= back + 1;
+        sim.reset_measures();
+        let frames = sim.datagrams;
+        sim.start(victim);
+        sim.run(ms(2000));
+        let now: Vec<_> = sim.addresses.clone().into_iter().map(|a| sim.owner(a)).collect();
+        assert_eq!(owners, now);
+        assert!(sim.longest_double.is_zero() && sim.longest_silence.is_zero());
+        assert!(sim.datagrams - frames < 1000, "a storm of {} datagrams", sim.datagrams - frames);
+        // Nobody thinks any more that it is gone: it can be replaced.
+        sim.power_off(victim);
+        sim.run(ms(2000));
+        assert_ne!(sim.owner(sim.addresses[0]), victim);
+    }
+}
+
+#[test]
+fn after_a_partition_the_winner_keeps_its_addresses_through_a_restart() {
+    for seed in 0..10 {
+        let mut sim = settled(3, 6, seed);
+        sim.partition(&[0]);
+        sim.run(Duration::from_secs(5));
+        sim.heal();
+        sim.run(Duration::from_secs(5));
+        let owners: Vec<_> = sim.addresses.clone().into_iter().map(|a| sim.owner(a)).collect();
+        let macs: Vec<_> = owners.iter().map(|n| sim.hosts[*n].mac).collect();
+        sim.reset_measures();
+        sim.stop(0, StopMode::Restart);
+        sim.run(ms(300));
+        sim.kill(0);
+        sim.run(ms(5000));
+        for (address, mac) in sim.addresses.clone().into_iter().zip(&macs) {
+            assert_eq!(sim.answers(address)[0].1, *mac, "seed {seed}: no connection moves");
+        }
+        assert!(sim.longest_double.is_zero() && sim.longest_silence <= ms(20), "{:?}", sim.longest_silence);
+    }
+}
+
+#[test]
+fn each_stand_in_has_its_own_time() {
+    let mut sim = Sim::new(3, 1, 11);
+    sim.settings.stand_in = Duration::from_secs(5);
+    sim.start_all();
+    sim.run(ms(3000));
+    let address = sim.addresses[0];
+    let owner = sim.owner(address);
+    for _ in 0..5 {
+        sim.stop(owner, StopMode::Restart);
+        sim.run(ms(100));
+        sim.kill(owner);
+        sim.run(ms(2000));
+        assert_eq!(sim.answers(address)[0].1, sim.hosts[owner].mac);
+        sim.start(owner);
+        sim.run(ms(2000));
+        assert_eq!(sim.owner(address), owner);
+    }
+}
+
+/// Its frames and its gossip get out, and nothing gets in.
+#[test]
+fn an_address_returns_from_a_deaf_node_once_that_hears_or_is_gone() {
+    for seed in 0..10 {
+        let mut sim = settled(2, 6, seed);
+        sim.cut.insert((0, 1));
+        sim.run(Duration::from_secs(8));
+        for address in sim.addresses.clone() {
+            let answers = sim.answers(address);
+            assert!(answers.iter().any(|(n, _)| *n == 1), "a client is told by node-1: {answers:?}");
+        }
+        sim.heal();
+        sim.run(ms(2500));
+        sim.reset_measures();
+        for address in sim.addresses.clone() {
+            sim.owner(address);
+        }
+        sim.set_link_up(1, false);
+        sim.run(ms(1000));
+        for address in sim.addresses.clone() {
+            assert_eq!(sim.owner(address), 0, "it heard: its word counts");
+        }
+        assert!(sim.longest_silence <= ms(100), "{:?}", sim.longest_silence);
+
+        let mut sim = settled(2, 6, seed);
+        sim.cut.insert((0, 1));
+        sim.run(Duration::from_secs(8));
+        sim.reset_measures();
+        sim.power_off(1);
+        sim.heal();
+        sim.run(ms(6000));
+        for address in sim.addresses.clone() {
+            assert_eq!(sim.owner(address), 0);
+        }
+        assert!(sim.longest_silence <= ms(4800), "{:?}", sim.longest_silence);
+    }
+}
+
 #[test]
 fn a_rebooted_node_waits_and_then_gets_its_own_back() {
     let mut sim = Sim::new(3, 1, 8);

@@ -68,6 +68,7 @@ pub(crate) struct Sim {
     pub(crate) longest_silence: Duration,
     pub(crate) longest_double: Duration,
     pub(crate) frames: u64,
+    pub(crate) datagrams: u64,
     stranger: Option<(IpAddr, MacAddr)>,
 }
 
@@ -96,6 +97,7 @@ impl Sim {
             longest_silence: Duration::ZERO,
             longest_double: Duration::ZERO,
             frames: 0,
+            datagrams: 0,
             stranger: None,
         };
         for n in 0..nodes {
@@ -264,6 +266,7 @@ impl Sim {
                 }
                 Some(Output::Datagram { to, payload }) => {
                     assert!(payload.len() <= 1400);
+                    self.datagrams += 1;
                     let target = (0..self.hosts.len()).find(|i| Self::gossip(*i) == to);
                     if let Some(target) = target.filter(|t| !self.deaf.contains(&(n, *t))) {
                         self.deliver(Some(n), Delivery::Datagram(target, Self::gossip(n), payload), target);
