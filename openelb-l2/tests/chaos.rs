@@ -171,11 +171,12 @@ impl Chaos {
     fn is_connected(&self) -> bool {
         let (hosts, sim) = (0..self.sim.hosts.len(), &self.sim);
         let runs = |n: usize| sim.hosts[n].speaker.is_some();
+        let helps = |n: usize| runs(n) && !sim.hosts[n].suspended;
         let hears = |a: usize, b: usize| !sim.cut.contains(&(a, b)) && !sim.deaf.contains(&(a, b));
         let both = |a, b| hears(a, b) && hears(b, a);
         let apart = |a, b| sim.cut.contains(&(a, b)) && sim.cut.contains(&(b, a));
         sim.deaf.iter().chain(&sim.cut).all(|(a, b)| {
-            let around = || hosts.clone().any(|via| runs(via) && both(*a, via) && both(via, *b));
+            let around = || hosts.clone().any(|via| helps(via) && both(*a, via) && both(via, *b));
             a == b || apart(*a, *b) || !runs(*a) || !runs(*b) || around()
         })
     }

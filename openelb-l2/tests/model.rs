@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use openelb_l2::{
     MacAddr,
-    speaker::{Event, Failback, Role, StopMode},
+    speaker::{Event, Failback, MemberState, Role, StopMode},
 };
 use sim::{Sim, ms};
 
@@ -374,6 +374,50 @@ fn an_address_returns_from_a_deaf_node_once_that_hears_or_is_gone() {
             assert_eq!(sim.owner(address), 0);
         }
         assert!(sim.longest_silence <= ms(4800), "{:?}", sim.longest_silence);
+    }
+}
+
+/// One that two others never hear, and a fourth whose speaker was away for long enough that they gave each other up.
+#[test]
+fn a_relay_that_is_back_brings_those_together_that_gave_each_other_up() {
+    for seed in 0..10 {
+        let mut sim = settled(4, 6, seed);
+        sim.deaf.extend([(0, 1), (1, 0), (0, 2), (2, 0)]);
+        sim.run(ms(3000));
+        sim.kill(3);
+        sim.run(Duration::from_secs(10));
+        sim.start(3);
+        sim.run(ms(3000));
+        for (n, other) in [(0, 1), (1, 0), (0, 2), (2, 0)] {
+            let members = sim.hosts[n].speaker.as_ref().unwrap().members();
+            let member = members.iter().find(|member| member.node == sim.hosts[other].name).unwrap();
+            assert_eq!(member.state, MemberState::Alive, "seed {seed}: {members:?}");
+        }
+        for address in sim.addresses.clone() {
+            let owner = sim.owner(address);
+            let owned = |n: usize| sim.hosts[n].speaker.as_ref().unwrap().address(address).unwrap().owner;
+            assert!((0..4).all(|n| owned(n).as_ref() == Some(&sim.hosts[owner].name)), "all know the owner");
+        }
+        assert!(sim.longest_double.is_zero(), "{:?}", sim.longest_double);
+    }
+}
+
+/// A suspicion of which its object never hears, and whose timer is void because the one who suspects had to come back as
+/// a new member meanwhile.
+#[test]
+fn a_suspicion_ends() {
+    let mut sim = Sim::with_all(3, 3, 60);
+    sim.run(ms(4096));
+    sim.cut.extend([(0, 1), (0, 2)]);
+    sim.run(ms(512));
+    sim.heal();
+    sim.run(ms(5000));
+    for host in &sim.hosts {
+        let members = host.speaker.as_ref().unwrap().members();
+        assert!(members.iter().all(|member| member.state == MemberState::Alive), "{members:?}");
+    }
+    for address in sim.addresses.clone() {
+        sim.owner(address);
     }
 }
 

@@ -215,11 +215,23 @@ pub(crate) struct Live {
     pub(crate) suspect: bool,
 }
 
+/// A member that is suspected.
+#[derive(Debug)]
+struct Suspect {
+    incarnation: u16,
+    since: Instant,
+    /// It spoke since then, or answered by way of another.
+    spoke: bool,
+}
+
 /// The members as this node knows them.
 pub(crate) struct Membership {
     foca: Foca<Identity, Codec, SmallRng, NoCustomBroadcast>,
     seen: Arc<AtomicU64>,
     timers: BTreeMap<(Instant, u64), Timer<Identity>>,
+    suspects: BTreeMap<NodeId, Suspect>,
+    /// How long a member can be suspected while the timer of that is there.
+    patience: Duration,
     counter: u64,
     sends: Vec<(SocketAddr, Vec<u8>)>,
     rejoined: bool,
@@ -258,6 +270,8 @@ impl Membership {
             foca: Foca::new(identity, config, SmallRng::seed_from_u64(seed), codec),
             seen,
             timers: BTreeMap::new(),
+            suspects: BTreeMap::new(),
+            patience: pace.suspicion + 2 * pace.probe_interval,
             counter: 0,
             sends: Vec::new(),
             rejoined: false,
@@ -285,7 +299,15 @@ impl Membership {
             self.outlive(seen.saturating_add(1), now);
         }
         let mut codec = Codec { own: self.foca.identity().node, seen: Arc::default() };
-        let sender = foca::Codec::decode_header(&mut codec, octets).ok()?.src;
+        let header = foca::Codec::decode_header(&mut codec, octets).ok()?;
+        let sender = header.src;
+        let answers = match header.message {
+            Message::ForwardedAck { origin, .. } => origin.node,
+            _ => sender.node,
+        };
+        if let Some(suspect) = self.suspects.get_mut(&answers) {
+            suspect.spoke = true;
+        }
         let known = self.foca.iter_membership_state().find(|member| member.id().node == sender.node)?;
         let known = known.id().generation;
         (sender.node != codec.own && known > sender.generation).then_some(known)
@@ -311,6 +333,34 @@ impl Membership {
         }
     }
 
+    /// A suspicion must end. foca forgets the timer of it when this node comes back as a new member, and a member that
+    /// never heard of the suspicion does not object. To be called regularly.
+    pub(crate) fn end_suspicions(&mut self, now: Instant) {
+        let suspects = self.foca.iter_members().filter(|member| member.state() == foca::State::Suspect);
+        let suspects: Vec<_> = suspects.map(|member| (*member.id(), member.incarnation())).collect();
+        self.suspects.retain(|node, _| suspects.iter().any(|(id, _)| id.node == *node));
+        for (id, incarnation) in suspects {
+            let fresh = Suspect { incarnation, since: now, spoke: false };
+            let suspect = self.suspects.entry(id.node).or_insert(fresh);
+            if suspect.incarnation != incarnation {
+                *suspect = Suspect { incarnation, since: now, spoke: false };
+            }
+            if now.saturating_duration_since(suspect.since) < self.patience {
+                continue;
+            }
+            // What the member would say itself, if it knew.
+            let objects = suspect.spoke && incarnation < u16::MAX;
+            let (state, incarnation) = if objects {
+                (foca::State::Alive, incarnation.saturating_add(1))
+            } else {
+                (foca::State::Down, incarnation)
+            };
+            let update = Member::new(id, incarnation, state);
+            self.suspects.remove(&id.node);
+            self.run(now, |foca, wishes| foca.apply_many(std::iter::once(update), true, wishes));
+        }
+    }
+
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
         self.timers.first_key_value().map(|((at, _), _)| *at)
     }
@@ -332,6 +382,13 @@ impl Membership {
             address: member.id().address,
             suspect: member.state() == foca::State::Suspect,
         })
+    }
+
+    /// The generation of a node that is thought to be gone.
+    pub(crate) fn gone(&self, node: NodeId) -> Option<u64> {
+        let mut all = self.foca.iter_membership_state();
+        let member = all.find(|member| member.id().node == node)?;
+        (member.state() == foca::State::Down).then_some(member.id().generation)
     }
 
     /// Says farewell for good.

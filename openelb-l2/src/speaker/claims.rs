@@ -98,6 +98,7 @@ impl Speaker {
             }
             Phase::StandIn { owner } if owner != node => {
                 entry.yielded = Some((node, until));
+                entry.last = Some(node);
                 self.rest(address, now);
             }
             Phase::Probing { .. } => {

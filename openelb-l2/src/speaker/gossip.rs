@@ -22,6 +22,10 @@ const SEEDS: usize = 8;
 /// Whoever asked for our state is told of it for this long, whatever the membership says.
 const COURTESY: Duration = Duration::from_secs(3);
 
+/// Nodes that are no peers, and addresses that are not wanted, are remembered up to so many: without a key, anybody may
+/// speak.
+const MAX_STRANGERS: usize = 512;
+const MAX_ADDRESSES: usize = 1 << 17;
 /// State that is not answered goes by way of others after so many tries, and by so many of them.
 const DIRECT_TRIES: u32 = 2;
 const RELAYS: usize = 2;
@@ -119,7 +123,10 @@ impl Speaker {
                 .get(&address)
                 .is_some_and(|entry| matches!(entry.phase, Phase::Owner | Phase::HandingOver { .. }));
             self.rest(address, now);
-            if let Some(entry) = self.entries.get_mut(&address).filter(|_| owned) {
+            let Some(entry) = self.entries.get_mut(&address) else { continue };
+            // Whoever was heard then may be gone.
+            entry.yielded = None;
+            if owned {
                 entry.last = Some(self.me);
             }
         }
@@ -142,6 +149,7 @@ impl Speaker {
         if self.is_stopped() {
             return;
         }
+        self.membership.end_suspicions(now);
         if self.membership.take_rejoined() {
             self.next_seeds = now;
         }
@@ -231,6 +239,9 @@ impl Speaker {
             .collect();
         let mut changed = Vec::new();
         for (id, live) in &members {
+            if !self.admits(*id) {
+                continue;
+            }
             let node = self.nodes.entry(*id).or_default();
             if node.live.is_none_or(|old| old.suspect != live.suspect) {
                 changed.push((*id, node.live.is_none().then_some(true)));
@@ -258,12 +269,8 @@ impl Speaker {
             }
             self.touch(id);
         }
-        self.forget_nodes();
-        let courtesy = |node: &Node| {
-            node.asked
-                .filter(|(_, at)| now.saturating_duration_since(*at) < COURTESY)
-                .map(|(address, _)| address)
-        };
+        self.forget_nodes(now);
+        let courtesy = |node: &Node| node.asked.map(|(address, _)| address);
         let readers = self.nodes.iter().filter_map(|(id, node)| {
             node.live.map(|live| live.address).or_else(|| courtesy(node)).map(|address| (*id, address))
         });
@@ -272,7 +279,10 @@ impl Speaker {
     }
 
     /// Forgets who is gone and not expected back.
-    pub(super) fn forget_nodes(&mut self) {
+    pub(super) fn forget_nodes(&mut self, now: Instant) {
+        for node in self.nodes.values_mut() {
+            node.asked = node.asked.filter(|(_, at)| now.saturating_duration_since(*at) < COURTESY);
+        }
         let Some(peers) = &self.peers else { return };
         let gone = |(id, node): (&NodeId, &Node)| {
             (node.live.is_none() && node.asked.is_none() && !peers.contains_key(id)).then_some(*id)
@@ -286,6 +296,15 @@ impl Speaker {
                 entry.bids.retain(|(node, _)| *node != id);
             }
         }
+    }
+
+    /// Whether there is room for what this node says.
+    fn admits(&self, node: NodeId) -> bool {
+        let peers = self.peers.as_ref();
+        let room = peers.map_or(0, BTreeMap::len) + MAX_STRANGERS;
+        self.nodes.len() < room
+            || self.nodes.contains_key(&node)
+            || peers.is_some_and(|peers| peers.contains_key(&node))
     }
 
     /// Every address of which this node speaks, or that it had, is to be decided anew.
@@ -319,6 +338,9 @@ impl Speaker {
         body: Body,
         now: Instant,
     ) -> Option<()> {
+        if !self.admits(sender) {
+            return None;
+        }
         match body {
             Body::Relay { target, origin, inner } if target == self.me && origin != self.me => {
                 return self.handle_body(origin, from, true, *inner, now);
@@ -351,6 +373,11 @@ impl Speaker {
                 self.acknowledge(sender, have, now);
                 let mark = self.replica.mark();
                 self.answer(sender, from, relayed, Body::Synced { nonce, mark });
+                // Nobody else tells one that has no direct way here that it has to come back as a new member.
+                if let Some(generation) = self.membership.gone(sender).filter(|_| relayed) {
+                    let epoch = generation.saturating_add(1);
+                    self.answer(sender, from, relayed, Body::Ack(Mark { epoch, version: 0 }));
+                }
             }
             Body::Synced { nonce, mark } => {
                 let node = self.nodes.entry(sender).or_default();
@@ -394,8 +421,9 @@ impl Speaker {
             let matured = node.about.mature != state.about.mature;
             node.about = state.about;
             let changed = was_ready != node.is_ready() || reborn || matured;
-            if moved {
+            if moved && !node.about.links.is_empty() {
                 let links = node.about.links.clone();
+                self.stations.retain(|_, node| *node != sender);
                 self.introduce(links.iter().map(|(mac, _)| *mac), sender, now);
             }
             if reborn || state.reset || changed || moved {
@@ -407,6 +435,9 @@ impl Speaker {
                 }
             }
             for (address, item) in state.items {
+                if self.entries.len() >= MAX_ADDRESSES && !self.entries.contains_key(&address) {
+                    continue;
+                }
                 self.entries.entry(address).or_insert_with(|| Entry::new(now)).hear(sender, item);
                 self.dirty.insert(address);
             }

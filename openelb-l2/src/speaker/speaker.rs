@@ -157,7 +157,7 @@ impl Speaker {
         self.peers = Some(peers.filter(|(node, _)| *node != own).collect());
         self.next_seeds = now;
         self.next_tick = now;
-        self.forget_nodes();
+        self.forget_nodes(now);
         self.tick(now);
         self.finish(now);
     }

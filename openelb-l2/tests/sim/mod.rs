@@ -31,6 +31,8 @@ pub(crate) struct Host {
     pub(crate) speaker: Option<Speaker>,
     pub(crate) powered: bool,
     pub(crate) suspended: bool,
+    /// It was told to stop.
+    pub(crate) stopping: bool,
     pub(crate) eligible: bool,
     pub(crate) uptime: Duration,
     pub(crate) started: u64,
@@ -108,6 +110,7 @@ impl Sim {
                 speaker: None,
                 powered: true,
                 suspended: false,
+                stopping: false,
                 eligible: true,
                 uptime: Duration::from_secs(3600),
                 started: 0,
@@ -157,7 +160,7 @@ impl Sim {
         let host = &mut self.hosts[n];
         host.started += 1;
         host.powered = true;
-        host.suspended = false;
+        (host.suspended, host.stopping) = (false, false);
         let mut config = SpeakerConfig::new(host.name.clone(), Self::gossip(n));
         config.host_uptime = host.uptime;
         config.incarnation = host.started;
@@ -201,6 +204,7 @@ impl Sim {
 
     pub(crate) fn stop(&mut self, n: usize, mode: StopMode) {
         let now = self.now;
+        self.hosts[n].stopping = true;
         self.act(n, |speaker| speaker.stop(mode, now));
     }
 
