@@ -410,7 +410,12 @@ fn a_suspicion_ends() {
     sim.run(ms(4096));
     sim.cut.extend([(0, 1), (0, 2)]);
     sim.run(ms(512));
+    // What node-0 says of its suspicion is lost.
+    sim.loss = 200;
+    sim.set_link_up(1, false);
+    sim.loss = 0;
     sim.heal();
+    sim.set_link_up(1, true);
     sim.run(ms(5000));
     for host in &sim.hosts {
         let members = host.speaker.as_ref().unwrap().members();
