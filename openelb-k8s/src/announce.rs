@@ -72,6 +72,10 @@ pub struct Announcements {
 pub struct Layer2Announcements {
     /// The `Layer2Conf` named `default`, or the defaults.
     pub spec: Layer2Spec,
+    /// Whether any pool is announced by Layer 2: else nobody needs to gossip.
+    pub in_use: bool,
+    /// The InternalIPs of this node, in the Node's order.
+    pub own: Vec<IpAddr>,
     /// Every other node by name, with its InternalIPs: who may own addresses, too.
     pub nodes: BTreeMap<String, Vec<IpAddr>>,
 }
@@ -208,6 +212,10 @@ pub struct AnnouncerStatus {
     pub peers: BTreeMap<String, PeerStatus>,
     /// What hinders the announcer as a whole: a port that is taken, a missing right.
     pub problems: Vec<AnnouncerProblem>,
+    /// What hinders nothing, and is to be known: gossip without a key, an address in no subnet.
+    pub warnings: Vec<AnnouncerProblem>,
+    /// It does not know yet what other nodes announce, and waits for that.
+    pub unsettled: bool,
 }
 
 impl AnnouncerStatus {

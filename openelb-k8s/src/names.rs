@@ -112,6 +112,8 @@ pub mod condition {
     pub const DATA_PLANE_HEALTHY: &str = "DataPlaneHealthy";
     /// SpeakerStatus: does the speaker announce what it remembers instead of what the API server says?
     pub const STALE: &str = "Stale";
+    /// SpeakerStatus: something is to be known that hinders nothing.
+    pub const WARNINGS: &str = "Warnings";
     /// SpeakerStatus: something was left out, so that the object stays small.
     pub const TRUNCATED: &str = "Truncated";
 }
@@ -178,6 +180,8 @@ pub mod reason {
     pub const NO_BGP_CONF: &str = "NoBgpConf";
     /// Something hinders the speaker: a port that is taken, a peer that cannot be had.
     pub const HINDERED: &str = "Hindered";
+    /// The message says what is to be known.
+    pub const WARNINGS: &str = "Warnings";
     /// The data plane says that it is healthy, or is not asked.
     pub const HEALTHY: &str = "Healthy";
     /// The data plane says that it is not healthy.
@@ -190,6 +194,20 @@ pub mod reason {
 
 /// Event reasons; those of the Go OpenELB stay.
 pub mod event {
+    /// Service: another node answers for its address (Layer 2).
+    pub const OWNER_CHANGED: &str = "OwnerChanged";
+    /// Service: a node answers for its address in the name of one whose speaker is gone (Layer 2).
+    pub const STAND_IN: &str = "StandIn";
+    /// Service: a stranger claims its address (Layer 2).
+    pub const ADDRESS_CONFLICT: &str = "AddressConflict";
+    /// Service: the stranger is gone (Layer 2).
+    pub const ADDRESS_CONFLICT_ENDED: &str = "AddressConflictEnded";
+    /// Node: its speaker does not answer (Layer 2).
+    pub const SPEAKER_DOWN: &str = "SpeakerDown";
+    /// Node: its speaker answers again (Layer 2).
+    pub const SPEAKER_UP: &str = "SpeakerUp";
+    /// SpeakerStatus: the process did not run for too long.
+    pub const SPEAKER_STALLED: &str = "SpeakerStalled";
     /// Service: an address was assigned.
     pub const ASSIGN_IP: &str = "AssignIP";
     /// Service: no address could be assigned.

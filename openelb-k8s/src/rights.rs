@@ -140,7 +140,7 @@ const CONTROLLER: &[Right] = &[
 const SPEAKER: &[Right] = &[
     cluster(
         OURS,
-        &["eips", "bgpconfs", "bgppeers"],
+        &["eips", "bgpconfs", "bgppeers", "layer2confs"],
         &["list", "watch"],
         "what is announced, how, and to whom",
     ),

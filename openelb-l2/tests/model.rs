@@ -223,6 +223,31 @@ fn a_partition_heals_to_one_owner() {
             sim.owner(address);
         }
         assert!(sim.longest_silence <= ms(100), "{:?}", sim.longest_silence);
+        // Each asks for those it lost all the time, and claims again when it hears one.
+        assert!(sim.longest_double <= ms(80), "{:?}", sim.longest_double);
+    }
+}
+
+#[test]
+fn an_owner_whose_link_comes_back_asks_before_it_claims() {
+    for seed in 0..10 {
+        let mut sim = settled(3, 6, seed);
+        let address = sim.addresses[0];
+        let owner = sim.owner(address);
+        // The carrier goes, and with it the way of gossip.
+        sim.set_link_up(owner, false);
+        for other in (0..3).filter(|n| *n != owner) {
+            sim.cut.extend([(owner, other), (other, owner)]);
+        }
+        sim.run(ms(3000));
+        let next = sim.owner(address);
+        assert_ne!(next, owner);
+        sim.heal();
+        sim.reset_measures();
+        sim.set_link_up(owner, true);
+        sim.run(ms(10_000));
+        assert_eq!(sim.owner(address), next, "it comes back only as failback says");
+        assert!(sim.longest_double.is_zero() && sim.longest_silence.is_zero());
     }
 }
 

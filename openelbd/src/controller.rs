@@ -26,7 +26,10 @@ use tokio::{
 
 use crate::{
     api_events,
-    http::{self, Health, ListenAddress, Readiness, ServerState, metrics::Metrics},
+    http::{
+        self, Health, ListenAddress, Readiness, ServerState,
+        metrics::{Metrics, Sources},
+    },
     kubernetes::{self, ClusterArguments},
 };
 use owner::Owner;
@@ -75,7 +78,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let (watches, mut changes) = watch(client.clone(), kinds);
     let mut failing = watches.failing();
 
-    let metrics = Arc::new(Metrics::new(Arc::new(Arc::default)));
+    let metrics = Arc::new(Metrics::new(Sources::default()));
     let (readiness, ready) = state::channel(Readiness::default());
     let (ask, mut questions) = mpsc::channel(16);
     let (server_state, mut server) = state::channel(ServerState::default());

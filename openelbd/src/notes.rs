@@ -1,15 +1,16 @@
-//! Settings without effect become a condition of their object.
+//! Settings without effect become a condition of their object; and whether a Layer2Conf can be used does.
 
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use openelb_k8s::{
-    names::{condition, reason},
+    index::layer2::Layer2Spec,
+    names::{DEFAULT_OBJECT, condition, reason},
     object::{Object, ObjectRef},
     plan::{
         Write,
-        status::{Wanted, merge_conditions},
+        status::{Wanted, explain, merge_conditions},
     },
 };
 use serde_json::json;
@@ -28,6 +29,25 @@ struct Annotated {
     generation: Option<i64>,
     conditions: Vec<Condition>,
     message: Option<String>,
+    /// Whether the object can be used, where nobody else says so.
+    ready: Option<Wanted>,
+}
+
+/// Whether a Layer2Conf can be used. What of it cannot has its default.
+fn ready(object: &Object) -> Option<Wanted> {
+    let Object::Layer2Conf(conf) = object else { return None };
+    let said = |status, reason, message: String| {
+        Some(Wanted { condition: condition::READY, status, reason, message })
+    };
+    if conf.metadata.name.as_deref() != Some(DEFAULT_OBJECT) {
+        let message = format!("only the Layer2Conf named {DEFAULT_OBJECT} is honoured");
+        return said(false, reason::NOT_HONOURED, message);
+    }
+    let (_, problems) = Layer2Spec::parse(&conf.spec);
+    if problems.is_empty() {
+        return said(true, reason::READY, "Layer 2 is spoken as it says".to_owned());
+    }
+    said(false, reason::INVALID_SPEC, format!("{}; the defaults hold there", explain(&problems)))
 }
 
 impl Notes {
@@ -49,6 +69,7 @@ impl Notes {
             generation: metadata.generation,
             conditions: conditions.unwrap_or_default(),
             message: (!notes.is_empty()).then(|| notes.join("\n")),
+            ready: ready(object),
         };
         self.objects.insert(object.reference(), annotated);
     }
@@ -62,8 +83,16 @@ impl Notes {
     pub(crate) fn writes(&self, now: Timestamp) -> Vec<Write> {
         let mut writes = Vec::new();
         for (reference, object) in &self.objects {
-            let present = object.conditions.iter().find(|c| c.type_ == condition::SETTINGS_APPLIED);
-            if present.map(|condition| &condition.message) == object.message.as_ref() {
+            let present = |name: &str| object.conditions.iter().find(|c| c.type_ == name);
+            let settled =
+                present(condition::SETTINGS_APPLIED).map(|found| &found.message) == object.message.as_ref();
+            let said = object.ready.as_ref().is_none_or(|wanted| {
+                let status = if wanted.status { "True" } else { "False" };
+                present(wanted.condition).is_some_and(|found| {
+                    found.status == status && found.reason == wanted.reason && found.message == wanted.message
+                })
+            });
+            if settled && said {
                 continue;
             }
             let wanted = object.message.iter().map(|message| Wanted {
@@ -72,9 +101,10 @@ impl Notes {
                 reason: reason::NOT_SUPPORTED,
                 message: message.clone(),
             });
-            let wanted: Vec<Wanted> = wanted.collect();
-            let ours = [condition::SETTINGS_APPLIED];
-            let conditions = merge_conditions(&object.conditions, &ours, &wanted, object.generation, now);
+            let wanted: Vec<Wanted> = object.ready.iter().cloned().chain(wanted).collect();
+            let ours = [condition::READY, condition::SETTINGS_APPLIED];
+            let ours = if object.ready.is_some() { &ours[..] } else { &ours[1..] };
+            let conditions = merge_conditions(&object.conditions, ours, &wanted, object.generation, now);
             let write = Write::new(reference.clone(), object.resource_version.as_str());
             writes.push(write.set(&["status", "conditions"], json!(conditions)));
         }

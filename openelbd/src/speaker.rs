@@ -29,7 +29,7 @@ use tokio::{
 };
 
 use crate::{
-    adapter::bgp::BgpAnnouncer,
+    adapter::{Announcers, layer2::Layer2Options},
     api_events,
     http::{self, Health, ListenAddress, Readiness, ServerState, metrics::Metrics},
     kubernetes::{self, ClusterArguments},
@@ -55,6 +55,8 @@ pub struct Options {
     pub rules: ClassRules,
     /// What plans need to know.
     pub settings: Settings,
+    /// How Layer 2 is spoken.
+    pub layer2: Layer2Options,
     /// The checkpoint file; `None`: without.
     pub checkpoint: Option<PathBuf>,
     /// Who says whether this node forwards.
@@ -75,6 +77,7 @@ fn selections() -> Vec<Selection> {
         Selection::all(Kind::Node),
         Selection::all(Kind::BgpConf),
         Selection::all(Kind::BgpPeer),
+        Selection::all(Kind::Layer2Conf),
         Selection::all(Kind::SpeakerStatus),
     ]
 }
@@ -92,8 +95,9 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let (secrets, mut secret_changes) = secrets::Secrets::new(client.clone(), &options.settings.namespace);
     let mut data_plane = data_plane::watch(options.data_plane.clone());
 
-    let announcer = Arc::new(BgpAnnouncer::spawn(crate::seed()));
-    let metrics = Arc::new(Metrics::new(announcer.source()));
+    let (announcers, mut told) = Announcers::spawn(options.layer2.clone(), crate::seed());
+    let announcer = Arc::new(announcers);
+    let metrics = Arc::new(Metrics::new(announcer.sources()));
     let (readiness, ready) = state::channel(Readiness::default());
     let (ask, mut questions) = mpsc::channel(16);
     let (server_state, mut server) = state::channel(ServerState::default());
@@ -149,6 +153,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
                 let status = Arc::clone(&announced.borrow_and_update());
                 owner.set_announced(status);
             }
+            Some(told) = told.recv() => owner.tell_of_layer2(&told),
             Ok(()) = data_plane.changed() => owner.set_data_plane(data_plane.borrow_and_update().clone()),
             Ok(()) = server.changed() => {
                 let state = server.borrow_and_update().clone();

@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use crate::{
-    adapter::bgp::{BgpAnnouncer, OnStop},
+    adapter::{Announcers, bgp::OnStop, layer2::Layer2Options},
     http::{self, Health, ListenAddress, Readiness, ServerState, metrics::Metrics},
 };
 use owner::Owner;
@@ -46,6 +46,8 @@ pub struct Options {
     pub rules: ClassRules,
     /// What plans need to know.
     pub settings: Settings,
+    /// How Layer 2 is spoken.
+    pub layer2: Layer2Options,
     /// How announcing ends.
     pub on_stop: OnStop,
     /// How long that may take.
@@ -65,8 +67,9 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let mut passes = watch_manifests(&options)?;
     let mut changes = store.watch(POLL).context("the state directory cannot be watched")?;
 
-    let announcer = Arc::new(BgpAnnouncer::spawn(crate::seed()));
-    let metrics = Arc::new(Metrics::new(announcer.source()));
+    let (announcers, mut told) = Announcers::spawn(options.layer2.clone(), crate::seed());
+    let announcer = Arc::new(announcers);
+    let metrics = Arc::new(Metrics::new(announcer.sources()));
     let (readiness, ready) = watch::channel(Readiness::default());
     let (ask, mut questions) = mpsc::channel(16);
     let (server_state, mut server) = watch::channel(ServerState::default());
@@ -129,6 +132,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
                 let status = Arc::clone(&announced.borrow_and_update());
                 owner.set_announced(status);
             }
+            Some(told) = told.recv() => owner.tell_of_layer2(&told),
             _ = server.changed() => {
                 let state = server.borrow_and_update().clone();
                 owner.set_server(&state);

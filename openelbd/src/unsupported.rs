@@ -14,9 +14,9 @@ pub(crate) fn notes(object: &Object) -> Vec<Note> {
         Object::BgpConf(conf) => bgp::of_conf(&conf.spec),
         Object::BgpPeer(peer) => bgp::of_peer(&peer.spec),
         Object::BgpPolicy(_) => vec![Note::new("spec", "policies are not applied yet", LATER)],
-        Object::Layer2Conf(_) => vec![Note::new("spec", "Layer 2 is not spoken yet", LATER)],
         Object::VipGroup(_) => vec![Note::new("spec", "VRRP is not spoken yet", LATER)],
         Object::Service(_)
+        | Object::Layer2Conf(_)
         | Object::SpeakerStatus(_)
         | Object::Node(_)
         | Object::EndpointSlice(_)
@@ -29,17 +29,13 @@ pub(crate) fn notes(object: &Object) -> Vec<Note> {
 fn eip_notes(eip: &Eip) -> Vec<Note> {
     let mut notes = Vec::new();
     let mut check = |field: &str, protocol: &str| {
-        let spoken_by = match protocol.trim() {
-            "layer2" => "ARP and NDP are",
-            "vip" => "VRRP is",
-            _ => return,
-        };
+        if protocol.trim() != "vip" {
+            return;
+        }
         notes.push(Note::new(
             field,
-            format!(
-                "{spoken_by} not spoken yet: addresses are assigned, but {protocol} does not announce them"
-            ),
-            "use protocol bgp, or none if something else announces them",
+            "VRRP is not spoken yet: addresses are assigned, but vip does not announce them",
+            "use protocol bgp or layer2, or none if something else announces them",
         ));
     };
     match eip.spec.protocols.as_deref() {

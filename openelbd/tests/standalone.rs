@@ -314,16 +314,16 @@ fn settings_without_effect_become_conditions_and_secrets_are_never_shown() {
         )
     };
     let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: tor, namespace: openelb-system}\nstringData: {password: correct-horse}\n---\n";
-    let layer2 = eip("l2", "198.51.100.0/28\n  protocol: layer2\n  interface: eth0").replace("true", "false");
+    let vip = eip("vip", "198.51.100.0/28\n  protocol: vip\n  interface: eth0").replace("true", "false");
     let peers = peer("bfd", "127.0.0.3", "bfd: {enabled: true}")
         + &peer("md5", "127.0.0.4", "passwordSecretRef: {name: tor}")
         + &peer("plain", "127.0.0.5", "transport: {passiveMode: true}");
-    site.write("bgp.yaml", &(bgp_conf(free_port()) + &peers + secret + &layer2));
+    site.write("bgp.yaml", &(bgp_conf(free_port()) + &peers + secret + &vip));
     let daemon = site.start("n1");
     for (path, part) in [
         ("bgppeers/_/bfd.yaml", "spec.bfd"),
         ("bgppeers/_/md5.yaml", "spec.passwordSecretRef"),
-        ("eips/_/l2.yaml", "spec.protocol"),
+        ("eips/_/vip.yaml", "spec.protocol"),
     ] {
         let condition =
             eventually(&format!("SettingsApplied of {path}"), || site.condition(path, "SettingsApplied"));

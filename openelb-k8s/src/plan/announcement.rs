@@ -206,8 +206,15 @@ impl<'a> Forwarding<'a> {
 
 fn layer2(indexes: &Indexes, settings: &Settings) -> Layer2Announcements {
     let others = indexes.nodes.iter().filter(|node| node.name != settings.node_name);
+    let own = indexes.nodes.get(&settings.node_name);
     Layer2Announcements {
         spec: indexes.layer2.spec().clone(),
+        in_use: indexes
+            .pools
+            .iter()
+            .filter_map(EipView::announced_by)
+            .any(|spec| spec.protocols.contains(&Protocol::Layer2)),
+        own: own.map(|node| node.internal_ips.clone()).unwrap_or_default(),
         nodes: others.map(|node| (node.name.clone(), node.internal_ips.clone())).collect(),
     }
 }

@@ -27,8 +27,13 @@ pub const MAX_NODES: usize = 200;
 pub const MAX_BYTES: usize = 64 * 1024;
 
 /// The conditions of a SpeakerStatus that the speaker owns.
-const OURS: [&str; 4] =
-    [condition::READY, condition::DATA_PLANE_HEALTHY, condition::STALE, condition::TRUNCATED];
+const OURS: [&str; 5] = [
+    condition::READY,
+    condition::DATA_PLANE_HEALTHY,
+    condition::STALE,
+    condition::TRUNCATED,
+    condition::WARNINGS,
+];
 
 /// What a speaker knows of itself.
 #[derive(Clone, Copy, Debug)]
@@ -83,6 +88,10 @@ pub fn own(
         None => Wanted::new(condition::READY, true, reason::READY, "announces what it should"),
         Some(problem) => Wanted::new(condition::READY, false, reason::HINDERED, problem.message.clone()),
     }];
+    if !own.announced.warnings.is_empty() {
+        let all: Vec<&str> = own.announced.warnings.iter().map(|one| one.message.as_str()).collect();
+        wanted.push(Wanted::new(condition::WARNINGS, true, reason::WARNINGS, all.join("; ")));
+    }
     wanted.extend(own.conditions.iter().cloned());
     let mut status = SpeakerStatusStatus {
         router_id: bgp.map(|bgp| bgp.router_id.to_string()),

@@ -100,7 +100,7 @@ mod tests {
             &|n| format!("worker{:02}.example.com", n + 1),
             &|n| format!("ip-10-0-{n}-17.eu-west-1.compute.internal"),
             &|n| format!("{}", char::from(b'a' + u8::try_from(n).unwrap())),
-            &|n| format!("k8s-prod-rack{}-{}", n / 5, n % 5),
+            &|n| format!("prod-rack{}-{}", n / 5, n % 5),
         ];
         for scheme in schemes {
             let nodes = names(10, scheme);

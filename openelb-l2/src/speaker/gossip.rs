@@ -19,6 +19,13 @@ use crate::ownership::{
 /// Nodes that do not live are asked to join this often, and so many at a time.
 const SEED_INTERVAL: Duration = Duration::from_secs(1);
 const SEEDS: usize = 8;
+/// A node that was lost is asked for this often, so that the end of a partition is noticed before most clients notice it;
+/// so many of them at a time, and for so long.
+const KNOCK: Duration = Duration::from_millis(40);
+const KNOCKS: usize = 16;
+const KNOCK_FOR: Duration = Duration::from_secs(600);
+/// A node of which nothing was heard for so long may have missed what was said meanwhile.
+const SILENCE: Duration = Duration::from_millis(300);
 /// Whoever asked for our state is told of it for this long, whatever the membership says.
 const COURTESY: Duration = Duration::from_secs(3);
 
@@ -172,11 +179,52 @@ impl Speaker {
             }
         }
         self.refresh_members(now);
+        if self.next_knock.is_none() {
+            self.knock(now);
+        }
         let nonce = self.unsettled.as_mut().filter(|unsettled| unsettled.next <= now).map(|unsettled| {
             unsettled.next = now + TICK;
             unsettled.nonce
         });
         self.ask_others(nonce);
+    }
+
+    /// Asks for nodes that were lost.
+    pub(super) fn knock(&mut self, now: Instant) {
+        let lost = |node: &Node| {
+            node.live.is_none()
+                && !node.about.restarting
+                && node.heard.is_some_and(|at| now.saturating_duration_since(at) < KNOCK_FOR)
+        };
+        let mut lost: Vec<_> = self.nodes.iter().filter(|(_, node)| lost(node)).map(|(id, _)| *id).collect();
+        self.next_knock = (!lost.is_empty()).then(|| now + KNOCK);
+        if lost.len() > KNOCKS {
+            let start = usize::try_from(self.next_random() >> 33).unwrap_or(0) % lost.len();
+            lost.rotate_left(start);
+        }
+        for node in lost.into_iter().take(KNOCKS) {
+            self.ask(node, 0);
+        }
+    }
+
+    /// Nobody was heard lately of all who could be.
+    pub(super) fn is_isolated(&self, now: Instant) -> bool {
+        let silent = |node: &Node| node.heard.is_none_or(|at| now.saturating_duration_since(at) >= SILENCE);
+        self.peers.as_ref().is_some_and(|peers| !peers.is_empty()) && self.nodes.values().all(silent)
+    }
+
+    /// A node that was silent is heard: it may own what this node owns. Its claims were not heard, and ours not by it;
+    /// whoever is the worse of the two stops as soon as it hears one.
+    fn meet(&mut self, id: NodeId, now: Instant) {
+        let owned = |entry: &Entry| {
+            matches!(entry.phase, Phase::Owner)
+                && entry.bids.iter().any(|(of, item)| *of == id && item.candidate)
+        };
+        let owned: Vec<_> =
+            self.entries.iter().filter(|(_, entry)| owned(entry)).map(|(address, _)| *address).collect();
+        for address in owned {
+            self.repeat(address, None, now);
+        }
     }
 
     /// Asks all others what they have, or only those that live and have not said all.
@@ -325,7 +373,11 @@ impl Speaker {
             return None;
         }
         if let Some(node) = self.nodes.get_mut(&sender) {
-            node.heard = Some(now);
+            let before = node.heard.replace(now);
+            let silent = before.is_some_and(|at| now.saturating_duration_since(at) >= SILENCE);
+            if silent && node.live.is_none() {
+                self.meet(sender, now);
+            }
         }
         self.handle_body(sender, from, false, body, now)
     }

@@ -76,6 +76,8 @@ pub struct Speaker {
     pub(super) stopping: Option<Stopping>,
     pub(super) next_tick: Instant,
     pub(super) next_seeds: Instant,
+    /// When those that were lost are asked for again; `None`: nobody is lost.
+    pub(super) next_knock: Option<Instant>,
     /// What [`poll_timeout`](Self::poll_timeout) says: whoever is much later was suspended.
     deadline: Option<Instant>,
     /// When nodes were asked where they are.
@@ -125,6 +127,7 @@ impl Speaker {
             stopping: None,
             next_tick: now,
             next_seeds: now,
+            next_knock: None,
             deadline: None,
             sought: None,
             random: config.seed ^ me.0,
@@ -166,6 +169,11 @@ impl Speaker {
     pub fn set_links(&mut self, links: Vec<Link>, now: Instant) {
         self.wake_up(now);
         let mut old = std::mem::take(&mut self.ports);
+        let back = |link: &Link| link.up && old.get(&link.index).is_none_or(|port| !port.is_up());
+        if links.iter().any(back) && self.is_isolated(now) {
+            // Others may have taken over meanwhile, and could not say so.
+            self.unsettle(now);
+        }
         for link in links {
             let index = link.index;
             let port = match old.remove(&index) {
@@ -257,6 +265,9 @@ impl Speaker {
         }
         if self.next_tick <= now {
             self.tick(now);
+        }
+        if self.next_knock.is_some_and(|at| at <= now) {
+            self.knock(now);
         }
         while let Some((at, address)) = self.wakes.first().copied().filter(|(at, _)| *at <= now) {
             self.wakes.remove(&(at, address));
@@ -417,6 +428,7 @@ impl Speaker {
         let ticks = social || self.unsettled.is_some() || self.stopping.is_some();
         let deadlines = [
             ticks.then_some(self.next_tick),
+            self.next_knock.filter(|_| ticks),
             self.membership.poll_timeout(),
             self.replica.poll_timeout(),
             self.wakes.first().map(|(at, _)| *at),

@@ -2,4 +2,8 @@
 //! library takes, and that library's state back. The indexes and plans know no protocol; the libraries know no
 //! Kubernetes.
 
+mod announcers;
 pub mod bgp;
+pub mod layer2;
+
+pub use announcers::Announcers;

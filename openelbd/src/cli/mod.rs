@@ -6,6 +6,7 @@ mod completion;
 mod controller;
 mod crds;
 mod kubectl;
+mod layer2;
 pub mod output;
 mod plan;
 mod rights;

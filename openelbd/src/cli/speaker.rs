@@ -8,6 +8,7 @@ use openelb_k8s::plan::Settings;
 
 use super::{
     Failure, Outcome,
+    layer2::Layer2Arguments,
     standalone::{RuleArguments, duration},
 };
 use crate::{
@@ -46,6 +47,8 @@ pub(super) struct Arguments {
     http_bind_address: ListenAddress,
     #[command(flatten)]
     rules: RuleArguments,
+    #[command(flatten)]
+    layer2: Layer2Arguments,
     /// A cordoned Node (spec.unschedulable) does not announce.
     #[arg(long, default_value_t = false, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set, value_name = "BOOL")]
     exclude_cordoned_nodes: bool,
@@ -79,9 +82,6 @@ pub(super) struct Arguments {
     /// Accepted for the Go OpenELB's manifests; there is no gRPC API yet.
     #[arg(long, hide = true, value_name = "ADDRESS")]
     api_hosts: Option<String>,
-    /// Accepted for the Go OpenELB's manifests; Layer 2 is not spoken yet.
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set, value_name = "BOOL")]
-    enable_layer2: Option<bool>,
     /// Accepted for the Go OpenELB's manifests; VRRP is not spoken yet.
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set, value_name = "BOOL")]
     enable_keepalived_vip: Option<bool>,
@@ -91,15 +91,6 @@ pub(super) struct Arguments {
     /// Accepted for the Go OpenELB's manifests; logs go to standard error.
     #[arg(long, hide = true, value_name = "PATH")]
     log_path: Option<String>,
-    /// Accepted for the Go OpenELB's manifests; there is no gossip yet.
-    #[arg(long, hide = true, value_name = "ADDRESS")]
-    bind_addr: Option<String>,
-    /// Accepted for the Go OpenELB's manifests; there is no gossip yet.
-    #[arg(long, hide = true, alias = "gossip-port", value_name = "PORT")]
-    bind_port: Option<u16>,
-    /// Accepted for the Go OpenELB's manifests; there is no gossip yet.
-    #[arg(long, hide = true, value_name = "SECRET")]
-    secret: Option<String>,
 }
 
 /// The value of `--on-stop`.
@@ -122,18 +113,15 @@ pub(super) fn run(arguments: Arguments) -> Result<Outcome, Failure> {
     super::require_loopback(arguments.http_bind_address)?;
     for (flag, given) in [
         ("--api-hosts", arguments.api_hosts.is_some()),
-        ("--enable-layer2", arguments.enable_layer2 == Some(true)),
         ("--enable-keepalived-vip", arguments.enable_keepalived_vip == Some(true)),
         ("--keepalived-args", arguments.keepalived_args.is_some()),
         ("--log-path", arguments.log_path.is_some()),
-        ("--bind-addr", arguments.bind_addr.is_some()),
-        ("--bind-port", arguments.bind_port.is_some()),
-        ("--secret", arguments.secret.is_some()),
     ] {
         if given {
             tracing::info!("{flag} has no effect in this version");
         }
     }
+    let layer2 = arguments.layer2.options()?;
     let workload = Workload { namespace: arguments.namespace.clone(), name: arguments.daemon_set };
     let options = Options {
         cluster: arguments.cluster,
@@ -149,6 +137,7 @@ pub(super) fn run(arguments: Arguments) -> Result<Outcome, Failure> {
             standalone: false,
             ..Settings::default()
         },
+        layer2,
         checkpoint: Some(arguments.checkpoint).filter(|path| !path.is_empty()).map(PathBuf::from),
         data_plane: arguments.dataplane_health,
         on_stop: match arguments.on_stop {

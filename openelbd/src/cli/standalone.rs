@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::{ArgAction, Args, ValueEnum};
 use openelb_k8s::{index::services::ClassRules, names, plan::Settings};
 
-use super::{Failure, Outcome};
+use super::{Failure, Outcome, layer2::Layer2Arguments};
 use crate::{
     adapter::bgp::OnStop,
     http::ListenAddress,
@@ -45,6 +45,8 @@ pub(super) struct Arguments {
     http_bind_address: ListenAddress,
     #[command(flatten)]
     rules: RuleArguments,
+    #[command(flatten)]
+    layer2: Layer2Arguments,
     /// Namespace of the Secrets that BgpPeers name.
     #[arg(long, env = "OPENELB_NAMESPACE", default_value = "openelb-system", value_name = "NAMESPACE")]
     namespace: String,
@@ -107,6 +109,7 @@ pub(super) fn run(arguments: Arguments) -> Result<Outcome, Failure> {
         return Err(Failure::Usage("--node-name is empty: name the Node document of this host".to_owned()));
     }
     super::require_loopback(arguments.http_bind_address)?;
+    let layer2 = arguments.layer2.options()?;
     let options = Options {
         manifests: arguments.manifests,
         state: arguments.state,
@@ -124,6 +127,7 @@ pub(super) fn run(arguments: Arguments) -> Result<Outcome, Failure> {
             speakers_known: false,
             standalone: true,
         },
+        layer2,
         on_stop: match arguments.on_stop {
             Stop::Auto | Stop::Withdraw => OnStop::Withdraw,
             Stop::Restart => OnStop::Restart,

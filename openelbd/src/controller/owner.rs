@@ -126,7 +126,10 @@ impl Owner {
         metrics: Arc<Metrics>,
         readiness: watch::Sender<Readiness>,
     ) -> Self {
-        readiness.send_modify(|readiness| readiness.set(Check::Configuration, Ok(())));
+        readiness.send_modify(|readiness| {
+            readiness.set(Check::Configuration, Ok(()));
+            readiness.set(Check::Membership, Ok(()));
+        });
         Self {
             store,
             reporter,

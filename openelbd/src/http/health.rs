@@ -20,13 +20,16 @@ pub enum Check {
     Lists,
     /// Every configured port accepts connections.
     Listeners,
+    /// The first round of membership is over, where Layer 2 is spoken: it is known what the other nodes hold.
+    Membership,
     /// The first decisions were carried out.
     Decisions,
 }
 
 impl Check {
     /// All of them, in the order in which they come true.
-    pub const ALL: [Self; 4] = [Self::Configuration, Self::Lists, Self::Listeners, Self::Decisions];
+    pub const ALL: [Self; 5] =
+        [Self::Configuration, Self::Lists, Self::Listeners, Self::Membership, Self::Decisions];
 
     /// The name in the answer of `/readyz`.
     #[must_use]
@@ -35,6 +38,7 @@ impl Check {
             Self::Configuration => "configuration",
             Self::Lists => "lists",
             Self::Listeners => "listeners",
+            Self::Membership => "membership",
             Self::Decisions => "decisions",
         }
     }

@@ -2,6 +2,7 @@
 //! parts publish; nothing is counted twice.
 
 mod bgp;
+mod layer2;
 mod process;
 
 use std::{
@@ -19,6 +20,8 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use crate::adapter::layer2::Layer2Source;
+
 /// What the daemon counts itself, and where it takes the rest from.
 #[derive(Debug)]
 pub struct Metrics {
@@ -32,6 +35,28 @@ pub struct Metrics {
 
 /// Where the state of the BGP speaker comes from.
 pub type BgpSource = Arc<dyn Fn() -> Arc<PeersSnapshot> + Send + Sync>;
+
+/// Where the state of the announcers comes from.
+#[derive(Clone)]
+pub struct Sources {
+    /// BGP.
+    pub bgp: BgpSource,
+    /// Layer 2.
+    pub layer2: Layer2Source,
+}
+
+impl Default for Sources {
+    /// Of a process that announces nothing.
+    fn default() -> Self {
+        Self { bgp: Arc::new(Arc::default), layer2: Arc::new(|| None) }
+    }
+}
+
+impl fmt::Debug for Sources {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sources").finish_non_exhaustive()
+    }
+}
 
 /// What there is: taken over as a whole after each decision.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -101,9 +126,9 @@ struct EventLabels {
 const DECISION_BUCKETS: [f64; 9] = [0.000_1, 0.000_5, 0.002, 0.01, 0.05, 0.2, 1.0, 5.0, 20.0];
 
 impl Metrics {
-    /// Metrics that take the state of BGP from `bgp`.
+    /// Metrics that take the state of the announcers from `sources`.
     #[must_use]
-    pub fn new(bgp: BgpSource) -> Self {
+    pub fn new(sources: Sources) -> Self {
         let mut registry = Registry::with_prefix("openelb");
         let inventory = Arc::new(Mutex::new(Arc::default()));
         let writes = Family::<WriteLabels, Counter>::default();
@@ -123,7 +148,8 @@ impl Metrics {
             decision_seconds.clone(),
         );
         registry.register_collector(Box::new(InventoryCollector(Arc::clone(&inventory))));
-        registry.register_collector(Box::new(bgp::BgpCollector::new(bgp)));
+        registry.register_collector(Box::new(bgp::BgpCollector::new(sources.bgp)));
+        registry.register_collector(Box::new(layer2::Layer2Collector::new(sources.layer2)));
         process::started();
         Self { registry, inventory, writes, events, decisions, decision_seconds }
     }

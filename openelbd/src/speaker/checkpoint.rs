@@ -46,7 +46,7 @@ pub(super) struct Specs {
 impl Specs {
     /// Takes in an object.
     pub(super) fn apply(&mut self, object: &Object) {
-        if !matches!(object.kind(), Kind::Eip | Kind::BgpConf | Kind::BgpPeer) {
+        if !matches!(object.kind(), Kind::Eip | Kind::BgpConf | Kind::BgpPeer | Kind::Layer2Conf) {
             return;
         }
         let Ok(mut value) = object.to_value() else { return };

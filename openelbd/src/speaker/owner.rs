@@ -30,7 +30,7 @@ use super::{
     secrets::Secrets,
 };
 use crate::{
-    adapter::bgp::BgpAnnouncer,
+    adapter::Announcers,
     api_events::Reporter,
     events::{EventLog, EventType},
     http::{Check, Readiness, ServerState, metrics::Metrics},
@@ -52,12 +52,19 @@ const SAVE_EVERY: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// What must be listed before anything is decided.
-const REQUIRED: [Kind; 6] =
-    [Kind::Service, Kind::Eip, Kind::Node, Kind::BgpConf, Kind::BgpPeer, Kind::SpeakerStatus];
+const REQUIRED: [Kind; 7] = [
+    Kind::Service,
+    Kind::Eip,
+    Kind::Node,
+    Kind::BgpConf,
+    Kind::BgpPeer,
+    Kind::Layer2Conf,
+    Kind::SpeakerStatus,
+];
 
 /// What the owner works with.
 pub(super) struct Parts {
-    pub(super) announcer: Arc<BgpAnnouncer>,
+    pub(super) announcer: Arc<Announcers>,
     pub(super) watches: Watch,
     pub(super) secrets: Secrets,
     pub(super) own_status: watch::Sender<Option<own_status::Wanted>>,

@@ -22,7 +22,7 @@ use tokio::sync::watch;
 
 use super::Options;
 use crate::{
-    adapter::bgp::{BgpAnnouncer, status},
+    adapter::{Announcers, bgp::status},
     decide,
     events::{EventLog, EventType},
     http::{
@@ -43,7 +43,7 @@ const RETRY_MAX: Duration = Duration::from_secs(2);
 pub(super) struct Owner {
     settings: Settings,
     store: StateDirectory,
-    announcer: Arc<BgpAnnouncer>,
+    announcer: Arc<Announcers>,
     metrics: Arc<Metrics>,
     readiness: watch::Sender<Readiness>,
     /// Changes with whatever the read API shows.
@@ -91,7 +91,7 @@ impl Owner {
     pub(super) fn new(
         options: &Options,
         store: StateDirectory,
-        announcer: Arc<BgpAnnouncer>,
+        announcer: Arc<Announcers>,
         metrics: Arc<Metrics>,
         readiness: watch::Sender<Readiness>,
     ) -> Self {

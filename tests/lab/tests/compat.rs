@@ -34,6 +34,8 @@ enum Expect {
     Has(&'static [&'static str]),
     /// It has this address, announced by these nodes.
     Over(&'static str, &'static [u8]),
+    /// It has this address, and one node answers ARP for it.
+    Answered(&'static str),
     /// It has this address; nobody announces it yet, and the Eip says why.
     Silent(&'static str),
     /// It has this address, announced by every node, and not all that it would have.
@@ -44,7 +46,7 @@ enum Expect {
     Untouched,
 }
 
-use Expect::{Has, Over, Partly, Silent, Untouched, Waits};
+use Expect::{Answered, Has, Over, Partly, Silent, Untouched, Waits};
 
 /// A manifest with an Eip and Services.
 struct Row {
@@ -68,8 +70,8 @@ const ROWS: &[Row] = &[
     row("eip-mask-ipv4.yaml", &[("default/mask-ipv4", Has(&["10.100.5.0"]))]),
     row("eip-range-ipv6.yaml", &[("default/range-ipv6", Has(&["fd00:100:6::5"]))]),
     row("eip-cidr-ipv6.yaml", &[("default/cidr-ipv6", Has(&["fd00:100:7::"]))]),
-    row("eip-layer2.yaml", &[("default/layer2-pool", Silent("10.100.8.10"))]),
-    row("eip-layer2-can-reach.yaml", &[("default/layer2-can-reach", Silent("10.100.9.10"))]),
+    row("eip-layer2.yaml", &[("default/layer2-pool", Answered("10.100.8.10"))]),
+    row("eip-layer2-can-reach.yaml", &[("default/layer2-can-reach", Over("10.100.9.10", &[]))]),
     row("eip-vip.yaml", &[("default/vip-pool", Silent("10.100.10.100"))]),
     row("eip-disabled.yaml", &[("default/disabled", Waits("PoolDisabled"))]),
     row("eip-using-known-ips.yaml", &[("default/using-known-ips", Has(&["10.100.12.1"]))]),
@@ -243,6 +245,11 @@ impl Setup {
             network.plug("podnet", (CONTROL, "eth0", &[&v4, &v6]));
         })
         .unwrap();
+        for n in NODES {
+            // The manifests say eth0, as the Go OpenELB's do.
+            let other_name = ["ip", "link", "property", "add", "dev", "fab0", "altname", "eth0"];
+            lab.run(&node(n), &other_name).unwrap();
+        }
         let kube = ControlPlane::start(&lab, Options { address: CONTROL_V4, ..Options::api_only() }).unwrap();
         kube.apply_crds().unwrap();
         kube.apply("{apiVersion: v1, kind: Namespace, metadata: {name: openelb-system}}").unwrap();
@@ -343,7 +350,7 @@ fn wanted_routes() -> BTreeMap<IpAddr, BTreeSet<u8>> {
             Has(addresses) => (addresses, &NODES),
             Partly(address) => (std::slice::from_ref(address), &NODES),
             Over(address, nodes) => (std::slice::from_ref(address), nodes),
-            Silent(_) | Waits(_) | Untouched => continue,
+            Answered(_) | Silent(_) | Waits(_) | Untouched => continue,
         };
         for address in addresses.iter().filter(|_| !nodes.is_empty()) {
             routes.insert(address.parse().unwrap(), nodes.iter().copied().collect());
@@ -360,7 +367,9 @@ fn is_as_expected(service: &Value, expected: Expect) -> Result<(), String> {
     let label = &service["metadata"]["labels"]["eip.openelb.kubesphere.io/v1alpha2"];
     let (wanted, status, reason): (&[&str], &str, &str) = match &expected {
         Has(addresses) => (addresses, "True", "Assigned"),
-        Over(address, _) | Silent(address) => (std::slice::from_ref(address), "True", "Assigned"),
+        Over(address, _) | Answered(address) | Silent(address) => {
+            (std::slice::from_ref(address), "True", "Assigned")
+        }
         Partly(address) => (std::slice::from_ref(address), "True", "PartiallyAssigned"),
         Waits(reason) => (&[], "False", reason),
         Untouched => {
@@ -434,6 +443,7 @@ fn manifests_of_the_go_openelb_are_accepted_understood_and_announced() {
     services_are_as_expected(&setup);
     pools_say_what_is_not_announced(&setup);
     routes_are_as_expected(&router);
+    one_node_answers(&setup);
     sessions_are_as_expected(&setup);
     for (index, conf) in CONFS.iter().enumerate() {
         setup.validates(conf.file, conf.errors);
@@ -482,6 +492,36 @@ fn services_are_as_expected(setup: &Setup) {
     .unwrap();
     let service = setup.kube.get("services", "default", "annotation-wins").unwrap();
     assert!(service["status"]["conditions"].to_string().contains("loadBalancerIP"), "{service:#}");
+}
+
+/// The router's kernel asks, and one of the nodes says that it is there; its speaker says the same.
+fn one_node_answers(setup: &Setup) {
+    let answered = ROWS.iter().flat_map(|row| row.services).filter_map(|(_, expected)| match expected {
+        Answered(address) => Some(*address),
+        _ => None,
+    });
+    for address in answered {
+        setup.lab.run(ROUTER, &["ip", "route", "replace", address, "dev", "fab0"]).unwrap();
+        eventually(&format!("the answer for {address}"), DEADLINE, || {
+            let ask = format!("ping -c 1 -W 1 {address} >/dev/null; ip neigh show {address}");
+            let known = setup.lab.run(ROUTER, &["sh", "-c", &ask])?;
+            let Some((_, mac)) = known.trim().split_once("lladdr ") else { return Ok(None) };
+            let mac = mac.split(' ').next().unwrap_or_default();
+            let mut owners = Vec::new();
+            for n in NODES {
+                let status = setup.object("speakerstatuses", &node(n))?;
+                let owned = status["status"]["layer2Addresses"].as_array().cloned().unwrap_or_default();
+                if owned.contains(&address.into()) {
+                    let link = setup.lab.run(&node(n), &["ip", "link", "show", "dev", "fab0"])?;
+                    anyhow::ensure!(link.contains(mac), "{mac} is not that of {}: {link}", node(n));
+                    owners.push(n);
+                }
+            }
+            anyhow::ensure!(owners.len() <= 1, "{owners:?} say that they answer for {address}");
+            Ok((owners.len() == 1).then_some(()))
+        })
+        .unwrap();
+    }
 }
 
 fn pools_say_what_is_not_announced(setup: &Setup) {

@@ -79,7 +79,12 @@ pub fn status(
             (name.as_str().to_owned(), peer_status(peer, configured, calendar))
         })
         .collect();
-    AnnouncerStatus { addresses, peers: sessions, problems: listener_problems(peers) }
+    AnnouncerStatus {
+        addresses,
+        peers: sessions,
+        problems: listener_problems(peers),
+        ..AnnouncerStatus::default()
+    }
 }
 
 /// The reason of a problem: a port cannot be listened on.

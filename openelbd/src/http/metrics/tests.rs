@@ -14,7 +14,7 @@ use openelb_bgp::{
     wire::Family,
 };
 
-use super::{Inventory, Metrics, PoolInventory, WriteResult};
+use super::{Inventory, Metrics, PoolInventory, Sources, WriteResult};
 
 fn snapshot() -> PeersSnapshot {
     let now = Instant::now();
@@ -70,7 +70,8 @@ fn snapshot() -> PeersSnapshot {
 #[test]
 fn every_value_is_under_its_name_and_labels() {
     let snapshot = Arc::new(snapshot());
-    let metrics = Metrics::new(Arc::new(move || Arc::clone(&snapshot)));
+    let metrics =
+        Metrics::new(Sources { bgp: Arc::new(move || Arc::clone(&snapshot)), ..Sources::default() });
     metrics.count_write("Eip", WriteResult::Conflict);
     metrics.count_event("Warning", "PoolExhausted");
     metrics.count_decision(Duration::from_millis(3));
@@ -115,7 +116,7 @@ fn every_value_is_under_its_name_and_labels() {
 
 #[test]
 fn without_peers_there_are_no_empty_families() {
-    let metrics = Metrics::new(Arc::new(Arc::default));
+    let metrics = Metrics::new(Sources::default());
     let text = metrics.render().unwrap();
     assert!(!text.contains("bgp_session"), "{text}");
     let mut names: Vec<&str> = text.lines().filter_map(|l| l.strip_prefix("# TYPE ")).collect();

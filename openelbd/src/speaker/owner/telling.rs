@@ -12,7 +12,10 @@ use tokio::sync::watch;
 
 use super::Owner;
 use crate::{
-    adapter::bgp::status,
+    adapter::{
+        bgp::status,
+        layer2::events::{About, Told},
+    },
     events::EventType,
     http::{Check, ServerState, read_api::Snapshot},
     snapshot::View,
@@ -22,7 +25,7 @@ impl Owner {
     /// Takes the announcer's status in.
     pub(in crate::speaker) fn set_announced(&mut self, status: Arc<AnnouncerStatus>) {
         self.unshown |= !status::is_same_but_for_counters(&status, &self.announced);
-        for problem in &status.problems {
+        for problem in status.problems.iter().chain(&status.warnings) {
             let object = self.own_reference();
             self.event(EventType::Warning, &object, &problem.reason, &problem.reason, &problem.message);
         }
@@ -42,6 +45,23 @@ impl Owner {
         self.check_listeners();
         self.tell_services();
         self.work();
+    }
+
+    /// Tells of what happened on a LAN.
+    pub(in crate::speaker) fn tell_of_layer2(&mut self, told: &Told) {
+        let objects: Vec<ObjectRef> = match &told.about {
+            About::Address(address) => {
+                let announcement = self.desired.iter().find_map(|desired| desired.addresses.get(address));
+                let services = announcement.into_iter().flat_map(|announcement| announcement.services.iter());
+                services.map(|key| ObjectRef::namespaced(Kind::Service, key)).collect()
+            }
+            About::Node(node) => vec![ObjectRef::cluster(Kind::Node, node.clone())],
+            About::Speaker => vec![self.own_reference()],
+        };
+        let kind = if told.warning { EventType::Warning } else { EventType::Normal };
+        for object in objects {
+            self.event(kind, &object, told.topic, told.reason, &told.message);
+        }
     }
 
     /// Which Services are announced now, and which no more: one speaker tells for all.
@@ -139,6 +159,12 @@ impl Owner {
         let problems = problems.map(|problem| Err(problem.message.clone()));
         let result = std::iter::once(http).chain(problems).find(Result::is_err).unwrap_or(Ok(()));
         self.check(Check::Listeners, result);
+        let settled = if self.announced.unsettled {
+            Err("Layer 2 does not know yet what the other nodes hold".to_owned())
+        } else {
+            Ok(())
+        };
+        self.check(Check::Membership, settled);
     }
 
     pub(super) fn check(&mut self, check: Check, result: Result<(), String>) {

@@ -14,7 +14,10 @@ use tokio::sync::watch;
 
 use super::Owner;
 use crate::{
-    adapter::bgp::status,
+    adapter::{
+        bgp::status,
+        layer2::events::{About, Told},
+    },
     events::EventType,
     http::{Check, Readiness, ServerState, read_api::Snapshot},
     snapshot::View,
@@ -26,7 +29,7 @@ impl Owner {
         if !status::is_same_but_for_counters(&status, &self.announced) {
             self.unreported = true;
         }
-        for problem in &status.problems {
+        for problem in status.problems.iter().chain(&status.warnings) {
             let conf = ObjectRef::cluster(Kind::BgpConf, openelb_k8s::names::DEFAULT_OBJECT);
             self.event(EventType::Warning, &conf, &problem.reason, &problem.reason, &problem.message);
         }
@@ -44,6 +47,23 @@ impl Owner {
         self.announced = status;
         self.check_listeners();
         self.publish_inventory();
+    }
+
+    /// Tells of what happened on a LAN.
+    pub(in crate::standalone) fn tell_of_layer2(&mut self, told: &Told) {
+        let objects: Vec<ObjectRef> = match &told.about {
+            About::Address(address) => {
+                let announcement = self.desired.iter().find_map(|desired| desired.addresses.get(address));
+                let services = announcement.into_iter().flat_map(|announcement| announcement.services.iter());
+                services.map(|key| ObjectRef::namespaced(Kind::Service, key)).collect()
+            }
+            About::Node(node) => vec![ObjectRef::cluster(Kind::Node, node.clone())],
+            About::Speaker => vec![ObjectRef::cluster(Kind::Node, self.settings.node_name.clone())],
+        };
+        let kind = if told.warning { EventType::Warning } else { EventType::Normal };
+        for object in objects {
+            self.event(kind, &object, told.topic, told.reason, &told.message);
+        }
     }
 
     /// Takes the HTTP server's state in.
@@ -102,7 +122,15 @@ impl Owner {
             self.announced.problems.iter().filter(|problem| problem.reason == status::LISTEN_FAILED);
         let problems = problems.map(|problem| Err(problem.message.clone()));
         let result = std::iter::once(http).chain(problems).find(Result::is_err).unwrap_or(Ok(()));
-        self.readiness.send_if_modified(|readiness| set(readiness, Check::Listeners, result));
+        let settled = if self.announced.unsettled {
+            Err("Layer 2 does not know yet what the other nodes hold".to_owned())
+        } else {
+            Ok(())
+        };
+        self.readiness.send_if_modified(|readiness| {
+            let listeners = set(readiness, Check::Listeners, result);
+            set(readiness, Check::Membership, settled) || listeners
+        });
         self.publish_inventory();
     }
 

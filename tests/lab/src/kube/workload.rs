@@ -103,6 +103,10 @@ impl ControlPlane {
         for variable in container.get("env").and_then(Value::as_array).into_iter().flatten() {
             let key = variable.get("name").and_then(Value::as_str).context("a variable without name")?;
             let value = match variable.pointer("/valueFrom/fieldRef/fieldPath").and_then(Value::as_str) {
+                // As if the object were not there.
+                None if variable.pointer("/valueFrom/secretKeyRef/optional") == Some(&Value::Bool(true)) => {
+                    continue;
+                }
                 None if variable.get("valueFrom").is_some() => {
                     bail!("{key} comes from what is not made here")
                 }

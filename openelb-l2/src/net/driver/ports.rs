@@ -1,0 +1,267 @@
+//! The links in use, with their sockets; from what is wanted and the table of links to what the machine is told.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    io,
+    net::IpAddr,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use super::{
+    super::{
+        clock::Clock,
+        handle::{DriverStats, LinkView, Problem, WantedAddress},
+        links::LinkInfo,
+        netlink,
+        packet_socket::{Batch, PacketSockets},
+        select::Selector,
+    },
+    cause,
+};
+use crate::{
+    InterfaceSelector,
+    speaker::{DesiredAddress, Link, LinkIndex, Speaker},
+    wire::Frame,
+};
+
+/// A link whose sockets could not be opened is tried again after this time.
+const RETRY: Duration = Duration::from_secs(1);
+/// Routes are looked up again after this time: nobody tells of their changes.
+const ROUTES: Duration = Duration::from_secs(10);
+
+struct Port {
+    sockets: Result<PacketSockets, String>,
+    /// What the filters let in, in order.
+    addresses: Vec<IpAddr>,
+    /// Why a multicast group could not be joined.
+    membership: Option<String>,
+}
+
+pub(super) struct Ports {
+    skipped: Vec<String>,
+    /// `None`: not read yet.
+    table: Option<Vec<LinkInfo>>,
+    wanted: Option<Vec<WantedAddress>>,
+    ports: BTreeMap<LinkIndex, Port>,
+    problems: HashMap<IpAddr, Vec<Problem>>,
+    due: Option<Instant>,
+    batch: Batch,
+}
+
+impl Ports {
+    pub(super) fn new(skipped: Vec<String>) -> Self {
+        Self {
+            skipped,
+            table: None,
+            wanted: None,
+            ports: BTreeMap::new(),
+            problems: HashMap::new(),
+            due: None,
+            batch: Batch::new(),
+        }
+    }
+
+    /// Says whether it differs.
+    pub(super) fn set_table(&mut self, table: Vec<LinkInfo>) -> bool {
+        let changed = self.table.as_ref() != Some(&table);
+        self.table = Some(table);
+        changed
+    }
+
+    pub(super) fn set_wanted(&mut self, wanted: Vec<WantedAddress>) {
+        self.wanted = Some(wanted);
+    }
+
+    pub(super) const fn poll_timeout(&self) -> Option<Instant> {
+        self.due
+    }
+
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.due.is_some_and(|at| at <= now)
+    }
+
+    /// What keeps an address from being announced well.
+    pub(super) fn problems(&self, address: IpAddr) -> &[Problem] {
+        self.problems.get(&address).map_or(&[], Vec::as_slice)
+    }
+
+    /// The links in use.
+    pub(super) fn views(&self) -> Vec<LinkView> {
+        let table = self.table.iter().flatten();
+        let used = table.filter_map(|link| {
+            let port = self.ports.get(&link.index)?;
+            let problem = port.sockets.as_ref().err().or(port.membership.as_ref()).cloned();
+            Some(LinkView { index: link.index, name: link.name.clone(), mac: link.mac, up: link.up, problem })
+        });
+        used.collect()
+    }
+
+    /// Resolves everything anew and tells the machine.
+    pub(super) fn apply(&mut self, speaker: &mut Speaker, now: Instant) {
+        self.due = None;
+        let (Some(table), Some(wanted)) = (&self.table, &self.wanted) else { return };
+        let mut route = |target| netlink::source_towards(target).ok();
+        let mut selector =
+            Selector { table, skipped: &self.skipped, source_towards: &mut route, cache: HashMap::new() };
+        let indirect = netlink::answers_for_other_links();
+        let mut used: BTreeMap<LinkIndex, Vec<IpAddr>> = BTreeMap::new();
+        let mut desired = Vec::with_capacity(wanted.len());
+        let mut problems: HashMap<IpAddr, Vec<Problem>> = HashMap::new();
+        for wish in wanted {
+            let mut note = |problem| problems.entry(wish.address).or_default().push(problem);
+            let mut one = DesiredAddress::new(wish.address, Vec::new());
+            one.eligible = wish.eligible;
+            match selector.select(&wish.interface, wish.address) {
+                Ok(selection) => {
+                    let links = || table.iter().filter(|link| selection.links.contains(&link.index));
+                    let first = || links().next().map(|link| link.name.clone()).unwrap_or_default();
+                    if !links().any(|link| link.up) {
+                        note(Problem::Down { link: first() });
+                    }
+                    if selection.out_of_subnet {
+                        note(Problem::OutOfSubnet { link: first() });
+                    }
+                    if let Some((link, direct)) = holder(table, wish.address, &selection.links)
+                        && (direct || (indirect && wish.address.is_ipv4()))
+                    {
+                        note(Problem::Local { link: link.name.clone(), indirect: !direct });
+                    }
+                    for link in &selection.links {
+                        used.entry(*link).or_default().push(wish.address);
+                    }
+                    one.links = selection.links;
+                }
+                Err(error) => note(Problem::NoLink(error)),
+            }
+            desired.push(one);
+        }
+        if wanted.iter().any(|wish| matches!(wish.interface, InterfaceSelector::CanReach(_))) {
+            self.due = Some(now + ROUTES);
+        }
+        let names: HashMap<LinkIndex, String> =
+            table.iter().map(|link| (link.index, link.name.clone())).collect();
+        let old: BTreeSet<LinkIndex> = self.ports.keys().copied().collect();
+        self.open(used, now);
+        for one in &desired {
+            for link in &one.links {
+                if let Some(Err(cause)) = self.ports.get(link).map(|port| &port.sockets) {
+                    let link = names.get(link).cloned().unwrap_or_default();
+                    let problem = Problem::Link { link, cause: cause.clone() };
+                    problems.entry(one.address).or_default().insert(0, problem);
+                }
+            }
+        }
+        self.problems = problems;
+        let new: BTreeSet<LinkIndex> = self.ports.keys().copied().collect();
+        // An address that moves from one link to another is not dropped between the two.
+        if !old.is_subset(&new) {
+            speaker.set_links(self.links(|index| old.contains(&index) || self.is_open(index)), now);
+        } else {
+            speaker.set_links(self.links(|index| self.is_open(index)), now);
+        }
+        speaker.set_desired(desired, now);
+        if !old.is_subset(&new) {
+            speaker.set_links(self.links(|index| self.is_open(index)), now);
+        }
+    }
+
+    fn is_open(&self, link: LinkIndex) -> bool {
+        self.ports.get(&link).is_some_and(|port| port.sockets.is_ok())
+    }
+
+    /// The links of the table as the machine sees them.
+    fn links(&self, chosen: impl Fn(LinkIndex) -> bool) -> Vec<Link> {
+        let table = self.table.iter().flatten();
+        let links = table.filter(|link| chosen(link.index)).filter_map(|link| {
+            let mut one = Link::new(link.index, link.name.clone(), link.mac?);
+            one.up = link.up;
+            one.addresses = link.prefixes.iter().map(|prefix| prefix.address).collect();
+            Some(one)
+        });
+        links.collect()
+    }
+
+    /// Opens and closes sockets, and sets their filters.
+    fn open(&mut self, used: BTreeMap<LinkIndex, Vec<IpAddr>>, now: Instant) {
+        self.ports.retain(|link, _| used.contains_key(link));
+        for (link, mut addresses) in used {
+            addresses.sort_unstable();
+            addresses.dedup();
+            let mut membership = None;
+            let old = match self.ports.remove(&link) {
+                Some(Port { sockets: Ok(sockets), addresses: old, membership: problem }) => {
+                    membership = problem;
+                    Ok((sockets, old))
+                }
+                // Never opened, or tried in vain.
+                _ => PacketSockets::open(link).map(|sockets| (sockets, Vec::new())),
+            };
+            let sockets = old.and_then(|(sockets, old)| {
+                if old != addresses {
+                    sockets.set_addresses(&addresses)?;
+                }
+                Ok(sockets)
+            });
+            if sockets.is_err() {
+                self.due = Some(self.due.map_or(now + RETRY, |at| at.min(now + RETRY)));
+            }
+            let sockets = sockets.map_err(|error| cause(&error));
+            self.ports.insert(link, Port { sockets, addresses, membership });
+        }
+    }
+
+    /// Keeps why a group could not be joined: the address is answered, but switches that listen to MLD may not bring the
+    /// question.
+    pub(super) fn note_membership(&mut self, link: LinkIndex, joined: &io::Result<()>) {
+        if let Some(port) = self.ports.get_mut(&link) {
+            port.membership =
+                joined.as_ref().err().map(|error| format!("a multicast group cannot be joined: {error}"));
+        }
+    }
+
+    pub(super) fn poll_ready(&self, context: &mut Context<'_>) -> Poll<()> {
+        let mut ready = false;
+        for port in self.ports.values() {
+            if let Ok(sockets) = &port.sockets {
+                ready |= sockets.poll_ready(context).is_ready();
+            }
+        }
+        if ready { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Hands in what has come, one batch of each socket, and sends the answers.
+    pub(super) fn receive(&mut self, speaker: &mut Speaker, clock: &Clock, stats: &mut DriverStats) {
+        for (link, port) in &self.ports {
+            let Ok(sockets) = &port.sockets else { continue };
+            let mut unsent = 0;
+            let errors = sockets.receive(&mut self.batch, |batch| {
+                let now = clock.now();
+                batch.answer(|frame| speaker.handle_frame(*link, frame, now));
+                unsent += sockets.send_replies(batch);
+            });
+            stats.receive_errors += errors;
+            stats.unsent += unsent;
+        }
+    }
+
+    /// Throws away what has queued up on all links.
+    pub(super) fn discard(&mut self) -> u64 {
+        let sockets = self.ports.values().filter_map(|port| port.sockets.as_ref().ok());
+        sockets.map(|sockets| sockets.discard(&mut self.batch)).sum()
+    }
+
+    /// Says whether the kernel took it.
+    pub(super) fn send(&self, link: LinkIndex, frame: &Frame) -> bool {
+        let port = self.ports.get(&link);
+        port.is_some_and(|port| port.sockets.as_ref().is_ok_and(|sockets| sockets.send(frame).is_ok()))
+    }
+}
+
+/// The link that has an address as its own, and whether it is one of those on which it is announced.
+fn holder<'a>(table: &'a [LinkInfo], address: IpAddr, links: &[LinkIndex]) -> Option<(&'a LinkInfo, bool)> {
+    let has = |link: &&LinkInfo| link.prefixes.iter().any(|prefix| prefix.address == address);
+    let holders = || table.iter().filter(has);
+    let direct = holders().find(|link| links.contains(&link.index));
+    direct.map(|link| (link, true)).or_else(|| holders().next().map(|link| (link, false)))
+}

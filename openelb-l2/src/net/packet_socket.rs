@@ -1,0 +1,213 @@
+//! The packet sockets of a link (`packet(7)`): one for ARP, one for IPv6, so that data traffic meets no filter.
+
+use std::{
+    io::{self, IoSlice, IoSliceMut},
+    net::IpAddr,
+    os::fd::{AsRawFd, OwnedFd},
+    task::{Context, Poll},
+};
+
+use nix::{
+    errno::Errno,
+    ifaddrs::getifaddrs,
+    sys::socket::{LinkAddr, MsgFlags, MultiHeaders, SockaddrLike, bind, recvmmsg, sendmmsg},
+};
+use socket2::{Domain, Protocol, SockFilter, Socket, Type};
+use tokio::{io::Interest, net::UdpSocket};
+
+use super::filter::{self, Instruction, MAX_INSTRUCTIONS, SNAP_LENGTH};
+use crate::{
+    speaker::LinkIndex,
+    wire::{
+        Frame,
+        ethernet::{ETHERTYPE_ARP, ETHERTYPE_IPV6},
+    },
+};
+
+/// Frames that are received or sent with one system call.
+pub(super) const BATCH: usize = 32;
+const SNAP: usize = SNAP_LENGTH as usize;
+/// Octets that the kernel keeps for frames that wait: some 1,500 of them, twice as many as a burst of 64 clients for
+/// every address of a /29.
+const RECEIVE_BUFFER: usize = 1 << 20;
+/// How long a filter may be, at the first try and at the next ones: hosts whose `net.core.optmem_max` is small refuse
+/// long ones, and a shorter one only wakes the process more often.
+const LIMITS: [usize; 4] = [MAX_INSTRUCTIONS, 2048, 512, 128];
+
+/// Room for the frames of one system call.
+pub(super) struct Batch {
+    octets: Box<[[u8; SNAP]; BATCH]>,
+    lengths: [usize; BATCH],
+    count: usize,
+    receive: MultiHeaders<()>,
+    send: MultiHeaders<()>,
+    /// Answers that wait for being sent.
+    replies: Vec<Frame>,
+}
+
+impl Batch {
+    pub(super) fn new() -> Self {
+        Self {
+            octets: Box::new([[0; SNAP]; BATCH]),
+            lengths: [0; BATCH],
+            count: 0,
+            receive: MultiHeaders::preallocate(BATCH, None),
+            send: MultiHeaders::preallocate(BATCH, None),
+            replies: Vec::with_capacity(BATCH),
+        }
+    }
+
+    /// Hands every frame in and keeps the answers.
+    pub(super) fn answer(&mut self, mut handle: impl FnMut(&[u8]) -> Option<Frame>) {
+        for (octets, length) in self.octets.iter().zip(self.lengths).take(self.count) {
+            self.replies.extend(octets.get(..length).and_then(&mut handle));
+        }
+        self.count = 0;
+    }
+}
+
+/// The packet sockets of one link.
+pub(super) struct PacketSockets {
+    arp: UdpSocket,
+    ipv6: UdpSocket,
+}
+
+impl PacketSockets {
+    /// Opens the sockets; nothing comes in before [`set_addresses`](Self::set_addresses).
+    ///
+    /// # Errors
+    ///
+    /// Without the capability `CAP_NET_RAW`, or if the link is gone.
+    pub(super) fn open(link: LinkIndex) -> io::Result<Self> {
+        Ok(Self { arp: open(link, ETHERTYPE_ARP)?, ipv6: open(link, ETHERTYPE_IPV6)? })
+    }
+
+    /// From here on, lets in what concerns these addresses and nothing else.
+    pub(super) fn set_addresses(&self, addresses: &[IpAddr]) -> io::Result<()> {
+        let v4 = || addresses.iter().filter_map(|a| if let IpAddr::V4(a) = a { Some(*a) } else { None });
+        let v6 = || addresses.iter().filter_map(|a| if let IpAddr::V6(a) = a { Some(*a) } else { None });
+        attach(&self.arp, |limit| filter::arp(v4(), limit))?;
+        attach(&self.ipv6, |limit| filter::ndp(v6(), limit))
+    }
+
+    /// Whether a frame may be waiting; else the task is woken when one comes.
+    pub(super) fn poll_ready(&self, context: &mut Context<'_>) -> Poll<()> {
+        let sockets = [&self.arp, &self.ipv6];
+        // Both are asked, for both are to wake the task.
+        let ready = sockets.map(|socket| socket.poll_recv_ready(context).is_ready());
+        if ready.contains(&true) { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Up to [`BATCH`] frames of each socket: `each` is called once per system call. Errors are counted.
+    pub(super) fn receive(&self, batch: &mut Batch, mut each: impl FnMut(&mut Batch)) -> u64 {
+        let mut errors = 0;
+        for socket in [&self.arp, &self.ipv6] {
+            match socket.try_io(Interest::READABLE, || receive(socket, batch)) {
+                Ok(()) => each(batch),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                // A link that goes down says so once.
+                Err(_) => errors += 1,
+            }
+        }
+        errors
+    }
+
+    /// Throws away what has queued up.
+    pub(super) fn discard(&self, batch: &mut Batch) -> u64 {
+        let mut discarded = 0;
+        for socket in [&self.arp, &self.ipv6] {
+            while receive(socket, batch).is_ok() && batch.count > 0 {
+                discarded += u64::try_from(std::mem::take(&mut batch.count)).unwrap_or(0);
+            }
+        }
+        discarded
+    }
+
+    /// Sends the answers that wait. Returns how many the kernel had no room for.
+    pub(super) fn send_replies(&self, batch: &mut Batch) -> u64 {
+        let mut sent = 0;
+        let replies = std::mem::take(&mut batch.replies);
+        while let Some(rest) = replies.get(sent..).filter(|rest| !rest.is_empty()) {
+            let count = rest.len().min(BATCH);
+            let slices: [[IoSlice<'_>; 1]; BATCH] = std::array::from_fn(|n| {
+                [IoSlice::new(rest.get(n).map_or(&[][..], |frame| frame.as_bytes()))]
+            });
+            let addresses: [Option<()>; BATCH] = [None; BATCH];
+            let (Some(slices), Some(addresses)) = (slices.get(..count), addresses.get(..count)) else {
+                break;
+            };
+            let fd = self.arp.as_raw_fd();
+            match sendmmsg(fd, &mut batch.send, slices, addresses, [], MsgFlags::MSG_DONTWAIT) {
+                Ok(results) => sent += results.count().max(1),
+                Err(Errno::EINTR) => {}
+                // Like a frame that is lost on the wire: whoever asked asks again.
+                Err(_) => break,
+            }
+        }
+        let lost = u64::try_from(replies.len().saturating_sub(sent)).unwrap_or(0);
+        batch.replies = replies;
+        batch.replies.clear();
+        lost
+    }
+
+    /// Sends a frame. The protocol is in the frame; that of the socket is only for the kernel's accounts.
+    pub(super) fn send(&self, frame: &Frame) -> io::Result<()> {
+        let socket = socket2::SockRef::from(&self.arp);
+        socket.send(frame.as_bytes()).map(|_| ())
+    }
+}
+
+fn receive(socket: &UdpSocket, batch: &mut Batch) -> io::Result<()> {
+    batch.count = 0;
+    let mut slices = batch.octets.each_mut().map(|octets| [IoSliceMut::new(octets)]);
+    let flags = MsgFlags::MSG_DONTWAIT;
+    let received = recvmmsg(socket.as_raw_fd(), &mut batch.receive, slices.iter_mut(), flags, None)?;
+    for (length, message) in batch.lengths.iter_mut().zip(received) {
+        *length = message.bytes.min(SNAP);
+        batch.count += 1;
+    }
+    Ok(())
+}
+
+/// A packet socket of one link and one Ethernet type that lets nothing in yet.
+fn open(link: LinkIndex, ethertype: u16) -> io::Result<UdpSocket> {
+    // The kernel wants the type in network order.
+    let protocol = Protocol::from(i32::from(ethertype.to_be()));
+    let socket = Socket::new(Domain::PACKET, Type::RAW.nonblocking().cloexec(), Some(protocol))?;
+    // Until it is bound it hears every link: let nothing in, and then throw away what came before that.
+    socket.attach_filter(&[SockFilter::new(RETURN, 0, 0, 0)])?;
+    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+    bind(socket.as_raw_fd(), &address(link)?)?;
+    let mut octets = [std::mem::MaybeUninit::uninit(); 1];
+    while socket.recv(&mut octets).is_ok() {}
+    // The type says UDP, and means a descriptor with which tokio waits; only `recvmmsg(2)`, `sendmmsg(2)` and `send(2)` are
+    // used on it, which know no kind of socket. tokio's own wrapper of any descriptor is deprecated where it is safe.
+    UdpSocket::from_std(std::net::UdpSocket::from(OwnedFd::from(socket)))
+}
+
+/// `BPF_RET | BPF_K`.
+const RETURN: u16 = 0x06;
+
+/// The address of a link as the kernel gives it: protocol 0, with which binding keeps the socket's.
+fn address(link: LinkIndex) -> io::Result<LinkAddr> {
+    let gone = || io::Error::new(io::ErrorKind::NotFound, "the interface is gone");
+    let addresses = getifaddrs()?.filter_map(|interface| interface.address?.as_link_addr().copied());
+    let same = |address: &LinkAddr| u32::try_from(address.ifindex()).is_ok_and(|index| index == link.0);
+    let address = addresses.into_iter().find(same).ok_or_else(gone)?;
+    debug_assert!(address.len() > 0);
+    Ok(address)
+}
+
+fn attach(socket: &UdpSocket, program: impl Fn(usize) -> Vec<Instruction>) -> io::Result<()> {
+    let socket = socket2::SockRef::from(socket);
+    let mut refused = None;
+    for limit in LIMITS {
+        let program: Vec<_> =
+            program(limit).into_iter().map(|i| SockFilter::new(i.code, i.jt, i.jf, i.k)).collect();
+        match socket.attach_filter(&program) {
+            Ok(()) => return Ok(()),
+            Err(error) => refused = Some(error),
+        }
+    }
+    refused.map_or(Ok(()), Err)
+}

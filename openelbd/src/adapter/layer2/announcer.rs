@@ -1,0 +1,313 @@
+//! The task that keeps a Layer 2 speaker as the announcements want it.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use jiff::Timestamp;
+use openelb_k8s::announce::{Announcements, Announcer, AnnouncerProblem, AnnouncerStatus, Protocol};
+use openelb_l2::{
+    net::{self, DriverConfig, DriverHandle, Snapshot},
+    speaker::{Event, NodeName, SpeakerConfig, StopMode},
+};
+use tokio::{
+    sync::{broadcast, mpsc, oneshot, watch},
+    task::JoinHandle,
+    time::timeout,
+};
+
+use super::{
+    Layer2Options, VIRTUAL_LINKS, config,
+    events::{self, Told},
+    status,
+};
+use crate::adapter::bgp::{OnStop, status::Calendar};
+
+/// What is told and nobody has taken yet; more than that is dropped: events are best effort.
+const TOLD: usize = 1024;
+/// Saying goodbye ends a little before whoever waits for it gives up.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// Where metrics take the state of Layer 2 from; `None`: it is not spoken.
+pub type Layer2Source = Arc<dyn Fn() -> Option<Arc<Snapshot>> + Send + Sync>;
+
+/// Announces addresses by ARP and NDP. Dropping it hands everything over.
+pub struct Layer2Announcer {
+    desired: watch::Sender<Option<Announcements>>,
+    status: watch::Receiver<Arc<AnnouncerStatus>>,
+    snapshots: Arc<Mutex<Option<watch::Receiver<Arc<Snapshot>>>>>,
+    stop: Mutex<Option<oneshot::Sender<(OnStop, Duration)>>>,
+    task: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl fmt::Debug for Layer2Announcer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Layer2Announcer").finish_non_exhaustive()
+    }
+}
+
+impl Layer2Announcer {
+    /// Starts the task on the current tokio runtime. What happens is told on the channel.
+    #[must_use]
+    pub fn spawn(options: Layer2Options, seed: u64) -> (Self, mpsc::Receiver<Told>) {
+        let (desired, wanted) = watch::channel(None);
+        let (published, status) = watch::channel(Arc::default());
+        let (stop, stopping) = oneshot::channel();
+        let (told, receiver) = mpsc::channel(TOLD);
+        let snapshots = Arc::new(Mutex::new(None));
+        let task = Task {
+            options,
+            wanted,
+            desired: Announcements::default(),
+            running: None,
+            failure: None,
+            published,
+            told,
+            snapshots: Arc::clone(&snapshots),
+            calendar: Calendar::new(Instant::now(), Timestamp::now()),
+            seed,
+        };
+        let task = Mutex::new(Some(tokio::spawn(task.run(stopping))));
+        (Self { desired, status, snapshots, stop: Mutex::new(Some(stop)), task }, receiver)
+    }
+
+    /// Where metrics take the state from.
+    #[must_use]
+    pub fn source(&self) -> Layer2Source {
+        let snapshots = Arc::clone(&self.snapshots);
+        Arc::new(move || {
+            let snapshots = snapshots.lock().unwrap_or_else(PoisonError::into_inner);
+            snapshots.as_ref().map(|receiver| Arc::clone(&receiver.borrow()))
+        })
+    }
+
+    /// Ends announcing, within `within`.
+    pub async fn stop(&self, how: OnStop, within: Duration) {
+        let stop = self.stop.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let task = self.task.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let (Some(stop), Some(mut task)) = (stop, task)
+            && stop.send((how, within)).is_ok()
+            && timeout(within + GRACE, &mut task).await.is_err()
+        {
+            task.abort();
+        }
+    }
+}
+
+impl Announcer for Layer2Announcer {
+    fn set_desired(&self, desired: Announcements) {
+        self.desired.send_replace(Some(desired));
+    }
+
+    fn status(&self) -> watch::Receiver<Arc<AnnouncerStatus>> {
+        self.status.clone()
+    }
+}
+
+struct Running {
+    /// Where the others reach it.
+    gossip: SocketAddr,
+    handle: DriverHandle,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    events: broadcast::Receiver<Event>,
+}
+
+struct Task {
+    options: Layer2Options,
+    wanted: watch::Receiver<Option<Announcements>>,
+    desired: Announcements,
+    running: Option<Running>,
+    /// Why there is no speaker although one is wanted.
+    failure: Option<String>,
+    published: watch::Sender<Arc<AnnouncerStatus>>,
+    told: mpsc::Sender<Told>,
+    snapshots: Arc<Mutex<Option<watch::Receiver<Arc<Snapshot>>>>>,
+    calendar: Calendar,
+    seed: u64,
+}
+
+/// What the speaker's side brings.
+enum News {
+    Snapshot,
+    Event(Event),
+    /// Events were missed; the snapshots say how things are.
+    Missed,
+    Gone,
+}
+
+impl Running {
+    async fn news(&mut self) -> News {
+        tokio::select! {
+            biased;
+            event = self.events.recv() => match event {
+                Ok(event) => News::Event(event),
+                Err(broadcast::error::RecvError::Lagged(_)) => News::Missed,
+                Err(broadcast::error::RecvError::Closed) => News::Gone,
+            },
+            changed = self.snapshots.changed() => if changed.is_ok() { News::Snapshot } else { News::Gone },
+        }
+    }
+}
+
+impl Task {
+    async fn run(mut self, mut stopping: oneshot::Receiver<(OnStop, Duration)>) {
+        loop {
+            let news = async {
+                match &mut self.running {
+                    Some(running) => running.news().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                stop = &mut stopping => {
+                    // Without a word from the owner: it is gone, and so is the program.
+                    let (how, within) = stop.unwrap_or((OnStop::Withdraw, Duration::ZERO));
+                    return self.stop(how, within).await;
+                }
+                wanted = self.wanted.changed() => {
+                    if wanted.is_err() {
+                        return self.stop(OnStop::Withdraw, Duration::ZERO).await;
+                    }
+                    if let Some(desired) = self.wanted.borrow_and_update().clone() {
+                        self.desired = desired;
+                    }
+                    self.take_over();
+                }
+                news = news => match news {
+                    News::Snapshot | News::Missed => {}
+                    News::Event(event) => {
+                        self.tell(&event);
+                        continue;
+                    }
+                    News::Gone => {
+                        tracing::error!("the Layer 2 speaker stopped; it is started again");
+                        self.close();
+                        self.take_over();
+                    }
+                },
+            }
+            self.publish();
+        }
+    }
+
+    /// Makes the speaker what is desired.
+    fn take_over(&mut self) {
+        self.failure = None;
+        let layer2 = &self.desired.layer2;
+        if self.options.enabled == Some(false) || !layer2.in_use {
+            return self.close();
+        }
+        let Some(address) = self.options.gossip(&layer2.own, layer2.nodes.is_empty()) else {
+            self.failure = Some(format!(
+                "Node {} has no InternalIP, so the other nodes cannot reach its gossip: give --bind-addr",
+                self.desired.node
+            ));
+            return self.close();
+        };
+        let gossip = SocketAddr::new(address, self.options.port);
+        if self.running.as_ref().is_none_or(|running| running.gossip != gossip) {
+            self.close();
+            match self.start(gossip) {
+                Ok(running) => {
+                    let snapshots = Some(running.snapshots.clone());
+                    *self.snapshots.lock().unwrap_or_else(PoisonError::into_inner) = snapshots;
+                    self.running = Some(running);
+                }
+                Err(failure) => {
+                    self.failure = Some(failure);
+                    return;
+                }
+            }
+        }
+        if let Some(running) = &self.running {
+            running.handle.set_settings(config::settings(&self.desired.layer2.spec));
+            running.handle.set_peers(config::peers(&self.desired, gossip));
+            running.handle.set_addresses(config::addresses(&self.desired));
+        }
+    }
+
+    fn start(&self, gossip: SocketAddr) -> Result<Running, String> {
+        let node = NodeName::new(&self.desired.node).map_err(|error| error.to_string())?;
+        let mut speaker = SpeakerConfig::new(node, gossip);
+        speaker.key.clone_from(&self.options.key);
+        speaker.probe_interval = self.options.probe_interval;
+        speaker.probe_timeout = self.options.probe_timeout;
+        speaker.suspicion = self.options.suspicion;
+        speaker.host_uptime = self.options.host_uptime.unwrap_or_else(net::host_uptime);
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        speaker.incarnation = u64::try_from(since_epoch.as_millis()).unwrap_or_default();
+        speaker.seed = self.seed;
+        let mut driver = DriverConfig::new(speaker);
+        driver.settings = config::settings(&self.desired.layer2.spec);
+        driver.skipped_links = VIRTUAL_LINKS.map(str::to_owned).to_vec();
+        let handle = net::spawn(driver).map_err(|error| error.to_string())?;
+        tracing::info!(%gossip, authenticated = self.options.key.is_some(), "the Layer 2 speaker starts");
+        let (snapshots, events) = (handle.watch(), handle.events());
+        Ok(Running { gossip, handle, snapshots, events })
+    }
+
+    /// Without a handle the speaker hands over what it has, and ends.
+    fn close(&mut self) {
+        self.snapshots.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.running = None;
+    }
+
+    fn tell(&self, event: &Event) {
+        tracing::info!(?event, "layer 2");
+        let Some(running) = &self.running else { return };
+        let told = events::told(&self.desired.node, event, &running.snapshots.borrow());
+        if let Some(told) = told
+            && self.told.try_send(told).is_err()
+        {
+            tracing::debug!("an event of Layer 2 is not told: too many wait");
+        }
+    }
+
+    fn publish(&mut self) {
+        let snapshot = match &mut self.running {
+            Some(running) => Arc::clone(&running.snapshots.borrow_and_update()),
+            None => Arc::default(),
+        };
+        let before = Arc::clone(&self.published.borrow());
+        let mut status = status::status(&self.desired, &snapshot, &before, self.calendar, Instant::now());
+        status.unsettled = self.running.is_some() && !snapshot.settled;
+        if let Some(failure) = &self.failure {
+            let problem = AnnouncerProblem { reason: "Layer2Failed".to_owned(), message: failure.clone() };
+            status.problems.push(problem);
+        }
+        if self.options.enabled == Some(false) {
+            for one in status.addresses.values_mut().filter(|one| one.protocol == Protocol::Layer2) {
+                "Layer 2 is off on this node (--enable-layer2=false)".clone_into(&mut one.detail);
+            }
+        }
+        if self.running.is_some() && self.options.key.is_none() && !self.desired.layer2.nodes.is_empty() {
+            status.warnings.push(AnnouncerProblem {
+                reason: status::UNAUTHENTICATED.to_owned(),
+                message: "whoever reaches the gossip port can take addresses over: give all speakers the same secret \
+                          (--secret, or MEMBER_LIST_SECRET from a Secret)"
+                    .to_owned(),
+            });
+        }
+        self.published.send_if_modified(|current| {
+            let changed = **current != status;
+            if changed {
+                *current = Arc::new(status);
+            }
+            changed
+        });
+    }
+
+    async fn stop(mut self, how: OnStop, within: Duration) {
+        let Some(running) = self.running.take() else { return };
+        let mode = match how {
+            OnStop::Withdraw => StopMode::Withdraw,
+            OnStop::Restart => StopMode::Restart,
+        };
+        if !running.handle.stop(mode, within).await {
+            tracing::warn!(?within, "the Layer 2 speaker had more to say than there was time for");
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! What happened on a LAN → what is told about which object.
+
+use std::net::IpAddr;
+
+use openelb_k8s::names::event;
+use openelb_l2::{
+    net::Snapshot,
+    speaker::{Event, MemberState},
+};
+
+/// Which object it is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum About {
+    /// The Services that publish this address.
+    Address(IpAddr),
+    /// A Node.
+    Node(String),
+    /// This node's speaker.
+    Speaker,
+}
+
+/// Something to tell.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// About what.
+    pub about: About,
+    /// Something is wrong.
+    pub warning: bool,
+    /// What is told later about the same replaces it.
+    pub topic: &'static str,
+    /// In CamelCase.
+    pub reason: &'static str,
+    /// In words.
+    pub message: String,
+}
+
+/// What this node tells of an event; each is told by one node.
+#[must_use]
+pub fn told(node: &str, event: &Event, snapshot: &Snapshot) -> Option<Told> {
+    const OWNER: &str = "owner";
+    const CONFLICT: &str = "conflict";
+    let told = |about, warning, topic, reason, message| Some(Told { about, warning, topic, reason, message });
+    match event {
+        Event::OwnerChanged { address, owner: Some(owner) } if owner.as_str() == node => {
+            let message = format!("{node} answers for {address}");
+            told(About::Address(*address), false, OWNER, event::OWNER_CHANGED, message)
+        }
+        Event::StandInStarted { address, owner } => {
+            let message = format!(
+                "the speaker of {owner} is gone, but the node lives: {node} answers for {address} with the MAC address \
+                 of {owner}, and connections go on"
+            );
+            told(About::Address(*address), false, OWNER, event::STAND_IN, message)
+        }
+        Event::AddressConflict { address, link, mac } => {
+            let link = snapshot.links.iter().find(|known| known.index == *link);
+            let link = link.map_or("an interface", |known| known.name.as_str());
+            let message = format!(
+                "{mac}, which is no node of ours, claims {address} on {link} of {node}: take the address off that \
+                 machine, or exclude it from the Eip"
+            );
+            told(About::Address(*address), true, CONFLICT, event::ADDRESS_CONFLICT, message)
+        }
+        Event::AddressConflictEnded { address } => {
+            let message = format!("nobody else claims {address} any more");
+            told(About::Address(*address), false, CONFLICT, event::ADDRESS_CONFLICT_ENDED, message)
+        }
+        Event::SpeakerDown { node: gone } if speaks_for_all(node, snapshot) => {
+            let message = format!("the speaker of {gone} does not answer; {node} says so for all");
+            told(About::Node(gone.to_string()), true, "speaker", event::SPEAKER_DOWN, message)
+        }
+        Event::SpeakerUp { node: back } if speaks_for_all(node, snapshot) => {
+            let message = format!("the speaker of {back} answers");
+            told(About::Node(back.to_string()), false, "speaker", event::SPEAKER_UP, message)
+        }
+        Event::Stalled { late } => {
+            let message = format!(
+                "this process did not run for {} ms; it answered for nothing until the others had said what they hold: \
+                 give it more CPU, or the node less to do",
+                late.as_millis()
+            );
+            told(About::Speaker, true, "stalled", event::SPEAKER_STALLED, message)
+        }
+        _ => None,
+    }
+}
+
+/// Whether this node is the first of those that live.
+fn speaks_for_all(node: &str, snapshot: &Snapshot) -> bool {
+    let living = snapshot.members.iter().filter(|member| member.state == MemberState::Alive);
+    living.map(|member| member.node.as_str()).all(|other| node < other)
+}

@@ -1,0 +1,123 @@
+//! Snapshots of the Layer 2 speaker → status in the words of the seam.
+
+use std::{collections::BTreeMap, net::IpAddr, time::Instant};
+
+use openelb_k8s::announce::{AddressStatus, Announcements, AnnouncerProblem, AnnouncerStatus, Protocol};
+use openelb_l2::{
+    net::{AddressView, LinkView, Problem, Snapshot},
+    speaker::Role,
+};
+
+use crate::adapter::bgp::status::{Calendar, LISTEN_FAILED};
+
+/// Nobody has a key.
+pub const UNAUTHENTICATED: &str = "GossipUnauthenticated";
+
+/// What the speaker does for these announcements. `before` is the last status: `since` of what did not change stays.
+#[must_use]
+pub fn status(
+    desired: &Announcements,
+    snapshot: &Snapshot,
+    before: &AnnouncerStatus,
+    calendar: Calendar,
+    now: Instant,
+) -> AnnouncerStatus {
+    let known: BTreeMap<IpAddr, &AddressView> =
+        snapshot.addresses.iter().map(|view| (view.status.address, view)).collect();
+    let wanted = desired.addresses.iter().filter(|(_, one)| one.protocols.contains(&Protocol::Layer2));
+    let mut problems = BTreeMap::new();
+    let mut warnings = BTreeMap::new();
+    let addresses = wanted.map(|(address, announcement)| {
+        let view = known.get(address).copied();
+        // What a node lacks that may not announce hinders nobody.
+        for problem in view.iter().flat_map(|view| &view.problems).filter(|_| announcement.self_eligible) {
+            let list = if is_hindrance(problem) { &mut problems } else { &mut warnings };
+            let entry = list.entry((reason(problem), problem.to_string())).or_insert((*address, 0_usize));
+            entry.1 += 1;
+        }
+        let mut status = view.map_or_else(
+            || AddressStatus::new(Protocol::Layer2, "not taken up yet"),
+            |view| address_status(&desired.node, view, &snapshot.links, announcement.self_eligible),
+        );
+        let last = before.addresses.get(&(*address, Protocol::Layer2));
+        let last = last.filter(|last| last.announced == status.announced);
+        status.since = last.and_then(|last| last.since).or_else(|| Some(calendar.at(now)));
+        ((*address, Protocol::Layer2), status)
+    });
+    let addresses = addresses.collect();
+    let mut problems = told(problems);
+    if let Some(message) = &snapshot.gossip_problem
+        && !snapshot.stopped
+        && !desired.layer2.nodes.is_empty()
+    {
+        problems.push(AnnouncerProblem { reason: LISTEN_FAILED.to_owned(), message: message.clone() });
+    }
+    AnnouncerStatus { addresses, problems, warnings: told(warnings), ..AnnouncerStatus::default() }
+}
+
+fn told(found: BTreeMap<(&'static str, String), (IpAddr, usize)>) -> Vec<AnnouncerProblem> {
+    let told = found.into_iter().map(|((reason, message), (first, count))| {
+        let addresses =
+            if count == 1 { first.to_string() } else { format!("{first} and {} more", count - 1) };
+        AnnouncerProblem { reason: reason.to_owned(), message: format!("{message} ({addresses})") }
+    });
+    told.collect()
+}
+
+fn reason(problem: &Problem) -> &'static str {
+    match problem {
+        Problem::NoLink(_) => "InterfaceNotFound",
+        Problem::Link { .. } => "InterfaceUnusable",
+        Problem::Down { .. } => "InterfaceDown",
+        Problem::Local { .. } => "AddressLocal",
+        Problem::OutOfSubnet { .. } => "AddressOutOfSubnet",
+        _ => "Layer2Problem",
+    }
+}
+
+/// Something is wrong on this node, not merely another than on others.
+fn is_hindrance(problem: &Problem) -> bool {
+    matches!(problem, Problem::Link { .. } | Problem::Local { .. })
+}
+
+fn address_status(node: &str, view: &AddressView, links: &[LinkView], eligible: bool) -> AddressStatus {
+    let AddressView { status: known, problems, .. } = view;
+    let used: Vec<&LinkView> =
+        links.iter().filter(|link| known.links.contains(&link.index) && link.up).collect();
+    let names = || used.iter().map(|link| link.name.as_str()).collect::<Vec<_>>().join(",");
+    let macs = || used.iter().filter_map(|link| Some(link.mac?.to_string())).collect::<Vec<_>>().join(",");
+    let mut status = AddressStatus::new(Protocol::Layer2, "");
+    status.owner = known.owner.as_ref().map(ToString::to_string);
+    let owner = status.owner.clone().filter(|owner| owner != node);
+    status.detail = match &known.role {
+        Role::Owner => format!("answers on {}", names()),
+        Role::HandingOver { to } => format!("answers on {} until {to} has taken over", names()),
+        Role::StandIn { owner } => {
+            format!("answers on {} for {owner}, whose speaker is gone, with its MAC address", names())
+        }
+        Role::Probing => format!("asks on {} whether somebody else has the address", names()),
+        Role::Conflict { mac } => format!("{mac}, which is no node of ours, has the address"),
+        _ if !eligible => owner.map_or_else(
+            || "this node may not announce it".to_owned(),
+            |owner| format!("{owner} answers; this node may not announce it"),
+        ),
+        _ => match (problems.iter().find(|problem| !problem.is_warning()), owner) {
+            (Some(problem), _) => problem.to_string(),
+            (None, Some(owner)) => format!("{owner} answers"),
+            (None, None) => "waits until it is clear who answers".to_owned(),
+        },
+    };
+    status.announced = matches!(known.role, Role::Owner | Role::HandingOver { .. } | Role::StandIn { .. });
+    if status.announced {
+        status.interface = Some(names());
+        status.mac = Some(macs()).filter(|_| !matches!(known.role, Role::StandIn { .. }));
+        let warnings = problems.iter().filter(|problem| problem.is_warning());
+        for warning in warnings {
+            status.detail = format!("{}; {warning}", status.detail);
+        }
+        if let Some(mac) = known.conflict {
+            status.detail = format!("{}; {mac}, which is no node of ours, claims it, too", status.detail);
+        }
+    }
+    status
+}

@@ -1,0 +1,129 @@
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
+
+use jiff::Timestamp;
+use openelb_k8s::{
+    announce::{Announcement, Announcements, AnnouncerStatus, Protocol},
+    index::{layer2, pools::InterfaceSelector},
+};
+use openelb_l2::{
+    net::Snapshot,
+    speaker::{Event, Failback, NodeName},
+};
+
+use super::{Layer2Options, config, events, status};
+use crate::adapter::bgp::status::Calendar;
+
+fn announcement(protocols: &[Protocol], interface: Option<InterfaceSelector>) -> Arc<Announcement> {
+    Arc::new(Announcement {
+        protocols: protocols.iter().copied().collect::<BTreeSet<_>>(),
+        pool: "lan".to_owned(),
+        services: Box::default(),
+        service_labels: Vec::new(),
+        self_eligible: false,
+        nodes: Arc::default(),
+        interface,
+        vip_group: None,
+    })
+}
+
+fn desired() -> Announcements {
+    let mut desired = Announcements { node: "node-1".to_owned(), ..Announcements::default() };
+    let by_both =
+        announcement(&[Protocol::Bgp, Protocol::Layer2], Some(InterfaceSelector::Regex("^eth".into())));
+    desired.addresses.insert("192.0.2.1".parse().unwrap(), announcement(&[Protocol::Bgp], None));
+    desired.addresses.insert("192.0.2.2".parse().unwrap(), by_both);
+    desired.addresses.insert("2001:db8::1".parse().unwrap(), announcement(&[Protocol::Layer2], None));
+    for (node, addresses) in [
+        ("node-2", &["192.0.2.12", "2001:db8::12"][..]),
+        ("node-3", &["2001:db8::13"]),
+        ("node-4", &["2001:db8::14", "192.0.2.14"]),
+    ] {
+        let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+        desired.layer2.nodes.insert(node.to_owned(), addresses);
+    }
+    desired
+}
+
+#[test]
+fn only_addresses_of_layer2_are_wanted() {
+    let wanted = config::addresses(&desired());
+    let shown: Vec<_> =
+        wanted.iter().map(|one| (one.address.to_string(), one.interface.to_string(), one.eligible)).collect();
+    let expected = [("192.0.2.2", "regex:^eth"), ("2001:db8::1", "subnet")];
+    assert_eq!(shown, expected.map(|(address, on)| (address.to_owned(), on.to_owned(), false)));
+}
+
+#[test]
+fn every_interface_that_the_daemon_parses_is_one_of_the_library() {
+    for text in ["eth0", "can_reach:192.0.2.1", "regex:^eth[0-9]", "subnet", "all"] {
+        let mut desired = desired();
+        desired.addresses.clear();
+        let parsed = InterfaceSelector::parse(text).unwrap();
+        let one = announcement(&[Protocol::Layer2], Some(parsed));
+        desired.addresses.insert("192.0.2.9".parse().unwrap(), one);
+        let [wanted] = &config::addresses(&desired)[..] else { panic!("not one") };
+        assert_eq!(wanted.interface, text.parse().unwrap(), "{text}");
+    }
+}
+
+#[test]
+fn peers_are_reached_by_the_family_of_this_nodes_gossip() {
+    let names = |own: &str| -> Vec<_> {
+        let peers = config::peers(&desired(), own.parse().unwrap());
+        peers.iter().map(|peer| format!("{} {}", peer.node, peer.gossip)).collect()
+    };
+    assert_eq!(names("192.0.2.11:7947"), ["node-2 192.0.2.12:7947", "node-4 192.0.2.14:7947"]);
+    assert_eq!(names("[2001:db8::11]:7000").len(), 3);
+}
+
+#[test]
+fn settings_are_those_of_the_object() {
+    let spec = layer2::Layer2Spec { failback: layer2::Failback::Manual, ..layer2::Layer2Spec::default() };
+    let settings = config::settings(&spec);
+    assert_eq!(settings.failback, Failback::Manual);
+    assert_eq!((settings.stand_in, settings.refresh), (spec.stand_in, spec.refresh));
+    assert_eq!((settings.join_delay, settings.gratuitous), (spec.join_delay, spec.schedule));
+}
+
+#[test]
+fn the_public_key_of_the_go_openelb_is_none() {
+    assert!(Layer2Options::key("").is_none());
+    assert!(Layer2Options::key("openelb-speakers").is_none());
+    assert!(Layer2Options::key("openelb-speakers\n").is_none());
+    let key = Layer2Options::key("0123456789abcdef\n").unwrap();
+    assert_eq!(Some(&key), Layer2Options::key("0123456789abcdef").as_ref());
+    assert!(!format!("{key:?}").contains("0123"), "{key:?}");
+}
+
+#[test]
+fn gossip_is_at_the_nodes_address_unless_a_flag_says_otherwise() {
+    let own = ["192.0.2.11".parse().unwrap()];
+    let given = Layer2Options { bind: Some("203.0.113.1".parse().unwrap()), ..Layer2Options::default() };
+    let any = Layer2Options { bind: Some("0.0.0.0".parse().unwrap()), ..Layer2Options::default() };
+    assert_eq!(given.gossip(&own, false), given.bind);
+    assert_eq!(any.gossip(&own, false), Some(own[0]));
+    assert_eq!(any.gossip(&[], false), None, "the others could not reach it");
+    assert_eq!(any.gossip(&[], true), Some("127.0.0.1".parse().unwrap()));
+}
+
+#[test]
+fn an_address_without_a_word_of_the_speaker_is_not_announced() {
+    let calendar = Calendar::new(Instant::now(), Timestamp::UNIX_EPOCH);
+    let before = AnnouncerStatus::default();
+    let status = status::status(&desired(), &Snapshot::default(), &before, calendar, Instant::now());
+    assert_eq!(status.addresses.len(), 2);
+    assert!(status.addresses.values().all(|one| !one.announced && one.protocol == Protocol::Layer2));
+    assert_eq!((status.problems.len(), status.warnings.len()), (0, 0));
+}
+
+#[test]
+fn a_change_of_owner_is_told_by_the_new_one() {
+    let address = "192.0.2.2".parse().unwrap();
+    let changed = |owner: &str| Event::OwnerChanged { address, owner: NodeName::new(owner).ok() };
+    let told = events::told("node-1", &changed("node-1"), &Snapshot::default()).unwrap();
+    assert_eq!((told.about, told.reason), (events::About::Address(address), "OwnerChanged"));
+    assert_eq!(events::told("node-1", &changed("node-2"), &Snapshot::default()), None);
+    let gone = Event::SpeakerDown { node: NodeName::new("node-2").unwrap() };
+    let told = events::told("node-1", &gone, &Snapshot::default()).unwrap();
+    assert_eq!((told.about, told.warning), (events::About::Node("node-2".into()), true));
+}
