@@ -154,8 +154,13 @@ pub(super) fn source_towards(target: IpAddr) -> io::Result<IpAddr> {
     Ok(socket.local_addr()?.ip())
 }
 
-/// Whether the kernel answers ARP for an address on links that do not have it (`arp_ignore` of all links is 0).
-pub(super) fn answers_for_other_links() -> bool {
-    let setting = std::fs::read_to_string("/proc/sys/net/ipv4/conf/all/arp_ignore");
-    setting.is_ok_and(|text| text.trim() == "0")
+/// Whether the kernel shows addresses of other links on this one: it answers ARP for them (`arp_ignore` is 0), or asks in
+/// their name (`arp_announce` is below 2). Of the settings of a link and of all links the greater one is in force.
+pub(super) fn shows_other_links(link: &str) -> bool {
+    let read = |of: &str, name: &str| {
+        let text = std::fs::read_to_string(format!("/proc/sys/net/ipv4/conf/{of}/{name}"));
+        text.ok().and_then(|text| text.trim().parse::<u8>().ok())
+    };
+    let setting = |name| read("all", name).max(read(link, name));
+    setting("arp_ignore") == Some(0) || setting("arp_announce").is_some_and(|announce| announce < 2)
 }

@@ -10,7 +10,10 @@ use std::{
 use nix::{
     errno::Errno,
     ifaddrs::getifaddrs,
-    sys::socket::{LinkAddr, MsgFlags, MultiHeaders, SockaddrLike, bind, recvmmsg, sendmmsg},
+    sys::socket::{
+        LinkAddr, MsgFlags, MultiHeaders, SockaddrLike, bind, getsockname, recvmmsg, sendmmsg, setsockopt,
+        sockopt::RcvBufForce,
+    },
 };
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
 use tokio::{io::Interest, net::UdpSocket};
@@ -80,6 +83,15 @@ impl PacketSockets {
     /// Without the capability `CAP_NET_RAW`, or if the link is gone.
     pub(super) fn open(link: LinkIndex) -> io::Result<Self> {
         Ok(Self { arp: open(link, ETHERTYPE_ARP)?, ipv6: open(link, ETHERTYPE_IPV6)? })
+    }
+
+    /// Whether they still belong to the link. Those of a link that vanished hear nothing any more, also when one with the
+    /// same index has come since.
+    pub(super) fn are_bound(&self, link: LinkIndex) -> bool {
+        [&self.arp, &self.ipv6].into_iter().all(|socket| {
+            let address = getsockname::<LinkAddr>(socket.as_raw_fd());
+            address.is_ok_and(|address| u32::try_from(address.ifindex()).is_ok_and(|index| index == link.0))
+        })
     }
 
     /// From here on, lets in what concerns these addresses and nothing else.
@@ -176,7 +188,10 @@ fn open(link: LinkIndex, ethertype: u16) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::PACKET, Type::RAW.nonblocking().cloexec(), Some(protocol))?;
     // Until it is bound it hears every link: let nothing in, and then throw away what came before that.
     socket.attach_filter(&[SockFilter::new(RETURN, 0, 0, 0)])?;
-    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+    // With the capability CAP_NET_ADMIN also beyond the limit of `net.core.rmem_max`.
+    if setsockopt(&socket, RcvBufForce, &RECEIVE_BUFFER).is_err() {
+        socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
+    }
     bind(socket.as_raw_fd(), &address(link)?)?;
     let mut octets = [std::mem::MaybeUninit::uninit(); 1];
     while socket.recv(&mut octets).is_ok() {}

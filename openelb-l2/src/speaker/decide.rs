@@ -220,9 +220,9 @@ impl Speaker {
                 self.set_owner(address, owner);
             }
             Verdict::Ask { owner } => {
-                self.rest(address, now);
+                // What its host has answered so far stays known.
+                self.rest_but(address, Some(owner), now);
                 self.set_owner(address, Some(owner));
-                self.ask_on_behalf(address, Some(owner), now);
             }
             Verdict::HandOver { to } => {
                 if !matches!(phase, Phase::HandingOver { to: old, .. } if old == to) {

@@ -188,6 +188,10 @@ impl Speaker {
             };
             self.ports.insert(index, port);
         }
+        for (link, port) in old {
+            let groups: Vec<_> = port.responder.groups().collect();
+            self.outputs.extend(groups.into_iter().map(|group| Output::LeaveGroup { link, group }));
+        }
         self.dirty
             .extend(self.entries.iter().filter(|(_, e)| e.wanted.is_some()).map(|(address, _)| *address));
         self.finish(now);
@@ -322,8 +326,10 @@ impl Speaker {
     pub fn address(&self, address: IpAddr) -> Option<AddressStatus> {
         let entry = self.entries.get(&address)?;
         let wanted = entry.wanted.as_ref()?;
+        let answers = wanted.links.iter().filter_map(|link| self.ports.get(link)?.responder.answer(address));
         Some(AddressStatus {
             address,
+            macs: answers.collect(),
             role: entry.role(|node| self.name(node)),
             since: entry.since,
             owner: entry.owner.map(|node| self.name(node)),

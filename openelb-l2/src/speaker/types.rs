@@ -208,6 +208,9 @@ pub struct AddressStatus {
     pub candidate: bool,
     /// The links on which it would be answered.
     pub links: Vec<LinkIndex>,
+    /// With what it is answered by this node, on each of its links that are up: their own link-layer addresses, or, of a
+    /// stand-in, the owner's.
+    pub macs: Vec<MacAddr>,
     /// A stranger that was heard with the address, also while it is announced and defended.
     pub conflict: Option<MacAddr>,
 }

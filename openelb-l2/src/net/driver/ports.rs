@@ -27,7 +27,7 @@ use crate::{
 
 /// A link whose sockets could not be opened is tried again after this time.
 const RETRY: Duration = Duration::from_secs(1);
-/// Routes are looked up again after this time: nobody tells of their changes.
+/// Routes and kernel settings are looked up again after this time: nobody tells of their changes.
 const ROUTES: Duration = Duration::from_secs(10);
 
 struct Port {
@@ -104,10 +104,15 @@ impl Ports {
         let mut route = |target| netlink::source_towards(target).ok();
         let mut selector =
             Selector { table, skipped: &self.skipped, source_towards: &mut route, cache: HashMap::new() };
-        let indirect = netlink::answers_for_other_links();
         let mut used: BTreeMap<LinkIndex, Vec<IpAddr>> = BTreeMap::new();
         let mut desired = Vec::with_capacity(wanted.len());
         let mut problems: HashMap<IpAddr, Vec<Problem>> = HashMap::new();
+        let mut leaky: HashMap<String, bool> = HashMap::new();
+        let mut leaks = |link: &str| match leaky.get(link) {
+            Some(known) => *known,
+            None => *leaky.entry(link.to_owned()).or_insert_with(|| netlink::shows_other_links(link)),
+        };
+        let mut local = false;
         for wish in wanted {
             let mut note = |problem| problems.entry(wish.address).or_default().push(problem);
             let mut one = DesiredAddress::new(wish.address, Vec::new());
@@ -123,9 +128,10 @@ impl Ports {
                         note(Problem::OutOfSubnet { link: first() });
                     }
                     if let Some((link, direct)) = holder(table, wish.address, &selection.links)
-                        && (direct || (indirect && wish.address.is_ipv4()))
+                        && (direct || (wish.address.is_ipv4() && links().any(|link| leaks(&link.name))))
                     {
                         note(Problem::Local { link: link.name.clone(), indirect: !direct });
+                        local = true;
                     }
                     for link in &selection.links {
                         used.entry(*link).or_default().push(wish.address);
@@ -136,11 +142,15 @@ impl Ports {
             }
             desired.push(one);
         }
-        if wanted.iter().any(|wish| matches!(wish.interface, InterfaceSelector::CanReach(_))) {
+        if local || wanted.iter().any(|wish| matches!(wish.interface, InterfaceSelector::CanReach(_))) {
             self.due = Some(now + ROUTES);
         }
         let names: HashMap<LinkIndex, String> =
             table.iter().map(|link| (link.index, link.name.clone())).collect();
+        if self.close_lost() {
+            // To the machine they vanished, and come again.
+            speaker.set_links(self.links(|index| self.is_open(index)), now);
+        }
         let old: BTreeSet<LinkIndex> = self.ports.keys().copied().collect();
         self.open(used, now);
         for one in &desired {
@@ -164,6 +174,15 @@ impl Ports {
         if !old.is_subset(&new) {
             speaker.set_links(self.links(|index| self.is_open(index)), now);
         }
+    }
+
+    /// Closes the sockets of links that vanished, also where a link with the same index has come since. Says whether
+    /// there were any.
+    fn close_lost(&mut self) -> bool {
+        let all = self.ports.len();
+        self.ports
+            .retain(|link, port| port.sockets.as_ref().map_or(true, |sockets| sockets.are_bound(*link)));
+        self.ports.len() < all
     }
 
     fn is_open(&self, link: LinkIndex) -> bool {
@@ -232,6 +251,7 @@ impl Ports {
 
     /// Hands in what has come, one batch of each socket, and sends the answers.
     pub(super) fn receive(&mut self, speaker: &mut Speaker, clock: &Clock, stats: &mut DriverStats) {
+        let mut lost = false;
         for (link, port) in &self.ports {
             let Ok(sockets) = &port.sockets else { continue };
             let mut unsent = 0;
@@ -240,8 +260,13 @@ impl Ports {
                 batch.answer(|frame| speaker.handle_frame(*link, frame, now));
                 unsent += sockets.send_replies(batch);
             });
+            lost |= errors > 0 && !sockets.are_bound(*link);
             stats.receive_errors += errors;
             stats.unsent += unsent;
+        }
+        if lost {
+            // The table may look as before: the link went and came within one reading of it.
+            self.due = Some(clock.now());
         }
     }
 

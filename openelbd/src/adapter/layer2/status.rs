@@ -85,7 +85,7 @@ fn address_status(node: &str, view: &AddressView, links: &[LinkView], eligible: 
     let used: Vec<&LinkView> =
         links.iter().filter(|link| known.links.contains(&link.index) && link.up).collect();
     let names = || used.iter().map(|link| link.name.as_str()).collect::<Vec<_>>().join(",");
-    let macs = || used.iter().filter_map(|link| Some(link.mac?.to_string())).collect::<Vec<_>>().join(",");
+    let macs = || known.macs.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     let mut status = AddressStatus::new(Protocol::Layer2, "");
     status.owner = known.owner.as_ref().map(ToString::to_string);
     let owner = status.owner.clone().filter(|owner| owner != node);
@@ -110,7 +110,7 @@ fn address_status(node: &str, view: &AddressView, links: &[LinkView], eligible: 
     status.announced = matches!(known.role, Role::Owner | Role::HandingOver { .. } | Role::StandIn { .. });
     if status.announced {
         status.interface = Some(names());
-        status.mac = Some(macs()).filter(|_| !matches!(known.role, Role::StandIn { .. }));
+        status.mac = Some(macs());
         let warnings = problems.iter().filter(|problem| problem.is_warning());
         for warning in warnings {
             status.detail = format!("{}; {warning}", status.detail);
