@@ -26,6 +26,9 @@ pub(crate) const BIRD: Requirement = Requirement {
     purpose: "the BGP router of the lab, and a peer of the benches",
 };
 
+pub(crate) const KEEPALIVED: Requirement =
+    Requirement { program: "keepalived", package: "keepalived", purpose: "a peer of the benches" };
+
 /// What the lab runs besides our own programs.
 pub(crate) const LAB: &[Requirement] = &[
     BIRD,
@@ -44,6 +47,16 @@ pub(crate) const LAB: &[Requirement] = &[
         program: "unshare",
         package: "util-linux",
         purpose: "gives each lab namespaces of its own",
+    },
+    Requirement {
+        program: "arping",
+        package: "iputils-arping",
+        purpose: "asks for addresses as administrators do",
+    },
+    Requirement {
+        program: "ndisc6",
+        package: "ndisc6",
+        purpose: "asks for IPv6 addresses as administrators do",
     },
     Requirement { program: "mount", package: "mount", purpose: "gives each lab file systems of its own" },
 ];

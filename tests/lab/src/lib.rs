@@ -29,6 +29,7 @@ mod network;
 pub mod pod;
 pub mod topology;
 mod wait;
+pub mod wire;
 
 pub use lab::{Lab, Process, binary};
 pub use network::{End, Network};
