@@ -31,6 +31,7 @@ pub mod bgp_originate;
 mod collector;
 pub mod ipam;
 pub mod kube;
+pub mod l2;
 mod machine;
 pub mod plan;
 mod report;

@@ -1,6 +1,6 @@
 //! The suites: what `cargo xtask bench SUITE` can run.
 
-use crate::{Options, Report, bgp_codec, bgp_originate, ipam, kube, plan, standalone};
+use crate::{Options, Report, bgp_codec, bgp_originate, ipam, kube, l2, plan, standalone};
 
 /// A named function that measures.
 #[derive(Debug, Clone, Copy)]
@@ -52,6 +52,11 @@ pub fn all() -> &'static [Suite] {
                 Part { name: "one more", run: kube::one_more },
                 Part { name: "speaker", run: kube::speaker },
             ],
+        },
+        Suite {
+            name: "l2",
+            about: "answering ARP and NDP beside the Linux kernel, a plain AF_PACKET loop and keepalived (needs root)",
+            parts: &[Part { name: "answers", run: l2::run }],
         },
         Suite {
             name: "standalone",

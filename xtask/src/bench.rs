@@ -58,7 +58,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     if wants("kube") {
         crate::kube::start()?.finish()?;
     }
-    let lab = wants("standalone") || wants("kube");
+    let lab = wants("standalone") || wants("kube") || wants("l2");
+    if wants("l2") {
+        system::require("cargo xtask bench", &[system::KEEPALIVED])?;
+    }
     if lab {
         system::require("cargo xtask bench", system::LAB)?;
     }

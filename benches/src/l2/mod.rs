@@ -1,0 +1,226 @@
+//! Answering ARP and neighbour discovery, beside the Linux kernel, a plain AF_PACKET loop and keepalived, in the lab: a
+//! client that asks on one core, and whoever answers on the other.
+
+mod load;
+mod responder;
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    time::Duration,
+};
+
+use anyhow::{Context, ensure};
+use openelb_lab::Lab;
+
+use self::{
+    load::{Asker, Flood},
+    responder::{Kind, Responder},
+};
+use crate::{Options, Report, Row, Target};
+
+const CLIENT: &str = "client";
+const SERVER: &str = "server";
+/// The cores of the client and of the responder.
+const CORES: (usize, usize) = (0, 1);
+/// Requests a second of those that are offered at a pace.
+const PACE: u32 = 100_000;
+
+/// How long each measurement is, and how often it is made.
+#[derive(Clone, Copy)]
+struct Sizes {
+    rounds: u32,
+    flood: Duration,
+    /// Requests on an idle link.
+    samples: usize,
+    many: u32,
+}
+
+impl Sizes {
+    fn of(options: &Options) -> Self {
+        if options.smoke {
+            Self { rounds: 1, flood: Duration::from_millis(200), samples: 50, many: 100 }
+        } else {
+            let rounds = options.rounds.min(5);
+            Self { rounds, flood: Duration::from_secs(2), samples: 1000, many: 10_000 }
+        }
+    }
+}
+
+/// The best of the rounds of one kind of responder.
+#[derive(Clone, Copy, Debug)]
+struct Best {
+    /// Answers a second, of as many requests as are answered.
+    rate: f64,
+    /// Half of the requests on an idle link are answered within, microseconds.
+    idle: f64,
+}
+
+/// Measures answers.
+///
+/// # Errors
+/// Not root, or a program of the lab or keepalived is missing, or somebody does not answer.
+pub fn run(options: &Options) -> anyhow::Result<Report> {
+    let sizes = Sizes::of(options);
+    let mut report = Report::new();
+    let lab = lab()?;
+    let cores = std::thread::available_parallelism()?.get();
+    if cores < 2 {
+        report.note("one core: client and responder share it, so every figure is too bad");
+    }
+
+    let address = v4(1);
+    let mut all = Vec::new();
+    for kind in [Kind::OpenElb, Kind::Plain, Kind::Kernel, Kind::Keepalived] {
+        all.push((kind, Best { rate: 0.0, idle: f64::INFINITY }));
+    }
+    for _ in 0..sizes.rounds {
+        for (kind, best) in &mut all {
+            let responder = Responder::start(&lab, *kind, &[address], CORES.1)?;
+            better(best, measure(&lab, sizes, &[address])?);
+            responder.stop()?;
+        }
+    }
+    let of =
+        |kind: Kind| all.iter().find(|(of, _)| *of == kind).map(|(_, best)| *best).context("not measured");
+    let (ours, plain, kernel) = (of(Kind::OpenElb)?, of(Kind::Plain)?, of(Kind::Kernel)?);
+    let keepalived = of(Kind::Keepalived)?;
+
+    let row = || Row::new("ARP, 1 address: answers", "answers/s", ours.rate);
+    report.push(row().beside("AF_PACKET loop", plain.rate).target(Target::AtLeast(f64::from(PACE))));
+    report.push(row().beside("Linux", kernel.rate));
+    report.push(row().beside("keepalived", keepalived.rate));
+    let row = || Row::new("ARP, idle link: half are answered within", "us", ours.idle);
+    report.push(row().beside("AF_PACKET loop", plain.idle).target(Target::RatioAtMost(1.5)));
+    report.push(row().beside("Linux", kernel.idle));
+    report.push(row().beside("keepalived", keepalived.idle));
+
+    let mut six = Best { rate: 0.0, idle: f64::INFINITY };
+    let mut linux = six;
+    for _ in 0..sizes.rounds {
+        for (kind, best) in [(Kind::OpenElb, &mut six), (Kind::Kernel, &mut linux)] {
+            let responder = Responder::start(&lab, kind, &[v6(1)], CORES.1)?;
+            better(best, measure(&lab, sizes, &[v6(1)])?);
+            responder.stop()?;
+        }
+    }
+    let row = Row::new("NDP, 1 address: answers", "answers/s", six.rate).beside("Linux", linux.rate);
+    report.push(row.target(Target::AtLeast(f64::from(PACE))));
+    report.push(
+        Row::new("NDP, idle link: half are answered within", "us", six.idle).beside("Linux", linux.idle),
+    );
+
+    paced(&lab, sizes, &[address], "1 address", &mut report)?;
+    many(&lab, sizes, ours, &mut report)?;
+    report.note(format!(
+        "the client asks from core {}, the responder answers on core {} (the kernel's part included); processor time is \
+         that of the responder's thread",
+        CORES.0, CORES.1
+    ));
+    Ok(report)
+}
+
+fn better(best: &mut Best, new: Best) {
+    best.rate = best.rate.max(new.rate);
+    best.idle = best.idle.min(new.idle);
+}
+
+fn measure(lab: &Lab, sizes: Sizes, addresses: &[IpAddr]) -> anyhow::Result<Best> {
+    let (rate, idle) = lab.within(CLIENT, || {
+        let mut asker = Asker::open(addresses, CORES.0)?;
+        Ok::<_, anyhow::Error>((asker.flood(Flood::AsAnswered, sizes.flood)?, asker.idle(sizes.samples)?))
+    })??;
+    ensure!(rate.lost == 0, "{} of {} requests were not answered", rate.lost, rate.asked);
+    Ok(Best { rate: rate.per_second(), idle })
+}
+
+/// A fixed number of requests a second: all are answered; and as many for addresses of others: none wakes the thread.
+fn paced(
+    lab: &Lab,
+    sizes: Sizes,
+    addresses: &[IpAddr],
+    what: &str,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let mut answered: f64 = 0.0;
+    let (mut busy, mut foreign, mut plain) = (f64::INFINITY, f64::INFINITY, f64::INFINITY);
+    let others: Vec<IpAddr> = (0..256).map(|n| IpAddr::V4(Ipv4Addr::from_bits(0x0a4d_f000 + n))).collect();
+    for _ in 0..sizes.rounds {
+        let responder = Responder::start(lab, Kind::OpenElb, addresses, CORES.1)?;
+        let flood = |addresses: &[IpAddr]| {
+            let before = responder.processor_time()?;
+            let seen = lab.within(CLIENT, || {
+                Asker::open(addresses, CORES.0)?.flood(Flood::Paced(PACE), sizes.flood)
+            })??;
+            let spent = responder.processor_time()?.saturating_sub(before).as_secs_f64();
+            anyhow::Ok((seen, 100.0 * spent / seen.took.as_secs_f64()))
+        };
+        let (seen, share) = flood(addresses)?;
+        let (_, of_others) = flood(&others)?;
+        responder.stop()?;
+        let share_answered = 100.0 * seen.answered as f64 / seen.asked as f64;
+        if share_answered >= answered {
+            answered = share_answered;
+            busy = busy.min(share);
+        }
+        foreign = foreign.min(of_others);
+        if addresses.len() == 1 {
+            let responder = Responder::start(lab, Kind::Plain, addresses, CORES.1)?;
+            let before = responder.processor_time()?;
+            let seen = lab
+                .within(CLIENT, || Asker::open(&others, CORES.0)?.flood(Flood::Paced(PACE), sizes.flood))??;
+            let spent = responder.processor_time()?.saturating_sub(before).as_secs_f64();
+            plain = plain.min(100.0 * spent / seen.took.as_secs_f64());
+            responder.stop()?;
+        }
+    }
+    report.push(
+        Row::new(format!("ARP, {what}, 100,000 requests/s: answered"), "%", answered)
+            .target(Target::AtLeast(100.0)),
+    );
+    report.push(Row::new(format!("ARP, {what}, 100,000 requests/s: processor time"), "% of a core", busy));
+    let row = Row::new(format!("ARP, {what}, 100,000 foreign/s: processor time"), "% of a core", foreign);
+    let row = if plain.is_finite() { row.beside("AF_PACKET loop", plain) } else { row };
+    report.push(row.target(Target::AtMost(10.0)).zero_is_fine());
+    Ok(())
+}
+
+/// The same with many addresses: it is to make no difference.
+fn many(lab: &Lab, sizes: Sizes, one: Best, report: &mut Report) -> anyhow::Result<()> {
+    let addresses: Vec<IpAddr> = (1..=sizes.many).map(v4).collect();
+    let what = format!("{} addresses", sizes.many);
+    let mut best = Best { rate: 0.0, idle: f64::INFINITY };
+    for _ in 0..sizes.rounds {
+        let responder = Responder::start(lab, Kind::OpenElb, &addresses, CORES.1)?;
+        better(&mut best, measure(lab, sizes, &addresses)?);
+        responder.stop()?;
+    }
+    let row = Row::new(format!("ARP, {what}: answers"), "answers/s", best.rate);
+    report.push(row.beside("1 address", one.rate).target(Target::RatioAtLeast(0.8)));
+    let row = Row::new(format!("ARP, {what}, idle link: half are answered within"), "us", best.idle);
+    report.push(row.beside("1 address", one.idle).target(Target::RatioAtMost(1.25)));
+    paced(lab, sizes, &addresses, &what, report)
+}
+
+fn lab() -> anyhow::Result<Lab> {
+    let lab = Lab::start("bench-l2")?;
+    lab.network(|network| {
+        network.host(CLIENT).host(SERVER);
+        let client = (CLIENT, "eth0", &["10.77.0.1/16", "fd00:77::1/64"][..]);
+        network.wire(client, (SERVER, "eth0", &["10.77.0.2/16", "fd00:77::2/64"]));
+    })?;
+    // What comes in is worked on by the core of whoever it is for, as with a network card; else the kernel's part of the
+    // answer, or all of it, would be done by the core that asks.
+    for (host, core) in [(CLIENT, CORES.0), (SERVER, CORES.1)] {
+        let steer = format!("echo {:x} >/sys/class/net/eth0/queues/rx-0/rps_cpus", 1_u32 << core);
+        lab.run(host, &["sh", "-c", &steer])?;
+    }
+    Ok(lab)
+}
+
+fn v4(n: u32) -> IpAddr {
+    Ipv4Addr::from_bits(0x0a4d_4000 + n).into()
+}
+
+fn v6(n: u32) -> IpAddr {
+    Ipv6Addr::from_bits((0xfd00_0077_u128 << 96) + 0x10_0000 + u128::from(n)).into()
+}
