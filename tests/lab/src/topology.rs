@@ -73,6 +73,20 @@ fn build(network: &mut Network) {
         (CLIENT, "eth0", &["203.0.113.2/24", "fd00:c1::2/64"]),
     );
     network.route(CLIENT, "default via 203.0.113.1").route(CLIENT, "default via fd00:c1::1");
+    build_nodes(network);
+    for n in NODES {
+        network.route(&node(n), "default via 192.168.50.1").route(&node(n), "default via fd00:50::1");
+    }
+}
+
+/// The client beside the nodes, and no router.
+fn build_lan(network: &mut Network) {
+    network.host(CLIENT).switch(FABRIC).switch("podnet");
+    network.plug(FABRIC, (CLIENT, "eth0", &["192.168.50.100/24", "fd00:50::100/64"]));
+    build_nodes(network);
+}
+
+fn build_nodes(network: &mut Network) {
     for n in NODES {
         let (node, pod) = (node(n), format!("pod-{n}"));
         network.router(&node).host(&pod);
@@ -84,7 +98,6 @@ fn build(network: &mut Network) {
             (&node, "veth0", &[&format!("10.244.{n}.1/24"), &format!("fd00:244:{n}::1/64")]),
             (&pod, "eth0", &[&format!("10.244.{n}.10/24"), &format!("fd00:244:{n}::10/64")]),
         );
-        network.route(&node, "default via 192.168.50.1").route(&node, "default via fd00:50::1");
         network
             .route(&pod, &format!("default via 10.244.{n}.1"))
             .route(&pod, &format!("default via fd00:244:{n}::1"));
@@ -136,6 +149,18 @@ if (net.type = NET_IP4) then { if net ~ [198.51.100.0/24{32,32}] then accept; }
 /// # Errors
 /// The lab cannot be made, or a pod does not answer.
 pub fn start(name: &str) -> anyhow::Result<Lab> {
+    start_on(name, build)
+}
+
+/// Makes the network without a router, the client on the nodes' switch, and starts the pods.
+///
+/// # Errors
+/// The lab cannot be made, or a pod does not answer.
+pub fn start_lan(name: &str) -> anyhow::Result<Lab> {
+    start_on(name, build_lan)
+}
+
+fn start_on(name: &str, build: fn(&mut Network)) -> anyhow::Result<Lab> {
     let lab = Lab::start(name)?;
     lab.network(build)?;
     let program = binary("openelb-lab")?;

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod common;
+mod lan;
 mod report;
 mod stage;
 mod steps;
@@ -35,6 +36,16 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     let Some(lab) = lab else { return Ok(report) };
     let stage = stage::Stage::new(&lab, None, options)?;
     steps::play(&stage, &mut report);
+    let beside =
+        report.step("LAN: three nodes, three pods and a client on one switch, no router", lan::start);
+    if let Some(lab) = &beside {
+        let manifests = options.manifests.with_file_name("demo-lan");
+        let stage = stage::Stage::new(lab, None, &Options { manifests, ..options.clone() })?;
+        lan::play(&stage, &mut report);
+        if !report.all_held() {
+            stage.print_where_to_look();
+        }
+    }
     end(&stage, &report, options)?;
     Ok(report)
 }
