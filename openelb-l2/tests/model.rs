@@ -229,6 +229,89 @@ fn a_partition_heals_to_one_owner() {
 }
 
 #[test]
+fn after_a_partition_the_last_claim_is_the_winners() {
+    for seed in 0..60 {
+        let mut sim = settled(3, 4, seed);
+        let owner = sim.owner(sim.addresses[0]);
+        sim.partition(&[owner]);
+        sim.run(ms(2500));
+        sim.heal();
+        sim.run(ms(150));
+        for address in sim.addresses.clone() {
+            let winner = sim.owner(address);
+            let mac = sim.hosts[winner].mac;
+            assert_eq!(sim.claimed[&address], mac, "seed {seed}: {address}: clients go to who claimed last");
+        }
+    }
+}
+
+#[test]
+fn a_claim_that_was_heard_before_its_gossip_delays_no_failover() {
+    for seed in 0..20 {
+        let mut sim = Sim::new(3, 2, seed);
+        // Frames pass, and datagrams do not yet.
+        sim.deaf = (0..3).flat_map(|a| (0..3).map(move |b| (a, b))).collect();
+        sim.start_all();
+        sim.run(ms(900 + seed * 30));
+        sim.heal();
+        sim.run(ms(2500));
+        let address = sim.addresses[0];
+        let owner = sim.owner(address);
+        sim.reset_measures();
+        sim.power_off(owner);
+        sim.run(ms(4000));
+        assert!(sim.longest_silence <= ms(1500), "seed {seed}: {:?}", sim.longest_silence);
+    }
+}
+
+#[test]
+fn a_node_that_no_other_hears_gives_way_within_a_second() {
+    let mut found = 0;
+    for seed in 0..20 {
+        let mut sim = settled(3, 6, seed);
+        let owner = sim.owner(sim.addresses[0]);
+        // Clients hear it, and the other nodes do not; it hears them.
+        sim.cut = (0..3).filter(|n| *n != owner).map(|n| (owner, n)).collect();
+        let mut doubles = [0; 6];
+        for _ in 0..1000 {
+            sim.run(ms(10));
+            for (n, address) in sim.addresses.clone().into_iter().enumerate() {
+                doubles[n] += u64::from(sim.answers(address).len() > 1);
+            }
+        }
+        found += u64::from(doubles.iter().any(|count| *count > 0));
+        assert!(doubles.iter().all(|count| *count <= 110), "seed {seed}: {doubles:?} times 10 ms");
+        sim.heal();
+        sim.reset_measures();
+        sim.run(ms(3000));
+        assert!(
+            sim.longest_double <= ms(60),
+            "seed {seed}: {:?} after it is heard again",
+            sim.longest_double
+        );
+        for address in sim.addresses.clone() {
+            sim.owner(address);
+        }
+    }
+    assert!(found > 10, "{found}");
+}
+
+#[test]
+fn a_hundred_addresses_spread_over_ten_nodes_and_a_loss_moves_only_its_own() {
+    let mut sim = settled(10, 100, 5);
+    let owners: Vec<_> = sim.addresses.clone().into_iter().map(|address| sim.owner(address)).collect();
+    let count = |n| owners.iter().filter(|owner| **owner == n).count();
+    let max = (0..10).map(count).max().unwrap();
+    assert!(max <= 19, "the mean is 10: {:?}", (0..10).map(count).collect::<Vec<_>>());
+    sim.power_off(3);
+    sim.run(ms(3000));
+    for (address, before) in sim.addresses.clone().into_iter().zip(owners) {
+        let after = sim.owner(address);
+        assert!(after == before || before == 3, "{address} moved from {before} to {after}");
+    }
+}
+
+#[test]
 fn an_owner_whose_link_comes_back_asks_before_it_claims() {
     for seed in 0..10 {
         let mut sim = settled(3, 6, seed);

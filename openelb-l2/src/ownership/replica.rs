@@ -170,6 +170,11 @@ impl Replica {
         self.readers.values().all(|reader| reader.acked >= self.version)
     }
 
+    /// Whether this reader has everything.
+    pub(crate) fn is_known_to(&self, node: NodeId) -> bool {
+        self.readers.get(&node).is_some_and(|reader| reader.acked >= self.version)
+    }
+
     /// The next piece that a reader lacks and that is not under way.
     pub(crate) fn poll_piece(&mut self, now: Instant) -> Option<Piece> {
         let version = self.version;

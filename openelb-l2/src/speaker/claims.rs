@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     Event, LinkIndex, Speaker,
-    decide::{DEAF, YIELD},
+    decide::{DEAF, YIELD, YIELD_TO_DEAF, YIELD_TO_GOSSIP},
     entry::{Entry, Phase},
 };
 use crate::{
@@ -20,11 +20,6 @@ use crate::{
     responder,
 };
 
-/// An address that was heard at a node that gossips is left to it for this long: what it says of the address is on its
-/// way.
-const YIELD_TO_GOSSIP: Duration = Duration::from_millis(300);
-/// To a node that does not hear this one, it is left until its next refresh is overdue.
-const YIELD_TO_DEAF: Duration = Duration::from_secs(150);
 /// A claim is repeated at most this often.
 const REPEAT: Duration = Duration::from_millis(20);
 /// A stranger is looked for again after this time.
@@ -41,6 +36,8 @@ impl Speaker {
         let recent = entry.repeated.filter(|(_, last)| now.saturating_duration_since(*last) < 5 * DEAF);
         let (first, last) = recent.unwrap_or((now, now));
         if recent.is_some() && now.saturating_duration_since(last) < REPEAT {
+            // Two claims that cross each other: clients believe the later one, so this node has the last word.
+            entry.again = Some(last + REPEAT);
             return;
         }
         if let Some(rival) = rival.filter(|_| now.saturating_duration_since(first) >= DEAF) {
@@ -48,11 +45,12 @@ impl Speaker {
             entry.last = Some(rival);
             self.rest(address, now);
             self.set_owner(address, Some(rival));
+            self.publish(address, true);
             self.dirty.insert(address);
             return;
         }
-        entry.repeated = Some((first, now));
-        self.announce(address);
+        (entry.repeated, entry.again) = (Some((first, now)), None);
+        self.begin_burst(address, now);
     }
 
     /// Somebody says that an address is at a station.

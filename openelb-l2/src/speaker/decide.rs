@@ -24,10 +24,17 @@ use crate::{
 const HAND_OVER: Duration = Duration::from_secs(2);
 /// An address that was heard at a better node is left to it for this long, unless gossip says more.
 pub(super) const YIELD: Duration = Duration::from_secs(2);
-/// Whoever claims for this long against repeated claims does not hear them.
-pub(super) const DEAF: Duration = Duration::from_secs(1);
+/// An address that was heard at a node that gossips is left to it for this long: what it says of the address is on its
+/// way.
+pub(super) const YIELD_TO_GOSSIP: Duration = Duration::from_millis(300);
+/// Whoever claims for this long against repeated claims does not hear them. A little less than a step of the usual burst.
+pub(super) const DEAF: Duration = Duration::from_millis(900);
+/// To a node that does not hear this one, it is left until its next refresh is overdue.
+pub(super) const YIELD_TO_DEAF: Duration = Duration::from_secs(150);
+/// A member for this long since then answers probes.
+const HEARS: Duration = Duration::from_secs(2);
 /// A deaf node that goes on gossiping is known to be gone after this time without a word.
-const MUTE: Duration = Duration::from_secs(3);
+pub(super) const MUTE: Duration = Duration::from_secs(3);
 /// A stranger that was not heard for this long is gone.
 const CONFLICT_OVER: Duration = Duration::from_secs(60);
 
@@ -138,7 +145,7 @@ impl Speaker {
             Bid {
                 node: *id,
                 score: rendezvous::score_of(address, *id),
-                live: live.is_some(),
+                live: live.is_some() || node.is_some_and(|node| node.speaks),
                 suspect: live.is_some_and(|live| live.suspect),
                 ready: node.is_some_and(super::gossip::Node::is_ready),
                 mature: node.is_some_and(|node| node.about.mature),
@@ -151,7 +158,7 @@ impl Speaker {
             && let Some(node) = self.nodes.get(&last)
         {
             let score = rendezvous::score_of(address, last);
-            let (live, ready) = (node.live.is_some(), node.is_ready());
+            let (live, ready) = (node.live.is_some() || node.speaks, node.is_ready());
             let item = Default::default();
             bids.push(Bid { node: last, score, live, suspect: false, ready, mature: false, item });
         }
@@ -166,18 +173,30 @@ impl Speaker {
     /// To whom the address is left because it was heard there.
     fn yields(&mut self, address: IpAddr, now: Instant) -> Option<NodeId> {
         let entry = self.entries.get(&address)?;
-        let (node, until) = entry.yielded.filter(|(_, until)| now < *until)?;
-        let deaf = until.saturating_duration_since(now) > YIELD;
+        let (node, until) = entry.yielded?;
+        let remaining = until.saturating_duration_since(now);
+        let deaf = remaining > YIELD;
         // One that is deaf gossips, too, although it thinks that nobody answers. Once it does not any more, it is gone;
-        // and once it hears, it says itself what it owns.
+        // and once it has heard that this node gave way, it says itself what it owns.
         let heard = self.nodes.get(&node).and_then(|node| node.heard);
         let gossiped = heard.filter(|heard| entry.since.saturating_duration_since(*heard) < MUTE);
         let mute = gossiped.is_some_and(|heard| now.saturating_duration_since(heard) >= MUTE);
-        if mute || deaf && self.talks(node) {
-            self.entries.get_mut(&address)?.yielded = Some((node, now));
+        let talks = self.talks(node);
+        // It has acknowledged that; or it answers probes for so long that it must hear.
+        let hears = self.replica.is_known_to(node) || remaining + HEARS <= YIELD_TO_DEAF;
+        let yielded = &mut self.entries.get_mut(&address)?.yielded;
+        if talks && (deaf && hears || remaining.is_zero()) {
+            // What it says itself counts from here on, and whether it lives.
+            *yielded = None;
             return None;
         }
-        Some(node)
+        if talks && !deaf && remaining > YIELD_TO_GOSSIP {
+            *yielded = Some((node, now + YIELD_TO_GOSSIP));
+        } else if mute {
+            *yielded = Some((node, now));
+            return None;
+        }
+        (!remaining.is_zero()).then_some(node)
     }
 
     /// Keeps since when an owner has a better candidate beside it.
@@ -199,7 +218,8 @@ impl Speaker {
             Verdict::Own => match phase {
                 Phase::Owner => {
                     self.place(address, now);
-                    if rivals {
+                    let again = self.entries.get(&address).and_then(|entry| entry.again);
+                    if rivals || again.is_some_and(|at| at <= now) {
                         self.repeat(address, None, now);
                     }
                 }
@@ -322,7 +342,7 @@ impl Speaker {
     fn rest_but(&mut self, address: IpAddr, asks: Option<NodeId>, now: Instant) {
         self.ask_on_behalf(address, asks, now);
         let Some(entry) = self.entries.get_mut(&address) else { return };
-        entry.repeated = None;
+        (entry.repeated, entry.again) = (None, None);
         let phase = std::mem::replace(&mut entry.phase, Phase::Idle);
         if phase == Phase::Idle {
             return;
@@ -374,11 +394,16 @@ impl Speaker {
             }
         }
         if fresh && phase == Phase::Owner {
-            self.announcer.claim(address, now);
-            while self.announcer.poll_timeout().is_some_and(|at| at <= now) {
-                let Some(due) = self.announcer.poll_due(now) else { break };
-                self.announce(due);
-            }
+            self.begin_burst(address, now);
+        }
+    }
+
+    /// Announces an address now and by the schedule from now on.
+    pub(super) fn begin_burst(&mut self, address: IpAddr, now: Instant) {
+        self.announcer.claim(address, now);
+        while self.announcer.poll_timeout().is_some_and(|at| at <= now) {
+            let Some(due) = self.announcer.poll_due(now) else { break };
+            self.announce(due);
         }
     }
 
@@ -431,7 +456,7 @@ impl Speaker {
         }
     }
 
-    fn publish(&mut self, address: IpAddr, candidate: bool) {
+    pub(super) fn publish(&mut self, address: IpAddr, candidate: bool) {
         let Some(entry) = self.entries.get(&address) else { return };
         self.replica.set_item(address, entry.item(candidate));
     }
@@ -457,7 +482,8 @@ impl Speaker {
         let yielded = entry.yielded.map(|(_, until)| until.min(now + DEAF));
         let conflict = entry.conflict.map(|(_, at)| at + CONFLICT_OVER);
         // What is past has been decided on.
-        let later = [phase, failback, yielded, conflict].into_iter().flatten().filter(|at| *at > now);
+        let later =
+            [phase, failback, yielded, conflict, entry.again].into_iter().flatten().filter(|at| *at > now);
         let wake = later.min();
         if entry.wake != wake {
             if let Some(old) = entry.wake {

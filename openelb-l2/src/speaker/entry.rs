@@ -45,6 +45,8 @@ pub(super) struct Entry {
     pub(super) yielded: Option<(NodeId, Instant)>,
     /// First and last time that the claim was repeated because a worse node claimed, too.
     pub(super) repeated: Option<(Instant, Instant)>,
+    /// When the claim is to be repeated once more: it was, just before another was heard.
+    pub(super) again: Option<Instant>,
     /// A stranger, and when it was heard last.
     pub(super) conflict: Option<(MacAddr, Instant)>,
     /// Whose host is asked on behalf of this address.
@@ -68,6 +70,7 @@ impl Entry {
             better: None,
             yielded: None,
             repeated: None,
+            again: None,
             conflict: None,
             asks: None,
             proven: false,

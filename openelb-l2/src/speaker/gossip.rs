@@ -8,6 +8,7 @@ use std::{
 
 use super::{
     Event, NodeName, Output, Speaker, SpeakerConfig,
+    decide::MUTE,
     entry::{Entry, Phase},
     speaker::TICK,
 };
@@ -51,6 +52,9 @@ pub(super) struct Node {
     synced: Option<(u64, Mark)>,
     /// When anything was heard of it.
     pub(super) heard: Option<Instant>,
+    /// Given up by the membership, and heard all the same, without a pause: what this node says does not arrive there. It
+    /// lives, and what it owned then is still its own.
+    pub(super) speaks: bool,
     /// It asked for our state.
     asked: Option<(SocketAddr, Instant)>,
 }
@@ -58,7 +62,7 @@ pub(super) struct Node {
 impl Node {
     /// What it says counts.
     pub(super) const fn is_ready(&self) -> bool {
-        self.complete && self.about.settled && !self.about.restarting
+        (self.complete || self.speaks) && self.about.settled && !self.about.restarting
     }
 }
 
@@ -224,6 +228,7 @@ impl Speaker {
             self.entries.iter().filter(|(_, entry)| owned(entry)).map(|(address, _)| *address).collect();
         for address in owned {
             self.repeat(address, None, now);
+            self.dirty.insert(address);
         }
     }
 
@@ -285,6 +290,7 @@ impl Speaker {
             .filter(|live| live.node != self.me)
             .map(|live| (live.node, live))
             .collect();
+        let suspicion = self.config.suspicion;
         let mut changed = Vec::new();
         for (id, live) in &members {
             if !self.admits(*id) {
@@ -300,6 +306,9 @@ impl Speaker {
             if !members.contains_key(id) && node.live.take().is_some() {
                 // When it is back, it may be another life of it, which has not said anything yet.
                 node.complete = false;
+                // One that died was not heard since it was suspected.
+                let heard = node.heard.is_some_and(|at| now.saturating_duration_since(at) < suspicion / 2);
+                node.speaks = heard;
                 changed.push((*id, Some(false)));
             }
         }
@@ -317,6 +326,7 @@ impl Speaker {
             }
             self.touch(id);
         }
+        self.listen(now);
         self.forget_nodes(now);
         let courtesy = |node: &Node| node.asked.map(|(address, _)| address);
         let readers = self.nodes.iter().filter_map(|(id, node)| {
@@ -324,6 +334,19 @@ impl Speaker {
         });
         let readers = readers.collect();
         self.replica.set_readers(&readers);
+    }
+
+    /// Notes who is not heard any more of those that were given up and heard all the same.
+    fn listen(&mut self, now: Instant) {
+        let mut changed = Vec::new();
+        for (id, node) in &mut self.nodes {
+            let recent = node.heard.is_some_and(|heard| now.saturating_duration_since(heard) < MUTE);
+            if node.speaks && (node.live.is_some() || !recent) {
+                node.speaks = false;
+                changed.push(*id);
+            }
+        }
+        changed.into_iter().for_each(|id| self.touch(id));
     }
 
     /// Forgets who is gone and not expected back.

@@ -72,6 +72,8 @@ pub(crate) struct Sim {
     pub(crate) frames: u64,
     pub(crate) datagrams: u64,
     stranger: Option<(IpAddr, MacAddr)>,
+    /// By address: who claimed it last on the wire, as a client hears it that hears all.
+    pub(crate) claimed: BTreeMap<IpAddr, MacAddr>,
 }
 
 impl Sim {
@@ -101,6 +103,7 @@ impl Sim {
             frames: 0,
             datagrams: 0,
             stranger: None,
+            claimed: BTreeMap::new(),
         };
         for n in 0..nodes {
             sim.hosts.push(Host {
@@ -320,6 +323,9 @@ impl Sim {
             }
         }
         let Ok(packet) = arp::Packet::decode(payload) else { return };
+        if packet.sender_ip == packet.target_ip {
+            self.claimed.insert(packet.sender_ip.into(), packet.sender_mac);
+        }
         if let Some((address, mac)) = self.stranger
             && packet.operation == arp::Operation::Request
             && address == IpAddr::V4(packet.target_ip)
