@@ -25,6 +25,7 @@ pub mod demo;
 pub mod idle;
 pub mod kube;
 mod lab;
+pub mod lan;
 mod network;
 pub mod pod;
 pub mod topology;

@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UdpSocket},
     time::Duration,
 };
 
@@ -11,12 +11,21 @@ use anyhow::Context;
 /// Serves for ever on `address` (`[::]:8080` takes both families).
 ///
 /// `/` answers `pod=NAME remote=IP:PORT`. `/slow?chunks=N&interval-ms=M` sends N lines, one every M ms, for tests of
-/// established connections.
+/// established connections. What comes by UDP to the same port goes back.
 ///
 /// # Errors
 /// The address cannot be listened on.
 pub fn serve(name: &str, address: &str) -> anyhow::Result<()> {
     let listener = TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
+    let datagrams = UdpSocket::bind(address).with_context(|| format!("cannot listen on {address}"))?;
+    std::thread::spawn(move || {
+        let mut octets = [0; 2048];
+        loop {
+            if let Ok((length, from)) = datagrams.recv_from(&mut octets) {
+                let _ = datagrams.send_to(octets.get(..length).unwrap_or_default(), from);
+            }
+        }
+    });
     for connection in listener.incoming().flatten() {
         let name = name.to_owned();
         std::thread::spawn(move || {
