@@ -10,6 +10,7 @@ use std::{
 
 use ipnet::IpNet;
 
+use super::options::{BfdConfig, PrefixLimit, ReceivedRoutes};
 use crate::wire::Family;
 
 /// The name by which the embedder knows a neighbour; unique within a speaker.
@@ -214,8 +215,18 @@ pub struct PeerConfig {
     pub extended_next_hop: bool,
     /// TCP MD5 password (RFC 2385), 1 to 80 octets.
     pub password: Option<Secret>,
-    /// The session is reset with Cease/1 (RFC 4486) when the neighbour has more prefixes than this in one family.
-    pub max_prefixes: u32,
+    /// The neighbour must be at most this many hops away (GTSM, RFC 5082), 1 to 254: packets are sent with TTL 255, and
+    /// those that come with less than 256 minus this are dropped by the kernel. Not together with
+    /// [`multihop_ttl`](Self::multihop_ttl).
+    pub ttl_security: Option<u8>,
+    /// BFD; without it a dead neighbour is noticed when the hold time ends.
+    pub bfd: Option<BfdConfig>,
+    /// The session of a directly connected neighbour ends at once when the interface to it goes down.
+    pub link_failover: bool,
+    /// How many prefixes it may have.
+    pub prefix_limit: PrefixLimit,
+    /// What is kept of its routes.
+    pub received_routes: ReceivedRoutes,
 }
 
 impl PeerConfig {
@@ -246,7 +257,11 @@ impl PeerConfig {
             extended_messages: true,
             extended_next_hop: false,
             password: None,
-            max_prefixes: 1_500_000,
+            ttl_security: None,
+            bfd: None,
+            link_failover: true,
+            prefix_limit: PrefixLimit::default(),
+            received_routes: ReceivedRoutes::Count,
         }
     }
 

@@ -5,6 +5,7 @@
 
 mod config;
 mod event;
+mod options;
 mod peer;
 mod scanner;
 mod session;
@@ -21,6 +22,7 @@ pub use config::{
     RouteAttributes, RouteKey, RouteOrigin, Secret, SpeakerConfig,
 };
 pub use event::{Accepted, ConnectionId, Event, Output, PeerId, Refusal};
+pub use options::{BfdConfig, DynamicPeers, LimitAction, PrefixLimit, ReceivedRoutes};
 pub use speaker::Speaker;
 pub use stats::{
     Advertisement, FamilyStatus, LastError, ListenerState, ListenerStatus, MessageCounters, PeerCounters,

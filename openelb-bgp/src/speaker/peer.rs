@@ -9,6 +9,7 @@ use std::{
 use super::{
     config::{PeerConfig, SpeakerConfig},
     event::{Accepted, ConnectionId, Event, Output, PeerId, Refusal},
+    options::{PrefixLimit, ReceivedRoutes},
     scanner::Scanner,
     session::Session,
     stats::{LastError, PeerCounters, PeerStatus, SessionStatus},
@@ -66,7 +67,10 @@ pub(super) fn same_session(a: &PeerConfig, b: &PeerConfig) -> bool {
         connect_retry: Duration::ZERO,
         connect_retry_max: Duration::ZERO,
         connect_timeout: Duration::ZERO,
-        max_prefixes: 0,
+        bfd: None,
+        link_failover: false,
+        prefix_limit: PrefixLimit::default(),
+        received_routes: ReceivedRoutes::Count,
         ..config.clone()
     };
     plain(a) == plain(b)
@@ -347,12 +351,13 @@ impl Peer {
             for nlri in list.iter() {
                 if looped { known.adj_in.withdraw(&nlri) } else { known.adj_in.announce(&nlri) }
             }
-            if known.adj_in.len() > self.config.max_prefixes as usize {
+            if known.adj_in.len() > self.config.prefix_limit.max_prefixes as usize {
                 over = Some(known.family);
             }
         }
         if let Some(family) = over {
-            self.fsm.reset(Notification::maximum_prefixes(family, self.config.max_prefixes), now);
+            self.fsm
+                .reset(Notification::maximum_prefixes(family, self.config.prefix_limit.max_prefixes), now);
         }
     }
 

@@ -331,7 +331,7 @@ fn changes_touch_only_what_they_must() {
     let peer = |change: fn(&mut PeerConfig)| Pair::peer(0, &change);
     // The same set, and one with another limit: the session stays.
     pair.speakers[0].set_peers(vec![peer(|_| {})], pair.now).unwrap();
-    pair.speakers[0].set_peers(vec![peer(|peer| peer.max_prefixes = 5)], pair.now).unwrap();
+    pair.speakers[0].set_peers(vec![peer(|peer| peer.prefix_limit.max_prefixes = 5)], pair.now).unwrap();
     let mut config = pair.speakers[0].config().clone();
     config.listen = vec![(ADDRESSES[0], 179).into()];
     pair.speakers[0].set_config(config.clone(), pair.now).unwrap();
@@ -339,7 +339,9 @@ fn changes_touch_only_what_they_must() {
     assert_eq!((pair.status(0).state, pair.status(1).counters.dropped), (State::Established, before));
     // Another peer comes and goes: the session stays.
     let third = PeerConfig::new("third", "192.0.2.3".parse().unwrap(), 65003);
-    pair.speakers[0].set_peers(vec![peer(|peer| peer.max_prefixes = 5), third], pair.now).unwrap();
+    pair.speakers[0]
+        .set_peers(vec![peer(|peer| peer.prefix_limit.max_prefixes = 5), third], pair.now)
+        .unwrap();
     assert_eq!(pair.status(1).counters.dropped, before);
     // Another BGP identifier is another OPEN. Whoever is configured anew goes on counting.
     let ours = pair.status(0).counters;
@@ -362,7 +364,7 @@ fn changes_touch_only_what_they_must() {
 
 #[test]
 fn more_prefixes_than_allowed_reset_the_session() {
-    let mut pair = Pair::with(|peer| peer.max_prefixes = 2);
+    let mut pair = Pair::with(|peer| peer.prefix_limit.max_prefixes = 2);
     pair.establish();
     let before = pair.status(0).counters;
     let routes = ["203.0.113.1/32", "203.0.113.2/32", "203.0.113.3/32"].map(route);

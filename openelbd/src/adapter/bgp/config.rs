@@ -130,7 +130,7 @@ pub fn peer(name: &str, announced: &PeerAnnouncements) -> Result<PeerConfig, Not
         && limit.action.as_deref() != Some("Warn")
         && let Some(max) = limit.max_prefixes
     {
-        config.max_prefixes = max;
+        config.prefix_limit.max_prefixes = max;
     }
     match config.validate() {
         Ok(()) => Ok(config),

@@ -157,8 +157,10 @@ fn every_field_of_a_peer_that_has_an_effect() {
                     }]
             },
         ),
-        (json!({"prefixLimit": {"maxPrefixes": 1000}}), |p| p.max_prefixes == 1000),
-        (json!({"prefixLimit": {"maxPrefixes": 1000, "action": "Warn"}}), |p| p.max_prefixes > 1000),
+        (json!({"prefixLimit": {"maxPrefixes": 1000}}), |p| p.prefix_limit.max_prefixes == 1000),
+        (json!({"prefixLimit": {"maxPrefixes": 1000, "action": "Warn"}}), |p| {
+            p.prefix_limit.max_prefixes > 1000
+        }),
     ];
     for (extra, check) in table {
         let translated = translated(&extra);
