@@ -9,14 +9,14 @@ use std::{
 
 use tokio::{
     net::TcpStream,
-    sync::{mpsc, watch},
+    sync::{broadcast, mpsc, watch},
     task::{AbortHandle, JoinHandle},
     time::{sleep_until, timeout},
 };
 
 use super::{
     connection::{self, Connection, IoEvent},
-    handle::{Mailbox, PendingRoutes, Query, Shared, Shutdown, SpeakerHandle},
+    handle::{Mailbox, PendingRoutes, Shared, Shutdown, SpeakerHandle},
     listener, socket_options,
 };
 use crate::{
@@ -29,6 +29,8 @@ use crate::{
 
 /// Messages of connections and listeners that may wait for the driver.
 const EVENTS: usize = 256;
+/// Events that a subscriber may be behind.
+const SUBSCRIBED: usize = 4096;
 /// How many of them are handled before output is looked at again.
 const BATCH: usize = 64;
 /// Counters are published this often at most; changes of state at once.
@@ -62,6 +64,8 @@ pub fn spawn(config: SpeakerConfig) -> Result<(SpeakerHandle, JoinHandle<()>), C
     let (routes, routes_receiver) = watch::channel(Arc::default());
     let (events_sender, events) = mpsc::channel(EVENTS);
     let (ended_sender, ended) = mpsc::unbounded_channel();
+    let (subscribers, _) = broadcast::channel(SUBSCRIBED);
+    let weak = subscribers.downgrade();
     let mut driver = Driver {
         speaker,
         shared: Arc::clone(&shared),
@@ -81,12 +85,13 @@ pub fn spawn(config: SpeakerConfig) -> Result<(SpeakerHandle, JoinHandle<()>), C
         routes_revision: u64::MAX,
         refused: 0,
         refused_logged: None,
+        subscribers,
     };
     let task = tokio::spawn(async move {
         driver.run().await;
         driver.shared.close();
     });
-    Ok((SpeakerHandle::new(shared, peers_receiver, routes_receiver), task))
+    Ok((SpeakerHandle::new(shared, peers_receiver, routes_receiver, weak), task))
 }
 
 enum Slot {
@@ -122,6 +127,7 @@ struct Driver {
     routes_revision: u64,
     refused: u64,
     refused_logged: Option<(Instant, u64)>,
+    subscribers: broadcast::Sender<Event>,
 }
 
 impl Drop for Driver {
@@ -202,7 +208,9 @@ impl Driver {
 
     async fn obey(&mut self, mailbox: Mailbox) -> Option<Shutdown> {
         let now = Instant::now();
-        let Mailbox { config, peers, sources, resets, queries, refresh_routes, shutdown, .. } = mailbox;
+        let Mailbox {
+            config, peers, dynamic_peers, sources, resets, actions, refresh_routes, shutdown, ..
+        } = mailbox;
         if let Some(config) = config {
             let listen = config.listen != self.speaker.config().listen;
             // Validated when it was handed in.
@@ -213,10 +221,15 @@ impl Driver {
                 self.listen().await;
             }
         }
-        if let Some(peers) = peers
-            && let Err(error) = self.speaker.set_peers(peers.into_values().collect(), now)
+        for (source, peers) in peers {
+            if let Err(error) = self.speaker.set_peers_of(&source, peers.into_values().collect(), now) {
+                tracing::error!(%error, "peers refused");
+            }
+        }
+        if let Some(groups) = dynamic_peers
+            && let Err(error) = self.speaker.set_dynamic_peers(groups, now)
         {
-            tracing::error!(%error, "peers refused");
+            tracing::error!(%error, "dynamic peers refused");
         }
         for (source, PendingRoutes { whole, delta }) in sources {
             if let Some(routes) = whole {
@@ -227,14 +240,12 @@ impl Driver {
             }
         }
         for peer in resets {
-            self.speaker.reset(&peer, now);
-        }
-        for query in queries {
-            // Who asked may be gone.
-            match query {
-                Query::Route(prefix, reply) => drop(reply.send(self.speaker.route_status(prefix))),
-                Query::Stats(reply) => drop(reply.send(self.speaker.table_stats())),
+            if let Err(error) = self.speaker.reset(&peer, "", now) {
+                tracing::debug!(%error, "nothing to reset");
             }
+        }
+        for action in actions {
+            action(&mut self.speaker, now);
         }
         if refresh_routes {
             self.routes_revision = u64::MAX;
@@ -300,7 +311,7 @@ impl Driver {
 
     fn accept(&mut self, stream: TcpStream, now: Instant) {
         let (Ok(local), Ok(remote)) = (stream.local_addr(), stream.peer_addr()) else { return };
-        match self.speaker.accept(ConnectionInfo { local, remote }) {
+        match self.speaker.accept(ConnectionInfo { local, remote }, now) {
             Ok(accepted) => {
                 if let Err(error) = socket_options::accepted(&stream, &accepted.config, accepted.ttl) {
                     tracing::warn!(peer = %accepted.config.name, %error, "socket options refused");
@@ -348,10 +359,12 @@ impl Driver {
             }
         }
         while let Some(event) = self.speaker.poll_event() {
-            match event {
-                Event::State { peer, state } => tracing::info!(%peer, ?state, "session state"),
-                Event::Down { peer, reason } => tracing::warn!(%peer, reason, "session down"),
-            }
+            log(&event);
+            // Nobody may be there.
+            let _ = self.subscribers.send(event);
+        }
+        if self.subscribers.receiver_count() == 0 {
+            self.speaker.watch_best_paths(false);
         }
     }
 
@@ -410,5 +423,21 @@ impl Driver {
         let (sender, _) = mpsc::channel(1);
         self.events_sender = sender; // ours is gone, so the channel closes with the last task
         let _ = timeout(SHUTDOWN_WITHIN, async { while self.events.recv().await.is_some() {} }).await;
+    }
+}
+
+fn log(event: &Event) {
+    match event {
+        Event::State { peer, state } => tracing::info!(%peer, ?state, "session state"),
+        Event::Down { peer, reason } => tracing::warn!(%peer, reason, "session down"),
+        Event::PrefixLimit { peer, family, received, limit, exceeded: true } => {
+            tracing::warn!(%peer, %family, received, limit, "more prefixes than allowed");
+        }
+        Event::PrefixLimit { peer, family, received, limit, .. } => {
+            tracing::warn!(%peer, %family, received, limit, "the number of prefixes comes close to the limit");
+        }
+        Event::Path { peer, state } => tracing::info!(%peer, %state, "BFD"),
+        Event::PeerRemoved { peer } => tracing::info!(%peer, "peer removed"),
+        Event::BestPath { prefix, .. } => tracing::debug!(%prefix, "another best route"),
     }
 }

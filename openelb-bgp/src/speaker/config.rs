@@ -10,7 +10,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::options::{BfdConfig, PrefixLimit, ReceivedRoutes};
+use super::options::{BfdConfig, DynamicPeers, PrefixLimit, ReceivedRoutes};
 use crate::wire::Family;
 
 /// The name by which the embedder knows a neighbour; unique within a speaker.
@@ -90,6 +90,10 @@ pub struct SpeakerConfig {
     /// arrived before End-of-RIB is sent (RFC 4724 §3: an early one makes the neighbour flush routes that are still
     /// to come). Empty: the first whole set of any source is enough.
     pub sources: BTreeSet<String>,
+    /// End-of-RIB is sent when this has passed since the speaker began, whatever has arrived by then: nobody keeps
+    /// routes for ever that we do not vouch for. `None`: 10 s less than the restart time on sessions with graceful
+    /// restart ([`PeerConfig::graceful_restart`]), never on others.
+    pub end_of_rib_within: Option<Duration>,
     /// Seed of every random choice (timer jitter): one seed, one history.
     pub seed: u64,
 }
@@ -104,6 +108,7 @@ impl SpeakerConfig {
             next_hop_ipv4: None,
             next_hop_ipv6: None,
             sources: BTreeSet::new(),
+            end_of_rib_within: None,
             seed: 0,
         }
     }
@@ -151,9 +156,11 @@ impl FamilyConfig {
 pub struct GracefulRestartConfig {
     /// How long the neighbour keeps our routes while the session is away; 1 s to 4095 s.
     pub restart_time: Duration,
-    /// The R bit: this speaker has just restarted.
+    /// The R bit: this speaker has just restarted. It is told until the neighbour has had the End-of-RIB of all its
+    /// families once; then it is cleared without touching the session (RFC 4724 §4.1). Say what holds at the start.
     pub restarting: bool,
-    /// The F bit: forwarding state was preserved over the restart.
+    /// The F bit: forwarding state was preserved over that restart. Once R is cleared F is set in any case: a session
+    /// that is lost later has not touched forwarding.
     pub forwarding_preserved: bool,
     /// The N bit (RFC 8538): also after a NOTIFICATION.
     pub notification: bool,
@@ -295,6 +302,15 @@ impl PeerConfig {
         if self.connect_retry.is_zero() {
             return Err(ConfigError::ConnectRetry { peer: peer() });
         }
+        if !(1..=100).contains(&self.prefix_limit.warning_percent) {
+            let percent = self.prefix_limit.warning_percent;
+            return Err(ConfigError::WarningPercent { peer: peer(), percent });
+        }
+        if let Some(restart) = &self.graceful_restart
+            && !(1..=4095).contains(&restart.restart_time.as_secs())
+        {
+            return Err(ConfigError::RestartTime { peer: peer(), restart_time: restart.restart_time });
+        }
         if self.families.is_empty() {
             return Err(ConfigError::NoFamily { peer: peer() });
         }
@@ -353,6 +369,22 @@ pub enum ConfigError {
         /// Whose configuration.
         peer: PeerName,
     },
+    /// A percentage of the prefix limit.
+    #[error("peer {peer}: a warning at {percent} % of the prefix limit: use 1 to 100")]
+    WarningPercent {
+        /// Whose configuration.
+        peer: PeerName,
+        /// The bad value.
+        percent: u8,
+    },
+    /// RFC 4724 §3.
+    #[error("peer {peer}: restart time {restart_time:?}: use 1 s to 4095 s")]
+    RestartTime {
+        /// Whose configuration.
+        peer: PeerName,
+        /// The bad value.
+        restart_time: Duration,
+    },
     /// Nothing to talk about.
     #[error("peer {peer}: no address family: offer at least one")]
     NoFamily {
@@ -406,6 +438,16 @@ pub enum ConfigError {
         second: PeerName,
         /// Their address.
         address: IpAddr,
+    },
+    /// Two groups of dynamic peers have one prefix: which one a neighbour belongs to must be clear.
+    #[error("dynamic peers {first} and {second} have the same prefix {prefix}")]
+    DuplicatePrefix {
+        /// One of them.
+        first: PeerName,
+        /// The other.
+        second: PeerName,
+        /// Their prefix.
+        prefix: IpNet,
     },
 }
 
@@ -540,4 +582,23 @@ pub(crate) fn index_peers(peers: Vec<PeerConfig>) -> Result<BTreeMap<PeerName, P
         }
     }
     Ok(by_name)
+}
+
+/// Checks a whole set of groups of dynamic peers: the longest prefix first, which is the order in which they are tried.
+pub(crate) fn index_dynamic_peers(mut groups: Vec<DynamicPeers>) -> Result<Vec<DynamicPeers>, ConfigError> {
+    groups.sort_by_key(|group| (std::cmp::Reverse(group.prefix.prefix_len()), group.template.name.clone()));
+    let mut prefixes: BTreeMap<IpNet, PeerName> = BTreeMap::new();
+    let mut names = BTreeSet::new();
+    for group in &mut groups {
+        group.prefix = group.prefix.trunc();
+        group.validate()?;
+        let name = group.template.name.clone();
+        if let Some(first) = prefixes.insert(group.prefix, name.clone()) {
+            return Err(ConfigError::DuplicatePrefix { first, second: name, prefix: group.prefix });
+        }
+        if !names.insert(name.clone()) {
+            return Err(ConfigError::DuplicateName { peer: name });
+        }
+    }
+    Ok(groups)
 }

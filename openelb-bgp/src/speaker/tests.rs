@@ -1,6 +1,9 @@
 //! Two speakers, joined by connections that exist only here, in a time that only the test moves.
 
+mod challenge;
 mod changes;
+mod operations;
+mod restart;
 mod terms;
 
 use std::{
@@ -20,7 +23,7 @@ use super::{
 };
 use crate::{
     fsm::{ConnectionInfo, Direction, State},
-    wire::{Family, Message, MessageKind, RouteRefresh, SessionContext, Update, frame},
+    wire::{Family, Message, MessageKind, Nlri, RouteRefresh, SessionContext, Update, frame},
 };
 
 /// The one look at the clock; all else is added to it.
@@ -154,7 +157,7 @@ impl Pair {
                 let local = SocketAddr::new(ADDRESSES[index].into(), self.next_port);
                 let remote = SocketAddr::new(ADDRESSES[1 - index].into(), 179);
                 let there = ConnectionInfo { local: remote, remote: local };
-                match self.speakers[1 - index].accept(there) {
+                match self.speakers[1 - index].accept(there, self.now) {
                     Ok(accepted) => {
                         let (here, other) = ((index, connection), (1 - index, accepted.connection));
                         self.pipes.push(Pipe { from: here, to: other, bytes: VecDeque::new() });
@@ -248,6 +251,10 @@ impl Pair {
 
 fn route(prefix: &str) -> Route {
     Route::new(prefix.parse::<IpNet>().unwrap())
+}
+
+fn nlri(prefix: &str) -> Nlri {
+    Nlri { path_id: 0, prefix: prefix.parse::<IpNet>().unwrap().into() }
 }
 
 fn end_of_ribs(updates: &[Update]) -> Vec<Family> {
@@ -404,14 +411,17 @@ fn connections_of_strangers_are_refused() {
     let mut pair = Pair::new();
     let local = SocketAddr::new(ADDRESSES[0].into(), 179);
     let stranger = ConnectionInfo { local, remote: "203.0.113.9:4000".parse().unwrap() };
-    let refusal = pair.speakers[0].accept(stranger).unwrap_err();
+    let refusal = pair.speakers[0].accept(stranger, *ORIGIN).unwrap_err();
     assert!(matches!(refusal, Refusal::Unconfigured { .. }));
     let known = ConnectionInfo { local, remote: SocketAddr::new(ADDRESSES[1].into(), 4000) };
-    let accepted = pair.speakers[0].accept(known).unwrap();
+    let accepted = pair.speakers[0].accept(known, *ORIGIN).unwrap();
     assert_eq!((accepted.ttl, accepted.connection.direction), (1, Direction::Incoming));
-    assert!(matches!(pair.speakers[0].accept(known).unwrap_err(), Refusal::Busy { .. }));
+    // A second one may take its place; a third has to wait until that is decided.
+    let second = pair.speakers[0].accept(known, *ORIGIN).unwrap();
+    assert_ne!(second.connection, accepted.connection);
+    assert!(matches!(pair.speakers[0].accept(known, *ORIGIN).unwrap_err(), Refusal::Busy { .. }));
     pair.speakers[0].set_peers(vec![Pair::peer(0, &|peer| peer.admin_down = true)], pair.now).unwrap();
-    assert!(matches!(pair.speakers[0].accept(known).unwrap_err(), Refusal::AdminDown { .. }));
+    assert!(matches!(pair.speakers[0].accept(known, *ORIGIN).unwrap_err(), Refusal::AdminDown { .. }));
 }
 
 #[test]
@@ -499,7 +509,7 @@ proptest! {
                 Step::Stall(stalled) => (delta.stalled, whole.stalled) = (stalled, !stalled),
                 Step::Reset => {
                     for pair in [&mut delta, &mut whole] {
-                        pair.speakers[0].reset(&"other".into(), pair.now);
+                        pair.speakers[0].reset(&"other".into(), "", pair.now).unwrap();
                     }
                 }
                 Step::Wait(seconds) => {

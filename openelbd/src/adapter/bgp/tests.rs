@@ -11,9 +11,8 @@ use jiff::Timestamp;
 use openelb_bgp::{
     fsm::State,
     speaker::{
-        Advertisement, FamilyConfig, LastError, ListenerState, ListenerStatus, NextHop, PeerConfig,
-        PeerCounters, PeerName, PeerScope, PeerStatus, PeersSnapshot, RouteAttributes, RouteStatus,
-        RoutesSnapshot,
+        Advertisement, FamilyConfig, LastError, ListenerState, ListenerStatus, NextHop, PeerConfig, PeerName,
+        PeerScope, PeerStatus, PeersSnapshot, RouteAttributes, RouteStatus, RoutesSnapshot,
     },
     wire::Family,
 };
@@ -441,17 +440,13 @@ fn a_path_identifier_is_fnv_1a_of_the_text() {
 }
 
 fn peer_status(name: &str, state: State, at: Instant) -> (PeerName, PeerStatus) {
+    let address = "192.0.2.1".parse().unwrap();
     let status = PeerStatus {
-        name: PeerName::from(name),
-        address: "192.0.2.1".parse().unwrap(),
         asn: 65001,
         local_asn: 65000,
         state,
-        state_since: at,
-        admin_down: false,
-        session: None,
         last_error: Some(LastError { reason: "hold timer expired".to_owned(), at }),
-        counters: PeerCounters::default(),
+        ..PeerStatus::new(PeerName::from(name), address, at)
     };
     (status.name.clone(), status)
 }
@@ -470,6 +465,7 @@ fn status_says_to_whom_an_address_is_advertised_or_why_not() {
         }],
         routes_complete: true,
         refused_connections: 0,
+        clashes: Vec::new(),
     };
     let route = |prefix: &str, state| RouteStatus {
         prefix: prefix.parse().unwrap(),

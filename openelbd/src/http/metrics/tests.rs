@@ -36,7 +36,9 @@ fn snapshot() -> PeersSnapshot {
             paths_per_prefix: 1,
             end_of_rib_sent: true,
             end_of_rib_received: true,
+            ..FamilyStatus::new(Family::IPV4_UNICAST)
         }],
+        ..SessionStatus::new(now, "192.0.2.2:179".parse().unwrap(), "192.0.2.1:179".parse().unwrap())
     };
     let peer = PeerStatus {
         name: name.clone(),
@@ -54,6 +56,7 @@ fn snapshot() -> PeersSnapshot {
             dropped: 1,
             ..PeerCounters::default()
         },
+        ..PeerStatus::new(name.clone(), address, now)
     };
     PeersSnapshot {
         peers: BTreeMap::from([(name, peer)]),
@@ -64,6 +67,7 @@ fn snapshot() -> PeersSnapshot {
         }],
         routes_complete: true,
         refused_connections: 5,
+        clashes: Vec::new(),
     }
 }
 
