@@ -242,11 +242,11 @@ mod tests {
                 Step::Origin => other.0.origin = Some(Origin::Incomplete),
                 Step::MultiExitDisc => better.0.med = Some(9),
                 Step::ExternalOverInternal => {
-                    other.1 = other.1.map(|from| Origination { external: false, ..from })
+                    other.1 = other.1.map(|from| Origination { external: false, ..from });
                 }
                 Step::RouterId => {
                     better.1 =
-                        better.1.map(|from| Origination { router_id: Ipv4Addr::new(10, 0, 0, 6), ..from })
+                        better.1.map(|from| Origination { router_id: Ipv4Addr::new(10, 0, 0, 6), ..from });
                 }
                 Step::ClusterListLength => other.0.cluster_list = vec![Ipv4Addr::LOCALHOST],
                 Step::NeighborAddress => better.1 = Some(from(8)),

@@ -419,7 +419,7 @@ fn kept_routes_are_shown_compared_and_never_passed_on() {
         scripted.events.iter().filter_map(told).collect()
     };
     let (own, theirs) = ("198.51.100.1/32".to_owned(), "203.0.113.1/32".to_owned());
-    assert_eq!(best(&scripted), [(own.clone(), true), (theirs.clone(), true)], "ours did not change");
+    assert_eq!(best(&scripted), [(own.clone(), true), (theirs, true)], "ours did not change");
     // Ours goes, and theirs is the best; then the session goes.
     scripted.events.clear();
     scripted.speaker.set_routes("test", [], scripted.now);
