@@ -547,7 +547,10 @@ impl Fsm {
         self.established_at = Some(now);
         self.timers.clear(Timer::ConnectRetry);
         self.arm_hold(direction, now);
-        self.timers.set(Timer::SendHold, now + self.send_hold());
+        // Without keepalives there may be nothing to write, until UPDATEs are.
+        if !self.keepalive.is_zero() {
+            self.timers.set(Timer::SendHold, now + self.send_hold());
+        }
         self.update_state();
         self.outputs.push_back(Output::Established(negotiated));
     }

@@ -2,6 +2,7 @@
 
 mod challenge;
 mod changes;
+mod errors;
 mod operations;
 mod restart;
 mod terms;
