@@ -3,6 +3,7 @@
 mod challenge;
 mod changes;
 mod errors;
+mod network;
 mod operations;
 mod restart;
 mod terms;
