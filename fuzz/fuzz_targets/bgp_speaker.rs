@@ -238,14 +238,12 @@ fuzz_target!(|input: &[u8]| {
                 };
             }
             12 => {
-                let prefix = ipnet::IpNet::from(std::net::IpAddr::V4(Ipv4Addr::new(203, 0, 113, argument)));
+                let text = format!("203.0.113.{argument}/32");
+                let key = RouteKey { prefix: text.parse().expect("a prefix"), path_id: 1 };
                 if argument & 1 == 0 {
-                    harness.speaker.set_routes("a", [Route::new(prefix)], now);
+                    harness.speaker.set_routes("a", [Route::new(key.prefix)], now);
                 } else {
-                    let delta = Delta {
-                        add: vec![Route::new(prefix)],
-                        remove: vec![RouteKey { prefix, path_id: 1 }],
-                    };
+                    let delta = Delta { add: vec![Route::new(key.prefix)], remove: vec![key] };
                     harness.speaker.apply("b", delta, now);
                 }
             }

@@ -356,15 +356,13 @@ fn after_any_disturbance_everybody_has_what_everybody_announces() {
                     let now = network.now;
                     network.speakers[node].set_routes("test", routes_of(node, more[node]), now);
                 }
-                3 => {
-                    // A connection breaks.
-                    if !network.connections.is_empty() {
-                        let id = network.random(network.connections.len());
-                        for end in [0, 1] {
-                            if network.connections[id].open[end] {
-                                network.connections[id].queues[end].clear();
-                                network.enqueue(id, end, Arrival::Closed);
-                            }
+                // A connection breaks.
+                3 if !network.connections.is_empty() => {
+                    let id = network.random(network.connections.len());
+                    for end in [0, 1] {
+                        if network.connections[id].open[end] {
+                            network.connections[id].queues[end].clear();
+                            network.enqueue(id, end, Arrival::Closed);
                         }
                     }
                 }
