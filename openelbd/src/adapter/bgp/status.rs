@@ -1,21 +1,27 @@
 //! State of the BGP speaker → status in the words of the seam.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use openelb_bgp::{
     fsm::State,
     speaker::{Advertisement, ListenerState, MessageCounters, PeerStatus, PeersSnapshot, RoutesSnapshot},
 };
-use openelb_k8s::announce::{
-    self, AddressStatus, Announcements, AnnouncerProblem, AnnouncerStatus, MessageCounts, Protocol,
-    SessionState,
+use openelb_k8s::{
+    announce::{
+        self, AddressStatus, Announcements, AnnouncerProblem, AnnouncerStatus, MessageCounts, Protocol,
+        SessionState,
+    },
+    crd::bgp_conf::GracefulRestart,
 };
+
+use super::config::Timers;
 
 /// Ties the monotonic clock to the calendar, once: the same instant always gives the same time of day.
 #[derive(Clone, Copy, Debug)]
@@ -55,9 +61,18 @@ pub fn status(
 ) -> AnnouncerStatus {
     let wanted = desired.addresses.iter().filter(|(_, a)| a.protocols.contains(&Protocol::Bgp));
     let mut shared: Arc<BTreeMap<String, bool>> = Arc::default();
+    let aggregates = desired.bgp.as_ref().is_some_and(|bgp| {
+        let mut rules = bgp.peers.values().flat_map(|peer| peer.spec.advertisements.iter().flatten());
+        rules.any(|rule| rule.aggregation_length.is_some() || rule.aggregation_length_v6.is_some())
+    });
     let addresses = wanted
         .map(|(address, announcement)| {
-            let mut status = address_status(*address, desired, announcement, peers, routes);
+            let wider = if aggregates {
+                super::routes::aggregates(desired, *address, announcement)
+            } else {
+                BTreeSet::new()
+            };
+            let mut status = address_status(*address, &wider, desired, announcement, peers, routes);
             if status.peers == shared {
                 status.peers = Arc::clone(&shared);
             } else {
@@ -75,7 +90,10 @@ pub fn status(
         .peers
         .iter()
         .map(|(name, peer)| {
-            let configured = desired.bgp.as_ref().and_then(|bgp| bgp.peers.get(name.as_str()));
+            // A dynamic neighbour is named NAME/ADDRESS.
+            let of = name.as_str().split('/').next().unwrap_or_default();
+            let bgp = desired.bgp.as_ref();
+            let configured = bgp.and_then(|bgp| Some((bgp.peers.get(of)?, &bgp.graceful_restart)));
             (name.as_str().to_owned(), peer_status(peer, configured, calendar))
         })
         .collect();
@@ -111,6 +129,7 @@ fn listener_problems(peers: &PeersSnapshot) -> Vec<AnnouncerProblem> {
 
 fn address_status(
     address: IpAddr,
+    wider: &BTreeSet<IpNet>,
     desired: &Announcements,
     announcement: &announce::Announcement,
     peers: &PeersSnapshot,
@@ -119,7 +138,8 @@ fn address_status(
     let mut advertised: BTreeMap<String, bool> =
         peers.peers.keys().map(|name| (name.as_str().to_owned(), false)).collect();
     let mut why: BTreeMap<String, Advertisement> = BTreeMap::new();
-    for route in routes.get(address.into()) {
+    let prefixes = std::iter::once(IpNet::from(address)).chain(wider.iter().copied());
+    for route in prefixes.flat_map(|prefix| routes.get(prefix)) {
         for (peer, state) in &route.peers {
             if *state == Advertisement::Advertised {
                 advertised.insert(peer.as_str().to_owned(), true);
@@ -136,7 +156,9 @@ fn address_status(
     let detail = if announced {
         let to: Vec<&str> =
             advertised.iter().filter(|(_, yes)| **yes).map(|(name, _)| name.as_str()).collect();
-        format!("advertised to {}", to.join(", "))
+        let prefixes: Vec<String> = wider.iter().map(ToString::to_string).collect();
+        let within = if prefixes.is_empty() { String::new() } else { format!(" in {}", prefixes.join(", ")) };
+        format!("advertised{within} to {}", to.join(", "))
     } else if desired.bgp.is_none() {
         "there is no usable BgpConf named default".to_owned()
     } else if peers.peers.is_empty() {
@@ -192,12 +214,14 @@ fn counts(of: &MessageCounters) -> MessageCounts {
 
 fn peer_status(
     peer: &PeerStatus,
-    configured: Option<&announce::PeerAnnouncements>,
+    configured: Option<(&announce::PeerAnnouncements, &GracefulRestart)>,
     calendar: Calendar,
 ) -> announce::PeerStatus {
     let session = peer.session.as_ref();
     let families = || session.into_iter().flat_map(|session| &session.families);
-    let timers = configured.map(|configured| super::config::Timers::of(&configured.spec)).unwrap_or_default();
+    let timers = configured.map(|(configured, _)| Timers::of(&configured.spec)).unwrap_or_default();
+    let restarts =
+        configured.is_some_and(|(peer, conf)| super::config::restart_time(&peer.spec, conf).is_some());
     let pending: u64 = families().map(|family| family.pending).sum();
     let up = peer.state == State::Established;
     announce::PeerStatus {
@@ -223,6 +247,10 @@ fn peer_status(
         advertised: families().map(|family| family.advertised).sum(),
         received_prefixes: families().map(|family| family.received).sum(),
         last_error: peer.last_error.as_ref().map(|error| error.reason.clone()),
+        bfd: None,
+        authenticated: configured.is_some_and(|(peer, _)| peer.password.is_some()),
+        ttl_security: configured.and_then(|(peer, _)| peer.spec.ttl_security_hops),
+        graceful_restart: restarts.then_some(false),
     }
 }
 
@@ -243,6 +271,8 @@ pub fn is_same_but_for_counters(a: &AnnouncerStatus, b: &AnnouncerStatus) -> boo
     };
     a.addresses == b.addresses
         && a.problems == b.problems
+        && a.warnings == b.warnings
+        && a.peer_warnings == b.peer_warnings
         && a.peers.len() == b.peers.len()
         && a.peers.iter().zip(&b.peers).all(|((an, a), (bn, b))| an == bn && strip(a) == strip(b))
 }

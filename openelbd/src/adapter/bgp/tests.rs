@@ -9,10 +9,12 @@ use std::{
 
 use jiff::Timestamp;
 use openelb_bgp::{
+    bfd,
     fsm::State,
     speaker::{
-        Advertisement, FamilyConfig, LastError, ListenerState, ListenerStatus, NextHop, PeerConfig, PeerName,
-        PeerScope, PeerStatus, PeersSnapshot, RouteAttributes, RouteStatus, RoutesSnapshot,
+        Advertisement, BfdConfig, FamilyConfig, GracefulRestartConfig, LastError, LimitAction, ListenerState,
+        ListenerStatus, NextHop, PeerConfig, PeerName, PeerScope, PeerStatus, PeersSnapshot,
+        PrefixLimit, ReceivedRoutes, RouteAttributes, RouteStatus, RoutesSnapshot,
     },
     wire::Family,
 };
@@ -25,7 +27,7 @@ use openelb_k8s::{
 use serde_json::{Value, json};
 
 use super::{
-    config::{self, Host},
+    config::{self, Host, Peers, Start},
     routes::{self, ALL_NODES, SELF, path_identifier},
     status::{self, Calendar},
     unsupported,
@@ -80,15 +82,24 @@ fn spec(extra: &Value) -> Value {
     spec
 }
 
+fn restart(seconds: u64, notification: bool) -> GracefulRestartConfig {
+    GracefulRestartConfig {
+        restart_time: Duration::from_secs(seconds),
+        restarting: true,
+        forwarding_preserved: false,
+        notification,
+    }
+}
+
 fn translated(extra: &Value) -> PeerConfig {
     let desired = announcements([
         conf(json!({"as": 65000})),
         node(NODE, &["192.0.2.10"], json!({})),
         peer("tor", spec(extra)),
     ]);
-    let (peers, refused) = config::peers(&desired.bgp.unwrap());
-    assert!(refused.is_empty(), "{extra}: {refused:?}");
-    peers.into_iter().next().unwrap()
+    let peers = config::peers(&desired.bgp.unwrap_or_else(|| panic!("{extra}")), Start::default());
+    assert!(peers.refused.is_empty(), "{extra}: {peers:?}");
+    peers.known.into_iter().next().unwrap_or_else(|| panic!("{extra}"))
 }
 
 type Check = fn(&PeerConfig) -> bool;
@@ -101,7 +112,45 @@ fn every_field_of_a_peer_that_has_an_effect() {
             p.asn == 65001 && p.port == 179 && p.local_asn.is_none() && !p.passive && !p.admin_down
         }),
         (json!({}), |p| p.hold_time == Duration::from_secs(30) && p.keepalive == Duration::from_secs(10)),
-        (json!({}), |p| p.multihop_ttl.is_none() && p.password.is_none() && p.graceful_restart.is_none()),
+        (json!({}), |p| p.multihop_ttl.is_none() && p.password.is_none() && p.ttl_security.is_none()),
+        (json!({}), |p| p.bfd.is_none() && p.received_routes == ReceivedRoutes::Count && p.link_failover),
+        // Graceful restart is on; the N bit only with BFD.
+        (json!({}), |p| p.graceful_restart == Some(restart(60, false))),
+        (json!({"gracefulRestart": {"enabled": true}}), |p| p.graceful_restart == Some(restart(60, false))),
+        (json!({"gracefulRestart": {"restartTime": 120}}), |p| {
+            p.graceful_restart == Some(restart(120, false))
+        }),
+        (json!({"gracefulRestart": {"restartTime": 0}}), |p| p.graceful_restart == Some(restart(60, false))),
+        (json!({"gracefulRestart": {"notificationEnabled": true}}), |p| {
+            p.graceful_restart == Some(restart(60, false))
+        }),
+        (json!({"bfd": {"enabled": true}}), |p| p.graceful_restart == Some(restart(60, true))),
+        (json!({"bfd": {"enabled": true}, "gracefulRestart": {"notificationEnabled": false}}), |p| {
+            p.graceful_restart == Some(restart(60, false))
+        }),
+        (json!({"gracefulRestart": {"enabled": false}}), |p| p.graceful_restart.is_none()),
+        (json!({"gracefulRestart": {"helperOnly": true}}), |p| p.graceful_restart.is_none()),
+        (
+            json!({"afiSafis": [{"config": {"family": {"afi": "AFI_IP"}}, "mpGracefulRestart": {"config": {"enabled": false}}}]}),
+            |p| p.graceful_restart.is_none(),
+        ),
+        (json!({"bfd": {"enabled": false, "passive": true}}), |p| p.bfd.is_none()),
+        (json!({"bfd": {"enabled": true}}), |p| p.bfd.unwrap().timers == bfd::Timers::default()),
+        (
+            json!({"bfd": {"enabled": true, "detectMultiplier": 5, "receiveInterval": "50ms", "transmitInterval": "1s",
+                "passive": true, "minimumTtl": 250}}),
+            |p| {
+                let timers = bfd::Timers {
+                    detect_multiplier: 5,
+                    desired_min_tx: Duration::from_secs(1),
+                    required_min_rx: Duration::from_millis(50),
+                    passive: true,
+                };
+                p.bfd == Some(BfdConfig { timers, minimum_ttl: Some(250) })
+            },
+        ),
+        (json!({"receivedRoutes": "Count"}), |p| p.received_routes == ReceivedRoutes::Count),
+        (json!({"receivedRoutes": "Keep"}), |p| p.received_routes == ReceivedRoutes::Keep),
         (json!({}), |p| {
             p.families
                 == [
@@ -109,16 +158,32 @@ fn every_field_of_a_peer_that_has_an_effect() {
                     FamilyConfig::with_add_path_send(Family::IPV6_UNICAST, 10),
                 ]
         }),
-        (json!({"conf": {"neighborAddress": "2001:db8::1"}}), |p| p.address.is_ipv6()),
+        (json!({"conf": {"neighborAddress": "2001:db8::1"}}), |p| p.address.is_ipv6() && p.extended_next_hop),
+        (json!({}), |p| !p.extended_next_hop && p.bind_interface.is_none()),
+        (json!({"conf": {"neighborAddress": "fe80::1%eth0"}}), |p| {
+            p.address == IpAddr::from([0xfe80, 0, 0, 0, 0, 0, 0, 1])
+                && p.bind_interface.as_deref() == Some("eth0")
+        }),
+        (json!({"conf": {"neighborAddress": "fe80::1", "neighborInterface": "eth0"}}), |p| {
+            p.bind_interface.as_deref() == Some("eth0")
+        }),
+        (json!({"conf": {"neighborAddress": "fe80::1"}, "transport": {"bindInterface": "eth0"}}), |p| {
+            p.bind_interface.as_deref() == Some("eth0")
+        }),
         (json!({"conf": {"peerAs": 0}}), |p| p.asn == 0),
         (json!({"conf": {"peerAs": 4_200_000_000_u32}}), |p| p.asn == 4_200_000_000),
         (json!({"conf": {"localAs": 64999}}), |p| p.local_asn == Some(64999)),
         (json!({"conf": {"localAs": 0}}), |p| p.local_asn.is_none()),
         (json!({"conf": {"adminDown": true}}), |p| p.admin_down),
         (json!({"conf": {"description": "x"}}), |p| p.address == IpAddr::from([192, 0, 2, 1])),
-        // Fails closed: no session without the protection that was asked for.
-        (json!({"conf": {"authPassword": "hunter2"}}), |p| p.admin_down && p.password.is_some()),
+        (json!({"conf": {"authPassword": "hunter2"}}), |p| {
+            !p.admin_down && p.password.as_ref().is_some_and(|password| password.expose() == "hunter2")
+        }),
+        // Fails closed: no session without the protection that was asked for, and none with another one.
         (json!({"passwordSecretRef": {"name": "missing"}}), |p| p.admin_down && p.password.is_none()),
+        (json!({"passwordSecretRef": {"name": "missing"}, "conf": {"authPassword": "hunter2"}}), |p| {
+            p.admin_down && p.password.is_none()
+        }),
         (json!({"ebgpMultihop": {"enabled": true, "multihopTtl": 5}}), |p| p.multihop_ttl == Some(5)),
         (json!({"ebgpMultihop": {"enabled": true}}), |p| p.multihop_ttl == Some(255)),
         (json!({"ebgpMultihop": {"enabled": false, "multihopTtl": 5}}), |p| p.multihop_ttl.is_none()),
@@ -139,7 +204,10 @@ fn every_field_of_a_peer_that_has_an_effect() {
         (json!({"transport": {"bindInterface": "vrf-blue"}}), |p| {
             p.bind_interface.as_deref() == Some("vrf-blue")
         }),
-        (json!({"transport": {"ttlSecurity": {"hops": 1}}}), |p| p.multihop_ttl == Some(255)),
+        (json!({"transport": {"ttlSecurity": {"hops": 2}}}), |p| {
+            p.ttl_security == Some(2) && p.multihop_ttl.is_none()
+        }),
+        (json!({"transport": {"ttlSecurity": {}}}), |p| p.ttl_security == Some(1)),
         (
             json!({"afiSafis": [{"config": {"family": {"afi": "AFI_IP", "safi": "SAFI_UNICAST"}, "enabled": true}}]}),
             |p| p.families == [FamilyConfig::new(Family::IPV4_UNICAST)],
@@ -156,10 +224,22 @@ fn every_field_of_a_peer_that_has_an_effect() {
                     }]
             },
         ),
-        (json!({"prefixLimit": {"maxPrefixes": 1000}}), |p| p.prefix_limit.max_prefixes == 1000),
-        (json!({"prefixLimit": {"maxPrefixes": 1000, "action": "Warn"}}), |p| {
-            p.prefix_limit.max_prefixes > 1000
+        (json!({}), |p| p.prefix_limit == PrefixLimit::default()),
+        (json!({"prefixLimit": {"maxPrefixes": 1000}}), |p| {
+            p.prefix_limit == PrefixLimit { max_prefixes: 1000, ..PrefixLimit::default() }
         }),
+        (
+            json!({"prefixLimit": {"maxPrefixes": 1000, "warningPercent": 90, "action": "Warn", "restartTime": "5m"}}),
+            |p| {
+                p.prefix_limit
+                    == PrefixLimit {
+                        max_prefixes: 1000,
+                        warning_percent: 90,
+                        action: LimitAction::Warn,
+                        restart_after: Some(Duration::from_secs(300)),
+                    }
+            },
+        ),
     ];
     for (extra, check) in table {
         let translated = translated(&extra);
@@ -170,8 +250,6 @@ fn every_field_of_a_peer_that_has_an_effect() {
 #[test]
 fn every_setting_without_effect_is_named() {
     let table = [
-        (json!({"bfd": {"enabled": true}}), "spec.bfd"),
-        (json!({"conf": {"authPassword": "hunter2"}}), "spec.conf.authPassword"),
         (json!({"conf": {"peerGroup": "x"}}), "spec.conf.peerGroup"),
         (json!({"conf": {"removePrivateAs": "ALL"}}), "spec.conf.removePrivateAs"),
         (json!({"conf": {"routeFlapDamping": true}}), "spec.conf.routeFlapDamping"),
@@ -180,7 +258,6 @@ fn every_setting_without_effect_is_named() {
         (json!({"conf": {"vrf": "blue"}}), "spec.conf.vrf"),
         (json!({"conf": {"allowOwnAs": 1}}), "spec.conf.allowOwnAs"),
         (json!({"conf": {"replacePeerAs": true}}), "spec.conf.replacePeerAs"),
-        (json!({"conf": {"neighborAddress": "192.0.2.0/24"}}), "spec.conf.neighborAddress"),
         (
             json!({"timers": {"config": {"minimumAdvertisementInterval": "5"}}}),
             "spec.timers.config.minimumAdvertisementInterval",
@@ -188,21 +265,17 @@ fn every_setting_without_effect_is_named() {
         (json!({"transport": {"mtuDiscovery": false}}), "spec.transport.mtuDiscovery"),
         (json!({"transport": {"remoteAddress": "192.0.2.1"}}), "spec.transport.remoteAddress"),
         (json!({"transport": {"tcpMss": 1400}}), "spec.transport.tcpMss"),
-        (json!({"transport": {"ttlSecurity": {"hops": 1}}}), "spec.transport.ttlSecurity"),
-        (json!({"gracefulRestart": {"enabled": true}}), "spec.gracefulRestart"),
         (
-            json!({"afiSafis": [{"mpGracefulRestart": {"config": {"enabled": true}}}]}),
-            "spec.afiSafis[0].mpGracefulRestart",
+            json!({"gracefulRestart": {"notificationEnabled": true}}),
+            "spec.gracefulRestart.notificationEnabled",
         ),
-        (json!({"receivedRoutes": "Keep"}), "spec.receivedRoutes"),
-        (json!({"prefixLimit": {"maxPrefixes": 1, "action": "Warn"}}), "spec.prefixLimit.action"),
-        (json!({"prefixLimit": {"maxPrefixes": 1, "warningPercent": 80}}), "spec.prefixLimit.warningPercent"),
-        (json!({"prefixLimit": {"maxPrefixes": 1, "restartTime": "5m"}}), "spec.prefixLimit.restartTime"),
-        (json!({"passwordSecretRef": {"name": "x"}}), "spec.passwordSecretRef"),
-        (json!({"advertisements": [{"aggregationLength": 24}]}), "spec.advertisements[0].aggregationLength"),
+        (json!({"gracefulRestart": {"longlivedEnabled": true}}), "spec.gracefulRestart.longlivedEnabled"),
+        (json!({"gracefulRestart": {"helperOnly": true}}), "spec.gracefulRestart.helperOnly"),
+        (json!({"gracefulRestart": {"staleRoutesTime": 30}}), "spec.gracefulRestart.staleRoutesTime"),
+        (json!({"gracefulRestart": {"deferralTime": 30}}), "spec.gracefulRestart.deferralTime"),
         (
-            json!({"advertisements": [{"aggregationLengthV6": 64}]}),
-            "spec.advertisements[0].aggregationLengthV6",
+            json!({"afiSafis": [{}, {"mpGracefulRestart": {"config": {"enabled": false}}}]}),
+            "spec.afiSafis[1].mpGracefulRestart",
         ),
         (json!({"policies": {"import": ["p"]}}), "spec.policies.import"),
         (json!({"policies": {"defaultImport": "reject"}}), "spec.policies.import"),
@@ -213,15 +286,29 @@ fn every_setting_without_effect_is_named() {
         let notes = unsupported::of_peer(&serde_json::from_value(spec(&extra)).unwrap());
         let fields: Vec<&str> = notes.iter().map(|note| note.field.as_str()).collect();
         assert_eq!(fields, [field], "{extra}");
-        let text = notes[0].to_string();
-        assert!(!text.contains("hunter2"), "a password is never echoed: {text}");
     }
-    assert_eq!(unsupported::of_peer(&serde_json::from_value(spec(&json!({}))).unwrap()), []);
+    for nothing in [
+        json!({}),
+        json!({"bfd": {"enabled": true}, "gracefulRestart": {"notificationEnabled": true}}),
+        json!({"conf": {"authPassword": "hunter2"}, "passwordSecretRef": {"name": "x"}}),
+        json!({"conf": {"neighborAddress": "192.0.2.0/24"}}),
+        json!({"conf": {"neighborAddress": "fe80::1", "neighborInterface": "eth0"}}),
+        json!({"conf": {"neighborAddress": "fe80::1%eth0"}}),
+        json!({"transport": {"ttlSecurity": {"hops": 1}}}),
+        json!({"gracefulRestart": {"enabled": true, "restartTime": 120}}),
+        json!({"afiSafis": [{"mpGracefulRestart": {"config": {"enabled": true}}}]}),
+        json!({"afiSafis": [{"mpGracefulRestart": {"config": {"enabled": false}}}]}),
+        json!({"receivedRoutes": "Keep"}),
+        json!({"prefixLimit": {"maxPrefixes": 1, "action": "Warn", "warningPercent": 80, "restartTime": "5m"}}),
+        json!({"advertisements": [{"aggregationLength": 24, "aggregationLengthV6": 64}]}),
+    ] {
+        assert_eq!(unsupported::of_peer(&serde_json::from_value(spec(&nothing)).unwrap()), [], "{nothing}");
+    }
 
     let table = [
         (json!({"families": [65537]}), "spec.families"),
         (json!({"useMultiplePaths": true}), "spec.useMultiplePaths"),
-        (json!({"gracefulRestart": {"enabled": true}}), "spec.gracefulRestart"),
+        (json!({"gracefulRestart": {"longlivedEnabled": true}}), "spec.gracefulRestart.longlivedEnabled"),
         (json!({"policy": "gobgp"}), "spec.policy"),
     ];
     for (spec, field) in table {
@@ -275,6 +362,11 @@ fn a_node_selector_a_secret_and_a_neighbour_that_cannot_be() {
             json!({"conf": {"neighborAddress": "192.0.2.2", "peerAs": 1}, "nodeSelector": {"matchLabels": {"role": "core"}}}),
         ),
         peer("dynamic", json!({"conf": {"neighborAddress": "198.51.100.0/24", "peerAs": 1}})),
+        peer("dynamic-twin", json!({"conf": {"neighborAddress": "198.51.100.7/24", "peerAs": 1}})),
+        peer(
+            "long",
+            json!({"conf": {"neighborAddress": "192.0.2.9", "peerAs": 1, "authPassword": "x".repeat(81)}}),
+        ),
         peer("twin", json!({"conf": {"neighborAddress": "192.0.2.1", "peerAs": 2}})),
         peer(
             "secret",
@@ -286,10 +378,17 @@ fn a_node_selector_a_secret_and_a_neighbour_that_cannot_be() {
             json!({"metadata": {"namespace": "openelb-system"}, "stringData": {"md5": "hunter2"}}),
         ),
     ]);
-    let (peers, refused) = config::peers(&desired.bgp.unwrap());
+    let Peers { known: peers, dynamic, refused } =
+        config::peers(&desired.bgp.unwrap(), Start { forwarding_preserved: true });
+    assert!(peers.iter().all(|peer| peer.graceful_restart.unwrap().forwarding_preserved));
+    assert_eq!(dynamic.len(), 1, "{dynamic:?}");
+    assert_eq!(dynamic[0].prefix.to_string(), "198.51.100.0/24");
+    assert_eq!(dynamic[0].template.name, PeerName::from("dynamic"));
+    assert!(dynamic[0].template.passive);
     let names: Vec<&str> = peers.iter().map(|peer| peer.name.as_str()).collect();
     assert_eq!(names, ["here", "secret"]);
-    assert_eq!(refused.keys().map(String::as_str).collect::<Vec<_>>(), ["dynamic", "twin"]);
+    assert_eq!(refused.keys().map(String::as_str).collect::<Vec<_>>(), ["dynamic-twin", "long", "twin"]);
+    assert!(!refused["long"].to_string().contains("xxxx"), "a password is never echoed");
     assert!(refused["twin"].cause.contains("BgpPeer here"), "{}", refused["twin"]);
     let secret = &peers[1];
     assert_eq!(secret.password.as_ref().unwrap().expose(), "hunter2");
@@ -336,7 +435,7 @@ fn next_hops_self() {
         json!({"as": 65000, "nextHopMode": "Self"}),
     ] {
         let desired = world(mode, [peer("tor", spec(&json!({})))], "a");
-        let by_source = routes::routes(&desired, &Arc::default());
+        let by_source = routes::routes(&desired, &Arc::default()).sources;
         let own = NextHop::SelfAddress;
         let expected = vec![
             ("203.0.113.1/32".to_owned(), path_identifier("self/192.0.2.10") & 0x7fff_ffff, own),
@@ -369,12 +468,12 @@ fn next_hops_all_nodes_of_the_rack_and_the_family() {
         with(v6("2001:db8::11"), address("2001:db8::11")),
     ];
     expected.sort();
-    let mut found = simplified(&routes::routes(&desired, &Arc::default())[ALL_NODES]);
+    let mut found = simplified(&routes::routes(&desired, &Arc::default()).sources[ALL_NODES]);
     found.sort();
     assert_eq!(found, expected);
 
     let desired = world(all, [peer("tor", spec(&json!({})))], "b");
-    let found = simplified(&routes::routes(&desired, &Arc::default())[ALL_NODES]);
+    let found = simplified(&routes::routes(&desired, &Arc::default()).sources[ALL_NODES]);
     assert!(!found.iter().any(|(_, _, hop)| *hop == address("192.0.2.12")), "another rack: {found:?}");
     assert_eq!(found.len(), 4);
 }
@@ -403,7 +502,7 @@ fn peers_with_different_modes_and_rules_hear_different_routes() {
         "a",
     );
     let base = RouteAttributes { communities: vec![0xffff_0000], ..RouteAttributes::default() };
-    let by_source = routes::routes(&desired, &Arc::new(base));
+    let by_source = routes::routes(&desired, &Arc::new(base)).sources;
     let only = |name: &str| PeerScope::Only(Arc::new(BTreeSet::from([PeerName::from(name)])));
     assert!(by_source[SELF].iter().all(|route| route.scope == only("plain")), "{:?}", by_source[SELF]);
     assert!(by_source[ALL_NODES].iter().all(|route| route.scope == only("all")));
@@ -423,11 +522,178 @@ fn peers_with_different_modes_and_rules_hear_different_routes() {
     assert_eq!((attributes.med, attributes.local_pref, attributes.as_path_prepend), (Some(5), Some(200), 2));
 }
 
+/// The world with four Services in one /24 and two in one /64; node-1 has endpoints of all but `without`.
+fn crowd(peers: impl IntoIterator<Item = Value>, without: &[&str]) -> Announcements {
+    let mut objects = vec![
+        conf(json!({"as": 65000})),
+        node(NODE, &["192.0.2.10", "2001:db8::10"], json!({})),
+        node("node-2", &["192.0.2.11", "2001:db8::11"], json!({})),
+        object("Eip", "web", json!({"spec": {"address": "203.0.112.0/23, 2001:db8:100::/64"}})),
+    ];
+    let services = [
+        ("a", "203.0.113.1", "web"),
+        ("b", "203.0.113.2", "web"),
+        ("c", "203.0.112.3", "web"),
+        ("d", "203.0.113.200", "db"),
+        ("e", "2001:db8:100::1", "web"),
+        ("f", "2001:db8:100::2", "web"),
+    ];
+    for (name, address, tier) in services {
+        objects.push(object(
+            "Service",
+            name,
+            json!({
+                "metadata": {"namespace": "default", "labels": {"tier": tier}, "annotations": {"lb.kubesphere.io/v1alpha1": "openelb"}},
+                "spec": {"type": "LoadBalancer", "externalTrafficPolicy": "Local", "ports": [{"port": 80}]},
+                "status": {"loadBalancer": {"ingress": [{"ip": address}]}},
+            }),
+        ));
+        let mut on = vec![json!({"addresses": ["10.0.0.1"], "nodeName": "node-2"})];
+        if !without.contains(&name) {
+            on.push(json!({"addresses": ["10.0.0.2"], "nodeName": NODE}));
+        }
+        let mut slice = object(
+            "EndpointSlice",
+            name,
+            json!({"addressType": "IPv4", "endpoints": on, "metadata": {"namespace": "default", "labels": {"kubernetes.io/service-name": name}}}),
+        );
+        slice["apiVersion"] = json!("discovery.k8s.io/v1");
+        objects.push(slice);
+    }
+    objects.extend(peers);
+    announcements(objects)
+}
+
+#[test]
+fn an_aggregate_lives_while_any_specific_of_it_does_and_stands_for_it() {
+    let rules = json!({"advertisements": [
+        {"aggregationLength": 24, "aggregationLengthV6": 64, "serviceSelector": {"matchLabels": {"tier": "web"}},
+         "communities": ["65000:1"], "med": 5},
+        {"communities": ["65000:2"], "med": 6},
+    ]});
+    let announced = |without: &[&str]| {
+        let desired = crowd([peer("ruled", spec(&rules))], without);
+        let plan = routes::routes(&desired, &Arc::default());
+        let routes = plan.sources["peer/ruled"].clone();
+        let prefixes: Vec<String> = routes.iter().map(|route| route.prefix.to_string()).collect();
+        (prefixes.join(" "), routes, plan.warnings, desired)
+    };
+    let (prefixes, routes, warnings, desired) = announced(&[]);
+    assert_eq!(prefixes, "203.0.112.0/24 203.0.113.0/24 203.0.113.200/32 2001:db8:100::/64");
+    let communities = |index: usize| routes[index].attributes.communities.clone();
+    assert_eq!(communities(1), [0xfde8_0001, 0xfde8_0002], "what the rules of its addresses say, united");
+    assert_eq!(communities(2), [0xfde8_0002]);
+    assert_eq!(routes[1].attributes.med, Some(5), "the first rule's");
+    assert!(
+        warnings["ruled"]
+            .contains("spec.advertisements[0] and [1] give 203.0.112.0/24 different values of med"),
+        "{warnings:?}"
+    );
+    let a = "203.0.113.1".parse().unwrap();
+    let wider = routes::aggregates(&desired, a, &desired.addresses[&a]);
+    assert_eq!(wider.iter().map(ToString::to_string).collect::<Vec<_>>(), ["203.0.113.0/24"]);
+
+    // One specific less changes nothing; the last one takes the aggregate with it.
+    assert_eq!(announced(&["a"]).1, routes);
+    assert_eq!(announced(&["a", "b"]).0, "203.0.112.0/24 203.0.113.200/32 2001:db8:100::/64");
+    assert_eq!(announced(&["a", "b", "c", "d"]).0, "2001:db8:100::/64");
+    assert_eq!(announced(&["e"]).1, routes);
+    assert_eq!(announced(&["a", "b", "c", "d", "e", "f"]).0, "");
+
+    // An address that is not announced from here is not part of the aggregate, alive as that may be.
+    let (_, _, _, desired) = announced(&["a"]);
+    assert_eq!(routes::aggregates(&desired, a, &desired.addresses[&a]), BTreeSet::new());
+}
+
+#[test]
+fn an_aggregate_has_every_nodes_path_and_only_where_it_is_asked_for() {
+    let other = |address: &str, extra: Value| {
+        let mut spec = spec(&extra);
+        spec["conf"]["neighborAddress"] = json!(address);
+        spec
+    };
+    let aggregate = json!([{"aggregationLength": 24, "aggregationLengthV6": 128}]);
+    let desired = crowd(
+        [
+            peer("plain", spec(&json!({}))),
+            peer("all", other("192.0.2.2", json!({"nextHopMode": "AllNodes", "advertisements": aggregate}))),
+            peer("host", other("192.0.2.3", json!({"advertisements": [{"aggregationLength": 32}]}))),
+        ],
+        &["a", "b", "d"],
+    );
+    let plan = routes::routes(&desired, &Arc::default());
+    assert_eq!(plan.warnings, BTreeMap::new());
+    let told = |source: &str| -> Vec<(String, NextHop)> {
+        plan.sources[source].iter().map(|route| (route.prefix.to_string(), route.next_hop)).collect()
+    };
+    let hosts: Vec<String> = told(SELF).into_iter().map(|(prefix, _)| prefix).collect();
+    assert_eq!(hosts, ["203.0.112.3/32", "2001:db8:100::1/128", "2001:db8:100::2/128"]);
+    assert_eq!(told("peer/host"), told(SELF), "a prefix of one address is that address");
+    let of_24: Vec<NextHop> = told("peer/all")
+        .into_iter()
+        .filter(|(prefix, _)| prefix == "203.0.113.0/24")
+        .map(|(_, hop)| hop)
+        .collect();
+    assert_eq!(of_24, [NextHop::Address("192.0.2.11".parse().unwrap())], "only node-2 has endpoints there");
+    let of_24: Vec<NextHop> = told("peer/all")
+        .into_iter()
+        .filter(|(prefix, _)| prefix == "203.0.112.0/24")
+        .map(|(_, hop)| hop)
+        .collect();
+    assert_eq!(of_24, [NextHop::SelfAddress, NextHop::Address("192.0.2.11".parse().unwrap())]);
+    assert!(told("peer/all").iter().any(|(prefix, _)| prefix == "2001:db8:100::1/128"));
+}
+
+#[test]
+fn what_cannot_be_parsed_says_what_to_write() {
+    let table = [
+        (json!({"advertisements": [{"communities": ["70000:1"]}]}), "spec.advertisements[0].communities"),
+        (
+            json!({"advertisements": [{"largeCommunities": ["1:2"]}]}),
+            "spec.advertisements[0].largeCommunities",
+        ),
+        (
+            json!({"advertisements": [{"extCommunities": ["rt:x:1"]}]}),
+            "spec.advertisements[0].extCommunities",
+        ),
+        (json!({"advertisements": [{"aggregationLength": 33}]}), "spec.advertisements[0].aggregationLength"),
+        (json!({"advertisements": [{"asPathPrepend": 17}]}), "spec.advertisements[0].asPathPrepend"),
+        (json!({"bfd": {"enabled": true, "receiveInterval": "10ms"}}), "spec.bfd.receiveInterval"),
+        (json!({"bfd": {"enabled": true, "transmitInterval": "61s"}}), "spec.bfd.transmitInterval"),
+        (json!({"bfd": {"enabled": true, "transmitInterval": "soon"}}), "spec.bfd.transmitInterval"),
+        (json!({"bfd": {"enabled": true, "detectMultiplier": 0}}), "spec.bfd.detectMultiplier"),
+        (json!({"bfd": {"enabled": true, "minimumTtl": 256}}), "spec.bfd.minimumTtl"),
+        (json!({"transport": {"ttlSecurity": {"hops": 255}}}), "spec.transport.ttlSecurity.hops"),
+        (
+            json!({"transport": {"ttlSecurity": {"hops": 1}}, "ebgpMultihop": {"enabled": true}}),
+            "spec.transport.ttlSecurity",
+        ),
+        (json!({"gracefulRestart": {"restartTime": 4096}}), "spec.gracefulRestart.restartTime"),
+        (json!({"conf": {"neighborAddress": "fe80::1"}}), "spec.conf.neighborAddress"),
+        (json!({"conf": {"neighborAddress": "192.0.2.1%eth0"}}), "spec.conf.neighborAddress"),
+        (
+            json!({"conf": {"neighborAddress": "fe80::1%eth0", "neighborInterface": "eth1"}}),
+            "spec.conf.neighborAddress",
+        ),
+        (
+            json!({"prefixLimit": {"maxPrefixes": 1, "warningPercent": 101}}),
+            "spec.prefixLimit.warningPercent",
+        ),
+        (json!({"receivedRoutes": "All"}), "spec.receivedRoutes"),
+    ];
+    for (extra, field) in table {
+        let spec = serde_json::from_value(spec(&extra)).unwrap();
+        let problems = openelb_k8s::index::peers::parse_peer(&spec).unwrap_err();
+        let fields: Vec<&str> = problems.iter().map(|problem| problem.field.as_str()).collect();
+        assert_eq!(fields, [field], "{extra}");
+    }
+}
+
 #[test]
 fn without_a_conf_there_are_no_routes_but_every_source() {
     let mut desired = world(json!({"as": 65000}), [peer("tor", spec(&json!({})))], "a");
     desired.bgp = None;
-    let by_source = routes::routes(&desired, &Arc::default());
+    let by_source = routes::routes(&desired, &Arc::default()).sources;
     assert_eq!(by_source, BTreeMap::from([(SELF.to_owned(), vec![]), (ALL_NODES.to_owned(), vec![])]));
 }
 
