@@ -492,7 +492,7 @@ pub struct RouteAttributes {
     pub extended_communities: Vec<[u8; 8]>,
 }
 
-/// Which neighbours a route is for.
+/// Which neighbours a route is for. Dynamic ones are meant by the name of their group.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum PeerScope {
     /// All of them.

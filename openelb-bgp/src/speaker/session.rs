@@ -5,7 +5,7 @@ use std::{net::IpAddr, time::Instant};
 use bytes::BytesMut;
 
 use super::{
-    config::{PeerConfig, SpeakerConfig},
+    config::{PeerConfig, PeerName, SpeakerConfig},
     event::PeerId,
     options::ReceivedRoutes,
     stats::FamilyStatus,
@@ -103,8 +103,10 @@ fn egress(family: Family, peer: &PeerConfig, speaker: &SpeakerConfig, negotiated
     let usable = local.is_ipv4() == ipv4;
     let self_next_hop =
         if usable { Some(local) } else { configured.or_else(|| extended_next_hop.then_some(local)) };
+    // A dynamic neighbour is called GROUP/ADDRESS, and hears what is for its group.
+    let of_group = peer.name.as_str().strip_suffix(&format!("/{}", peer.address)).map(PeerName::from);
     Egress {
-        peer: peer.name.clone(),
+        peer: of_group.unwrap_or_else(|| peer.name.clone()),
         family,
         local_asn: peer.local_asn.unwrap_or(speaker.asn),
         context: context.clone(),

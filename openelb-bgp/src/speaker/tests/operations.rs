@@ -275,6 +275,17 @@ fn who_connects_from_a_prefix_is_a_neighbour_until_it_goes() {
     drain(&mut speaker);
     let status = &speaker.peers().peers[&"rack/10.1.0.1".into()];
     assert_eq!((status.state, &status.source), (State::Established, &PeerSource::Dynamic("rack".into())));
+    // It hears what is for its group.
+    let scope = |name: &str| PeerScope::Only(Arc::new([name.into()].into()));
+    let routes = [("203.0.113.1/32", "rack"), ("203.0.113.2/32", "other")].map(|(prefix, name)| Route {
+        scope: scope(name),
+        ..Route::new(prefix.parse::<ipnet::IpNet>().unwrap())
+    });
+    speaker.set_routes("ours", routes, *ORIGIN);
+    drain(&mut speaker);
+    let state = |speaker: &Speaker, prefix: &str| speaker.route_status(prefix.parse().unwrap())[0].peers[0].1;
+    assert_ne!(state(&speaker, "203.0.113.1/32"), Advertisement::OutOfScope);
+    assert_eq!(state(&speaker, "203.0.113.2/32"), Advertisement::OutOfScope);
     // As many as allowed, and not one more: it leaves nothing behind.
     let second = speaker.accept(from(2), *ORIGIN).unwrap();
     speaker.handle_connected(second.connection, from(2), *ORIGIN);

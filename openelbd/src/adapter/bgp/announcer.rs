@@ -272,7 +272,10 @@ impl Task {
             }),
         };
         let outcome = outcome.and_then(|()| match &self.speaker {
-            Some(running) => running.handle.set_peers(self.peers_wanted.known.clone()),
+            Some(running) => running
+                .handle
+                .set_peers(self.peers_wanted.known.clone())
+                .and_then(|()| running.handle.set_dynamic_peers(self.peers_wanted.dynamic.clone())),
             None => Ok(()),
         });
         self.failure = outcome.err().map(|error| error.to_string());
@@ -312,7 +315,10 @@ impl Task {
             reason: "ConfigurationRefused".to_owned(),
             message: format!("the BGP speaker does not take this configuration: {failure}"),
         }));
-        status.peer_warnings.extend(self.warnings.clone());
+        for (name, warning) in &self.warnings {
+            let told = status.peer_warnings.entry(name.clone()).or_default();
+            *told = if told.is_empty() { warning.clone() } else { format!("{told}; {warning}") };
+        }
         status.problems.extend(self.peers_wanted.refused.iter().map(|(peer, note)| AnnouncerProblem {
             reason: "PeerRefused".to_owned(),
             message: format!("BgpPeer {peer} is left out: {note}"),

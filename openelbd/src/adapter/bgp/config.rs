@@ -238,7 +238,9 @@ fn first<T>(
     spec.graceful_restart.as_ref().and_then(&field).or_else(|| field(conf))
 }
 
-fn prefix_limit(spec: &PeerSpec) -> PrefixLimit {
+/// How many prefixes the neighbour may have.
+#[must_use]
+pub fn prefix_limit(spec: &PeerSpec) -> PrefixLimit {
     let mut limit = PrefixLimit::default();
     let Some(wanted) = &spec.prefix_limit else { return limit };
     if let Some(max) = wanted.max_prefixes {

@@ -11,7 +11,11 @@ use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use openelb_bgp::{
     fsm::State,
-    speaker::{Advertisement, ListenerState, MessageCounters, PeerStatus, PeersSnapshot, RoutesSnapshot},
+    speaker::{
+        Advertisement, ListenerState, MessageCounters, PathState, PeerStatus, PeersSnapshot, RoutesSnapshot,
+        SessionStatus,
+    },
+    wire::Capability,
 };
 use openelb_k8s::{
     announce::{
@@ -101,6 +105,7 @@ pub fn status(
         addresses,
         peers: sessions,
         problems: listener_problems(peers),
+        peer_warnings: peer_warnings(desired, peers),
         ..AnnouncerStatus::default()
     }
 }
@@ -247,11 +252,54 @@ fn peer_status(
         advertised: families().map(|family| family.advertised).sum(),
         received_prefixes: families().map(|family| family.received).sum(),
         last_error: peer.last_error.as_ref().map(|error| error.reason.clone()),
-        bfd: None,
+        // Down, and not yet up for the first time, are told apart by whether anything was said.
+        bfd: configured.filter(|(peer, _)| peer.spec.bfd.is_some()).map(|_| {
+            peer.path.map_or_else(|| "down: nothing was heard yet".to_owned(), |path| path.to_string())
+        }),
         authenticated: configured.is_some_and(|(peer, _)| peer.password.is_some()),
         ttl_security: configured.and_then(|(peer, _)| peer.spec.ttl_security_hops),
-        graceful_restart: restarts.then_some(false),
+        graceful_restart: restarts.then(|| session.is_some_and(takes_graceful_restart)),
     }
+}
+
+fn takes_graceful_restart(session: &SessionStatus) -> bool {
+    session.remote_capabilities.iter().any(|capability| matches!(capability, Capability::GracefulRestart(_)))
+}
+
+/// What is to be known about each BgpPeer, in words.
+fn peer_warnings(desired: &Announcements, peers: &PeersSnapshot) -> BTreeMap<String, String> {
+    let mut warnings: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let Some(bgp) = &desired.bgp else { return BTreeMap::new() };
+    for (name, peer) in &peers.peers {
+        let of = name.as_str().split('/').next().unwrap_or_default();
+        let Some(configured) = bgp.peers.get(of) else { continue };
+        let mut told = Vec::new();
+        if let (Some(_), Some(PathState::Down(cause))) = (configured.spec.bfd, peer.path) {
+            told.push(format!("BFD with {} is down: {cause}", peer.address));
+        }
+        let limit = super::config::prefix_limit(&configured.spec);
+        for family in peer.session.iter().flat_map(|session| &session.families) {
+            let max = u64::from(limit.max_prefixes);
+            let close = (max * u64::from(limit.warning_percent)).div_ceil(100);
+            // The numbers move all the time; what is told does not.
+            if family.over_limit || family.received > max {
+                told.push(format!(
+                    "{} has more prefixes of {} than prefixLimit allows ({max})",
+                    peer.address, family.family
+                ));
+            } else if family.received > 0 && family.received >= close {
+                let percent = limit.warning_percent;
+                told.push(format!(
+                    "{} has {percent} % or more of the {max} prefixes of {} that prefixLimit allows",
+                    peer.address, family.family
+                ));
+            }
+        }
+        if !told.is_empty() {
+            warnings.entry(of.to_owned()).or_default().extend(told);
+        }
+    }
+    warnings.into_iter().map(|(name, told)| (name, told.join("; "))).collect()
 }
 
 /// While it goes round Connect, Active and OpenSent the session is down all the time; the last error is when that

@@ -8,8 +8,8 @@ use std::{
 use openelb_bgp::{
     fsm::State,
     speaker::{
-        FamilyStatus, ListenerState, ListenerStatus, MessageCounters, PeerCounters, PeerName, PeerStatus,
-        PeersSnapshot, SessionStatus,
+        FamilyStatus, ListenerState, ListenerStatus, MessageCounters, PathState, PeerCounters, PeerName,
+        PeerStatus, PeersSnapshot, SessionStatus,
     },
     wire::Family,
 };
@@ -56,6 +56,7 @@ fn snapshot() -> PeersSnapshot {
             dropped: 1,
             ..PeerCounters::default()
         },
+        path: Some(PathState::Down(openelb_bgp::bfd::Cause::TimeExpired)),
         ..PeerStatus::new(name.clone(), address, now)
     };
     PeersSnapshot {
@@ -106,6 +107,9 @@ fn every_value_is_under_its_name_and_labels() {
         &format!("openelb_bgp_session_up{{{peer}}} 1.0"),
         &format!("openelb_bgp_session_state{{{peer}}} 6.0"),
         &format!("openelb_bgp_sessions_dropped_total{{{peer}}} 1"),
+        &format!("openelb_bgp_bfd_up{{{peer}}} 0.0"),
+        &format!("openelb_bgp_graceful_restart_negotiated{{{peer}}} 0.0"),
+        &format!(r#"openelb_bgp_prefix_limit_exceeded{{{peer},family="ipv4-unicast"}} 0.0"#),
         &format!(r#"openelb_bgp_messages_total{{{peer},direction="sent",type="update"}} 4"#),
         &format!(r#"openelb_bgp_message_bytes_total{{{peer},direction="sent"}} 400"#),
         &format!(r#"openelb_bgp_routes_advertised{{{peer},family="ipv4-unicast"}} 7.0"#),
