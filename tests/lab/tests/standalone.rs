@@ -136,7 +136,9 @@ fn a_state_directory_that_is_full_is_told_and_written_as_soon_as_there_is_space(
     let process = setup.start(1);
     let log = || fs::read_to_string(&process.log).unwrap_or_default();
     eventually("a word about the full disk", Duration::from_secs(20), || {
-        Ok(log().contains("No space left on device").then_some(()))
+        let told =
+            |line: &str| line.contains("No space left on device") && line.contains("it is tried again");
+        Ok(log().lines().any(told).then_some(()))
     })
     .unwrap();
     assert!(setup.lab.is_running(&process));

@@ -8,7 +8,7 @@ use crate::{
     bfd,
     speaker::{
         BestPathStep, BfdConfig, CommandError, DynamicPeers, Event, LimitAction, PathState, PeerCommand,
-        PeerSource, ReceivedRoutes, RouteOwner,
+        PeerScope, PeerSource, ReceivedRoutes, RouteOwner,
     },
     wire::{AsPath, Attributes, Capability, NlriList, Notification, Origin, RouteRefreshKind},
 };
@@ -277,10 +277,8 @@ fn who_connects_from_a_prefix_is_a_neighbour_until_it_goes() {
     assert_eq!((status.state, &status.source), (State::Established, &PeerSource::Dynamic("rack".into())));
     // It hears what is for its group.
     let scope = |name: &str| PeerScope::Only(Arc::new([name.into()].into()));
-    let routes = [("203.0.113.1/32", "rack"), ("203.0.113.2/32", "other")].map(|(prefix, name)| Route {
-        scope: scope(name),
-        ..Route::new(prefix.parse::<ipnet::IpNet>().unwrap())
-    });
+    let routes = [("203.0.113.1/32", "rack"), ("203.0.113.2/32", "other")]
+        .map(|(prefix, name)| Route { scope: scope(name), ..Route::new(prefix.parse::<IpNet>().unwrap()) });
     speaker.set_routes("ours", routes, *ORIGIN);
     drain(&mut speaker);
     let state = |speaker: &Speaker, prefix: &str| speaker.route_status(prefix.parse().unwrap())[0].peers[0].1;

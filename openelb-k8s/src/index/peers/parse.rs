@@ -138,7 +138,8 @@ pub fn parse_peer(spec: &BgpPeerSpec) -> Result<PeerSpec, Vec<SpecProblem>> {
     let mut p = Problems::default();
     let conf = spec.conf.clone().unwrap_or_default();
     let transport = spec.transport.clone().unwrap_or_default();
-    let interface = text(transport.bind_interface.as_deref()).or(text(conf.neighbor_interface.as_deref()));
+    let interface =
+        text(transport.bind_interface.as_deref()).or_else(|| text(conf.neighbor_interface.as_deref()));
     let (neighbor, zone) = p.neighbor(text(conf.neighbor_address.as_deref()), interface);
     for (field, asn) in [("spec.conf.peerAs", conf.peer_as), ("spec.conf.localAs", conf.local_as)] {
         reserved_asn(field, asn.unwrap_or(0), &mut p.list);

@@ -66,6 +66,9 @@ pub fn speaker(
     config
 }
 
+/// Of TCP MD5.
+const MAX_PASSWORD: usize = 80;
+
 /// How this process came to be.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Start {
@@ -192,6 +195,12 @@ pub fn peer(
     config.prefix_limit = prefix_limit(spec);
     if spec.keep_received_routes {
         config.received_routes = ReceivedRoutes::Keep;
+    }
+    if config.password.as_ref().is_some_and(|password| password.expose().len() > MAX_PASSWORD) {
+        let field =
+            if spec.password_secret.is_some() { "spec.passwordSecretRef" } else { "spec.conf.authPassword" };
+        let cause = format!("the password is longer than {MAX_PASSWORD} octets (RFC 2385, Linux)");
+        return Err(Note::new(field, cause, "use a shorter one on both sides"));
     }
     match config.validate() {
         Ok(()) => Ok(config),

@@ -69,7 +69,7 @@ fn status_says_what_bfd_limits_and_protection_do() {
     let told = status(vec![
         of("tor", Some(PathState::Up), Some(established(2, vec![restart.clone()]))),
         of("rack/198.51.100.7", Some(down), None),
-        of("plain", None, Some(established(9, vec![restart]))),
+        of("plain", None, Some(established(2, vec![restart]))),
     ]);
     let tor = &told.peers["tor"];
     assert_eq!((tor.bfd.as_deref(), tor.authenticated, tor.ttl_security), (Some("up"), true, Some(1)));
