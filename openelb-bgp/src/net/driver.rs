@@ -16,6 +16,7 @@ use tokio::{
 
 use super::{
     connection::{self, Connection, IoEvent},
+    guard::Guard,
     handle::{Mailbox, PendingRoutes, Shared, Shutdown, SpeakerHandle},
     listener, socket_options,
 };
@@ -86,6 +87,8 @@ pub fn spawn(config: SpeakerConfig) -> Result<(SpeakerHandle, JoinHandle<()>), C
         refused: 0,
         refused_logged: None,
         subscribers,
+        guard: Guard::new(),
+        guarded_revision: u64::MAX,
     };
     let task = tokio::spawn(async move {
         driver.run().await;
@@ -104,6 +107,16 @@ struct Listener {
     id: u64,
     status: ListenerStatus,
     task: JoinHandle<()>,
+}
+
+impl Listener {
+    fn unprotected(&mut self, failures: Vec<String>) {
+        for failure in &failures {
+            let address = self.status.address;
+            tracing::warn!(%address, failure, "incoming connections are not protected as configured, and refused");
+        }
+        self.status.unprotected = failures;
+    }
 }
 
 struct Driver {
@@ -128,6 +141,9 @@ struct Driver {
     refused: u64,
     refused_logged: Option<(Instant, u64)>,
     subscribers: broadcast::Sender<Event>,
+    guard: Guard,
+    /// Of the neighbours that the guard knows.
+    guarded_revision: u64,
 }
 
 impl Drop for Driver {
@@ -148,6 +164,7 @@ impl Driver {
         self.listen().await;
         loop {
             let now = Instant::now();
+            self.watch_over(now);
             self.pump(now);
             let wake_at = self.publish(now);
             let timer = async {
@@ -167,13 +184,25 @@ impl Driver {
                     self.handle(event);
                     for _ in 0..BATCH {
                         let Ok(event) = self.events.try_recv() else { break };
+                        // A lost path does not wait for the rest of a bulk.
+                        self.guard.act(&mut self.speaker, Instant::now());
                         self.handle(event);
                     }
                 }
+                () = self.guard.changed() => {}
                 Some(connection) = self.ended.recv() => self.closed(connection),
                 () = timer => self.speaker.handle_timeout(Instant::now()),
             }
             self.activity = true;
+        }
+    }
+
+    /// Takes over what BFD and links say, and tells them and the listeners who the neighbours are.
+    fn watch_over(&mut self, now: Instant) {
+        self.guard.act(&mut self.speaker, now);
+        let revision = self.speaker.state_revision();
+        if std::mem::replace(&mut self.guarded_revision, revision) != revision {
+            self.guard.configure(&self.speaker);
         }
     }
 
@@ -197,9 +226,17 @@ impl Driver {
             let listener = listener.unwrap_or_else(|| {
                 let id = self.next_listener;
                 self.next_listener += 1;
-                let task = tokio::spawn(listener::listen(id, address, self.events_sender.clone()));
+                let task = tokio::spawn(listener::listen(
+                    id,
+                    address,
+                    self.guard.listener(self.events_sender.clone()),
+                ));
                 let state = ListenerState::Failed { error: NOT_OPEN_YET.to_owned() };
-                Listener { id, status: ListenerStatus { address, bound: None, state }, task }
+                Listener {
+                    id,
+                    status: ListenerStatus { address, bound: None, state, unprotected: Vec::new() },
+                    task,
+                }
             });
             self.listeners.push(listener);
         }
@@ -273,12 +310,22 @@ impl Driver {
                 }
             }
             IoEvent::Accepted { stream } => self.accept(stream, now),
+            IoEvent::Protected { id, failures } => {
+                if let Some(listener) = self.listeners.iter_mut().find(|listener| listener.id == id) {
+                    listener.unprotected(failures);
+                    self.peers_revision = u64::MAX;
+                }
+            }
+            IoEvent::Stranger { source } => {
+                self.refused(&format_args!("no peer is configured for {source}"), now);
+            }
             IoEvent::Listener { id, result } => {
                 if let Some(listener) = self.listeners.iter_mut().find(|listener| listener.id == id) {
                     let address = listener.status.address;
                     (listener.status.bound, listener.status.state) = match result {
-                        Ok(bound) => {
+                        Ok((bound, failures)) => {
                             tracing::info!(%bound, "listening");
+                            listener.unprotected(failures);
                             (Some(bound), ListenerState::Listening)
                         }
                         Err(error) => {
@@ -289,6 +336,15 @@ impl Driver {
                     self.peers_revision = u64::MAX;
                 }
             }
+        }
+    }
+
+    fn refused(&mut self, refusal: &dyn std::fmt::Display, now: Instant) {
+        let refused = self.refused + self.guard.strangers();
+        if self.refused_logged.is_none_or(|(at, _)| now >= at + REFUSALS_LOGGED_EVERY) {
+            let before = self.refused_logged.map_or(0, |(_, count)| count);
+            tracing::info!(%refusal, refused = refused - before, "connection refused");
+            self.refused_logged = Some((now, refused));
         }
     }
 
@@ -312,21 +368,20 @@ impl Driver {
     fn accept(&mut self, stream: TcpStream, now: Instant) {
         let (Ok(local), Ok(remote)) = (stream.local_addr(), stream.peer_addr()) else { return };
         match self.speaker.accept(ConnectionInfo { local, remote }, now) {
-            Ok(accepted) => {
-                if let Err(error) = socket_options::accepted(&stream, &accepted.config, accepted.ttl) {
-                    tracing::warn!(peer = %accepted.config.name, %error, "socket options refused");
+            Ok(accepted) => match socket_options::accepted(&stream, &accepted.config, accepted.ttl) {
+                Ok(()) => self.up(accepted.connection, stream, now),
+                Err(error) => {
+                    socket_options::refuse(stream);
+                    self.speaker.handle_closed(accepted.connection, now);
+                    self.refused += 1;
+                    let peer = &accepted.config.name;
+                    self.refused(&format_args!("peer {peer}: {error}"), now);
                 }
-                self.up(accepted.connection, stream, now);
-            }
+            },
             Err(refusal) => {
                 socket_options::refuse(stream);
                 self.refused += 1;
-                let due = self.refused_logged.is_none_or(|(at, _)| now >= at + REFUSALS_LOGGED_EVERY);
-                if due {
-                    let before = self.refused_logged.map_or(0, |(_, count)| count);
-                    tracing::info!(%refusal, refused = self.refused - before, "connection refused");
-                    self.refused_logged = Some((now, self.refused));
-                }
+                self.refused(&refusal, now);
             }
         }
     }
@@ -377,7 +432,8 @@ impl Driver {
             if revision != self.peers_revision || now >= self.peers_due {
                 let mut snapshot = self.speaker.peers();
                 snapshot.listeners = self.listeners.iter().map(|listener| listener.status.clone()).collect();
-                snapshot.refused_connections = self.refused;
+                snapshot.refused_connections = self.refused + self.guard.strangers();
+                self.guard.complete(&mut snapshot);
                 self.peers.send_if_modified(|current| {
                     let changed = **current != snapshot;
                     *current = Arc::new(snapshot);
@@ -423,6 +479,8 @@ impl Driver {
         let (sender, _) = mpsc::channel(1);
         self.events_sender = sender; // ours is gone, so the channel closes with the last task
         let _ = timeout(SHUTDOWN_WITHIN, async { while self.events.recv().await.is_some() {} }).await;
+        // Only now: a neighbour that sees BFD end first might take the session down, and its routes with it.
+        self.guard.stop().await;
     }
 }
 

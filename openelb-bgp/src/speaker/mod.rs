@@ -32,8 +32,8 @@ pub use options::{
 };
 pub use speaker::Speaker;
 pub use stats::{
-    Advertisement, FamilyStatus, LastError, ListenerState, ListenerStatus, MessageCounters, PeerClash,
-    PeerCounters, PeerSource, PeerStatus, PeersSnapshot, RouteStatus, RoutesSnapshot, SessionStatus,
-    TableStats,
+    Advertisement, BfdStatus, FamilyStatus, LastError, ListenerState, ListenerStatus, MessageCounters,
+    PeerClash, PeerCounters, PeerSource, PeerStatus, PeersSnapshot, RouteStatus, RoutesSnapshot,
+    SessionStatus, TableStats,
 };
 pub use view::{AdvertisedRoute, BestPathStep, PathAttributes, ReceivedRoute, RibEntry, RibPath, RouteOwner};

@@ -193,6 +193,18 @@ impl Speaker {
         self.command(peer, PeerCommand::Reset { text: text.to_owned() }, now)
     }
 
+    /// The configurations of all neighbours, dynamic ones that are there included.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn peer_configs(&self) -> impl Iterator<Item = &PeerConfig> + Clone {
+        self.peers.values().map(|peer| &*peer.config)
+    }
+
+    /// The groups of dynamic peers.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn dynamic_peers(&self) -> &[DynamicPeers] {
+        &self.neighbors.dynamic
+    }
+
     /// BFD says this of the path to a neighbour that has [BFD](PeerConfig::bfd); for others it is ignored.
     ///
     /// When a path that was up fails, an established session ends at once with Cease/10, BFD Down (RFC 9384), and is

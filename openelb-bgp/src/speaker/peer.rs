@@ -668,6 +668,7 @@ impl Peer {
             shutdown: self.shutdown.clone(),
             source: self.source.clone(),
             path: self.path,
+            bfd: None,
             session,
             last_error: self.last_error.clone(),
             counters: self.counters,

@@ -553,6 +553,8 @@ impl Speaker {
             listeners: Vec::new(),
             routes_complete: self.routes_complete(),
             refused_connections: 0,
+            md5_failures: 0,
+            bfd_discarded: 0,
             clashes: self.neighbors.clashes().to_vec(),
         }
     }

@@ -11,6 +11,7 @@ use ipnet::IpNet;
 
 use super::{config::PeerName, options::PathState};
 use crate::{
+    bfd,
     fsm::State,
     wire::{Capability, Family},
 };
@@ -175,6 +176,17 @@ pub struct PeerClash {
     pub winner_source: String,
 }
 
+/// BFD with a neighbour.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BfdStatus {
+    /// The session as it stands, and its counters; `None` where BFD cannot run.
+    pub session: Option<bfd::SessionStatus>,
+    /// Over several hops (RFC 5883), not with a directly connected neighbour (RFC 5881).
+    pub multihop: bool,
+    /// What keeps packets from coming or going, in words; tried again.
+    pub error: Option<String>,
+}
+
 /// One neighbour.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerStatus {
@@ -198,6 +210,8 @@ pub struct PeerStatus {
     pub source: PeerSource,
     /// What BFD last said of the path; `None` if nothing yet.
     pub path: Option<PathState>,
+    /// BFD (`net` only).
+    pub bfd: Option<BfdStatus>,
     /// The session, while Established.
     pub session: Option<SessionStatus>,
     /// Why the last session ended, or the last attempt failed.
@@ -220,6 +234,7 @@ impl PeerStatus {
             shutdown: None,
             source: PeerSource::Configured(Arc::from("")),
             path: None,
+            bfd: None,
             session: None,
             last_error: None,
             counters: PeerCounters::default(),
@@ -248,6 +263,9 @@ pub struct ListenerStatus {
     pub bound: Option<SocketAddr>,
     /// Whether it accepts.
     pub state: ListenerState,
+    /// Whose TCP MD5 password or TTL security it cannot check, and why, in words. Connections of these neighbours are
+    /// refused if they cannot be protected after they were accepted either.
+    pub unprotected: Vec<String>,
 }
 
 /// All neighbours at one time.
@@ -261,6 +279,12 @@ pub struct PeersSnapshot {
     pub routes_complete: bool,
     /// Connections from addresses that no peer has, refused.
     pub refused_connections: u64,
+    /// Segments that the kernel has dropped since the speaker began because their TCP MD5 signature was missing, wrong
+    /// or not expected (`net` only; 0 while no neighbour has a password). It counts those of other programs in this
+    /// network namespace, too; a neighbour with another password shows in nothing else.
+    pub md5_failures: u64,
+    /// BFD packets that were discarded: malformed, from strangers or from too far away (`net` only).
+    pub bfd_discarded: u64,
     /// Neighbours that are left out because another source's has their name or address.
     pub clashes: Vec<PeerClash>,
 }
