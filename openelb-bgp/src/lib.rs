@@ -35,7 +35,7 @@
 //! * [`bfd`]: Bidirectional Forwarding Detection, which notices a dead path in milliseconds.
 //! * [`fsm`]: one neighbour's finite state machine.
 //! * [`speaker`]: neighbours and routes, the machine that embedders drive.
-//! * `net`: sockets and the clock, with the feature `tokio` (on by default).
+//! * `net`: sockets and the clock.
 //!
 //! # Neighbours
 //!
@@ -61,6 +61,15 @@
 //! ([`BestPathStep`](speaker::BestPathStep)).
 //!
 //! Nothing outside `net` does I/O or reads a clock: bytes, commands and `now` are arguments.
+//!
+//! # Features
+//!
+//! * `tokio` (on by default): `net`, for Linux. TCP MD5 (RFC 2385) and TTL security (RFC 5082) on connecting and on
+//!   listening sockets; the loss of the link to a directly connected neighbour ends its session at once.
+//! * `bfd` (on by default): runs BFD with neighbours that have `PeerConfig::bfd`, in a thread of its own. Without it
+//!   their status says that it does not run.
+//!
+//! Without features there is no tokio, socket or C library in the dependencies: the machines alone.
 
 pub mod bfd;
 pub mod fsm;

@@ -428,6 +428,7 @@ impl Driver {
         let mut wake_at = self.speaker.poll_timeout();
         let mut wake = |at: Instant| wake_at = Some(wake_at.map_or(at, |other| other.min(at)));
         let revision = self.speaker.state_revision();
+        self.activity |= self.guard.has_passwords();
         if self.activity || revision != self.peers_revision {
             if revision != self.peers_revision || now >= self.peers_due {
                 let mut snapshot = self.speaker.peers();
@@ -445,6 +446,9 @@ impl Driver {
             } else {
                 wake(self.peers_due);
             }
+        }
+        if self.guard.has_passwords() {
+            wake(self.peers_due);
         }
         // One receiver is the handle's own.
         let revision = self.speaker.routes_revision();

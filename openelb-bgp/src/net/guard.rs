@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -27,6 +27,9 @@ use crate::{
     speaker::{PeerConfig, PeerName, PeersSnapshot, Speaker},
 };
 
+/// Segments with a wrong signature are told of this often at most.
+const MD5_TOLD_EVERY: Duration = Duration::from_secs(60);
+
 /// The watch over one speaker's sessions.
 pub(super) struct Guard {
     protection: watch::Sender<Arc<Protection>>,
@@ -44,6 +47,8 @@ pub(super) struct Guard {
     near: HashSet<PeerName>,
     /// What the kernel had dropped before we began.
     md5_before: u64,
+    /// What was told of it, and when.
+    md5_told: Option<(Instant, u64)>,
 }
 
 impl Guard {
@@ -60,6 +65,7 @@ impl Guard {
             places: HashMap::new(),
             near: HashSet::new(),
             md5_before: md5_failures(),
+            md5_told: None,
         }
     }
 
@@ -113,9 +119,7 @@ impl Guard {
         let name: Arc<str> = peer.name.as_str().into();
         let multihop = if peer.multihop_ttl.is_some() || peer.ttl_security.is_some_and(|hops| hops > 1) {
             true
-        } else if peer.asn != peer.local_asn.unwrap_or(asn) || link_local {
-            false
-        } else if self.near.contains(&peer.name) {
+        } else if peer.asn != peer.local_asn.unwrap_or(asn) || link_local || self.near.contains(&peer.name) {
             false
         } else {
             let links = Arc::clone(&self.links.borrow());
@@ -201,8 +205,27 @@ impl Guard {
         }
         self.places.retain(|name, _| snapshot.peers.contains_key(name));
         snapshot.bfd_discarded = bfd.map_or(0, |bfd| bfd.discarded);
-        if self.protection.borrow().has_keys() {
+        if self.has_passwords() {
             snapshot.md5_failures = md5_failures().saturating_sub(self.md5_before);
+            self.tell_md5(snapshot.md5_failures);
+        }
+    }
+
+    /// Whether the kernel has something to count that no event tells of.
+    pub(super) fn has_passwords(&self) -> bool {
+        self.protection.borrow().has_keys()
+    }
+
+    fn tell_md5(&mut self, failures: u64) {
+        let (due, before) =
+            self.md5_told.map_or((true, 0), |(at, count)| (at.elapsed() >= MD5_TOLD_EVERY, count));
+        if due && failures > before {
+            let dropped = failures - before;
+            tracing::warn!(
+                dropped,
+                "a neighbour has another TCP MD5 password than is configured here, or none"
+            );
+            self.md5_told = Some((Instant::now(), failures));
         }
     }
 

@@ -322,6 +322,25 @@ impl PeerConfig {
                 return Err(ConfigError::Family { peer: peer(), family: family.family });
             }
         }
+        if self.password.as_ref().is_some_and(|password| !(1..=80).contains(&password.expose().len())) {
+            return Err(ConfigError::Password { peer: peer() });
+        }
+        match (self.ttl_security, self.multihop_ttl) {
+            (Some(_), Some(_)) => return Err(ConfigError::TtlSecurityMultihop { peer: peer() }),
+            (Some(hops @ (0 | 255)), None) => return Err(ConfigError::TtlSecurity { peer: peer(), hops }),
+            _ => {}
+        }
+        if let Some(bfd) = &self.bfd {
+            let timers = bfd.timers;
+            let range = Duration::from_micros(1)..=Duration::from_micros(u32::MAX.into());
+            if timers.detect_multiplier == 0
+                || ![timers.desired_min_tx, timers.required_min_rx]
+                    .iter()
+                    .all(|interval| range.contains(interval))
+            {
+                return Err(ConfigError::Bfd { peer: peer() });
+            }
+        }
         if let Some(local) = self.local_address
             && local.to_canonical().is_ipv4() != self.address.to_canonical().is_ipv4()
         {
@@ -384,6 +403,32 @@ pub enum ConfigError {
         peer: PeerName,
         /// The bad value.
         restart_time: Duration,
+    },
+    /// RFC 2385, and what the kernel takes.
+    #[error("peer {peer}: the TCP MD5 password is empty or has more than 80 octets: use 1 to 80")]
+    Password {
+        /// Whose configuration.
+        peer: PeerName,
+    },
+    /// RFC 5082 §3.
+    #[error("peer {peer}: TTL security over {hops} hops: use 1 to 254, 1 for a directly connected neighbour")]
+    TtlSecurity {
+        /// Whose configuration.
+        peer: PeerName,
+        /// The bad value.
+        hops: u8,
+    },
+    /// One says what is sent with, the other what is received with.
+    #[error("peer {peer}: TTL security sends with TTL 255: leave the multihop TTL out")]
+    TtlSecurityMultihop {
+        /// Whose configuration.
+        peer: PeerName,
+    },
+    /// RFC 5880 §4.1.
+    #[error("peer {peer}: BFD needs a multiplier of 1 to 255, and intervals of 1 µs to 4294 s")]
+    Bfd {
+        /// Whose configuration.
+        peer: PeerName,
     },
     /// Nothing to talk about.
     #[error("peer {peer}: no address family: offer at least one")]

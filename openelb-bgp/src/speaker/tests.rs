@@ -5,6 +5,7 @@ mod changes;
 mod errors;
 mod network;
 mod operations;
+mod protection;
 mod restart;
 mod terms;
 

@@ -85,7 +85,7 @@ pub(crate) fn cut() {
     for place in ["", "ip netns exec router "] {
         run(&format!("{place}nft add table inet cut"));
         run(&format!(
-            "{place}nft add chain inet cut all {{ type filter hook input priority -300 ; policy drop ; }}"
+            "{place}nft add chain inet cut quiet {{ type filter hook input priority -300 ; policy drop ; }}"
         ));
     }
 }
@@ -247,12 +247,16 @@ impl Frr {
              neighbor {LOCAL} remote-as 65000\n neighbor {LOCAL} timers connect 1\n {lines}\n\
              address-family ipv4 unicast\n  neighbor {LOCAL} activate\n exit-address-family\nexit\n"
         );
+        // It gives root up.
+        run(&format!("chown frr:frr {}", directory.path().display()));
+        run("mkdir -p /run/frr");
+        run("chown frr:frr /run/frr");
         let mut children = Vec::new();
         for (name, text) in [("zebra", ""), ("bfdd", bfd), ("bgpd", bgp.as_str())] {
             std::fs::write(at(&format!("{name}.conf")), text).unwrap();
             let mut command = Command::new("ip");
             command.args(["netns", "exec", NEIGHBOUR]).arg(program(name, "/usr/lib/frr"));
-            command.args(["-u", "root", "-g", "root", "-P", "0", "-z"]).arg(at("zserv.api"));
+            command.args(["-P", "0", "-z"]).arg(at("zserv.api"));
             command.arg("--vty_socket").arg(directory.path());
             command.arg("-i").arg(at(&format!("{name}.pid"))).arg("-f").arg(at(&format!("{name}.conf")));
             match name {
@@ -307,19 +311,34 @@ pub(crate) struct Ours {
 }
 
 impl Ours {
+    /// A speaker of ours in the neighbour's place: AS 65001, its neighbour `router` is us.
+    pub(crate) fn opposite(change: impl FnOnce(&mut PeerConfig) + Send) -> Self {
+        there(|| Self::start_as(65001, [REMOTE, REMOTE6], LOCAL, 65000, change))
+    }
+
     pub(crate) fn start(remote: &str, change: impl FnOnce(&mut PeerConfig)) -> Self {
+        Self::start_as(65000, [LOCAL, LOCAL6], remote, 65001, change)
+    }
+
+    fn start_as(
+        asn: u32,
+        [local, local6]: [&str; 2],
+        remote: &str,
+        remote_asn: u32,
+        change: impl FnOnce(&mut PeerConfig),
+    ) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let guard = runtime.enter();
-        let mut config = SpeakerConfig::new(65000, LOCAL.parse::<Ipv4Addr>().unwrap());
+        let mut config = SpeakerConfig::new(asn, local.parse::<Ipv4Addr>().unwrap());
         config.listen = vec!["0.0.0.0:179".parse().unwrap(), "[::]:179".parse().unwrap()];
-        config.next_hop_ipv4 = Some(LOCAL.parse().unwrap());
-        config.next_hop_ipv6 = Some(LOCAL6.parse().unwrap());
+        config.next_hop_ipv4 = Some(local.parse().unwrap());
+        config.next_hop_ipv6 = Some(local6.parse().unwrap());
         let (speaker, _) = net::spawn(config).unwrap();
         drop(guard);
         let remote: IpAddr = remote.parse().unwrap();
-        let mut peer = PeerConfig::new("router", remote, 65001);
-        peer.local_address = Some((if remote.is_ipv4() { LOCAL } else { LOCAL6 }).parse().unwrap());
+        let mut peer = PeerConfig::new("router", remote, remote_asn);
+        peer.local_address = Some((if remote.is_ipv4() { local } else { local6 }).parse().unwrap());
         peer.connect_retry_max = Duration::from_secs(1);
         change(&mut peer);
         let ours = Self { speaker, config: peer, _runtime: runtime };
