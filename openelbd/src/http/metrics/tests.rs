@@ -65,9 +65,12 @@ fn snapshot() -> PeersSnapshot {
             address: "0.0.0.0:179".parse().unwrap(),
             bound: None,
             state: ListenerState::Failed { error: "address in use".to_owned() },
+            unprotected: Vec::new(),
         }],
         routes_complete: true,
         refused_connections: 5,
+        md5_failures: 0,
+        bfd_discarded: 0,
         clashes: Vec::new(),
     }
 }

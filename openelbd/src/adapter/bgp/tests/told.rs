@@ -100,10 +100,13 @@ fn status_says_to_whom_an_address_is_advertised_or_why_not() {
             address: "0.0.0.0:179".parse().unwrap(),
             bound: None,
             state: ListenerState::Failed { error: "address in use".to_owned() },
+            unprotected: Vec::new(),
         }],
         routes_complete: true,
         refused_connections: 0,
         clashes: Vec::new(),
+        md5_failures: 0,
+        bfd_discarded: 0,
     };
     let route = |prefix: &str, state| RouteStatus {
         prefix: prefix.parse().unwrap(),
