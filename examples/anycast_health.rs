@@ -55,7 +55,9 @@ async fn main() -> anyhow::Result<()> {
 
 #[tokio::test]
 async fn the_address_comes_and_goes_with_the_service() {
-    let free = |last: u8| std::net::TcpListener::bind(([127, 0, 0, last], 0)).unwrap().local_addr().unwrap();
+    let free = |last: u8| {
+        std::net::TcpListener::bind((Ipv4Addr::new(127, 0, 0, last), 0)).unwrap().local_addr().unwrap()
+    };
     let mut config = SpeakerConfig::new(64512, Ipv4Addr::new(192, 0, 2, 42));
     config.listen = vec![free(42)];
     let (router, _) = net::spawn(config.clone()).unwrap();
