@@ -15,7 +15,7 @@ use std::{
 use bytes::BytesMut;
 use libfuzzer_sys::fuzz_target;
 use openelb_bgp::{
-    fsm::{ConnectionInfo, Direction, Fsm, FsmConfig, Output, State},
+    fsm::{ConnectionInfo, Direction, DownReason, Fsm, FsmConfig, Output, State},
     wire::{Capability, Family, GracefulRestart, Message, Notification, Open, SessionContext, Update},
 };
 
@@ -56,7 +56,17 @@ fuzz_target!(|input: &[u8]| {
         match operation & 0x0f {
             0 => fsm.start(now),
             1 => fsm.stop(Notification::peer_deconfigured(), now),
-            2 => fsm.reset(Notification::administrative_reset(""), now),
+            2 => match argument {
+                0 => fsm.reset(Notification::administrative_reset(""), now),
+                1 => fsm.reset_after(Notification::bfd_down(), None, now),
+                2 => fsm.reset_after(Notification::bfd_down(), Some(Duration::from_secs(90)), now),
+                3 => fsm.abandon(DownReason::Replaced, now),
+                4 => fsm.set_graceful_restart(None),
+                5 => {
+                    fsm.set_graceful_restart(Some(GracefulRestart { time: 60, ..GracefulRestart::default() }))
+                }
+                _ => fsm.replace_incoming(ends, now),
+            },
             3 => fsm.handle_connected(direction, ends, now),
             4 => fsm.handle_connect_failed(now),
             5 => fsm.handle_closed(direction, now),

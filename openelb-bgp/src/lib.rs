@@ -35,9 +35,41 @@
 //! * [`bfd`]: Bidirectional Forwarding Detection, which notices a dead path in milliseconds.
 //! * [`fsm`]: one neighbour's finite state machine.
 //! * [`speaker`]: neighbours and routes, the machine that embedders drive.
-//! * `net`: sockets and the clock, with the feature `tokio` (on by default).
+//! * `net`: sockets and the clock.
+//!
+//! # Neighbours
+//!
+//! Whole sets of them come from any number of sources ([`Speaker::set_peers_of`](speaker::Speaker::set_peers_of)) and by
+//! prefix ([`set_dynamic_peers`](speaker::Speaker::set_dynamic_peers)). Operators act on one by
+//! [`command`](speaker::Speaker::command); BFD and the state of links come in by
+//! [`handle_bfd`](speaker::Speaker::handle_bfd) and [`handle_link_down`](speaker::Speaker::handle_link_down).
+//!
+//! # Restart without loss
+//!
+//! With [`GracefulRestartConfig`](speaker::GracefulRestartConfig) neighbours keep our routes while this process is away
+//! (RFC 4724): say `restarting`, and whether forwarding went on. R is told until each family's End-of-RIB was sent, which
+//! waits for the first whole set of every awaited source, 10 s less than the restart time at most. Where both ends set N
+//! (RFC 8538), NOTIFICATIONs keep routes, too, and what must end for good goes out as a Hard Reset. In the other
+//! direction, kept routes ([`ReceivedRoutes::Keep`](speaker::ReceivedRoutes::Keep)) of a neighbour that restarts stay,
+//! marked as stale.
+//!
+//! # Looking inside
+//!
+//! [`peers`](speaker::Speaker::peers) and [`routes`](speaker::Speaker::routes) are snapshots;
+//! [`adj_in`](speaker::Speaker::adj_in), [`adj_out`](speaker::Speaker::adj_out) and [`rib`](speaker::Speaker::rib) show
+//! routes with their attributes, and which step of the decision each one won or lost at
+//! ([`BestPathStep`](speaker::BestPathStep)).
 //!
 //! Nothing outside `net` does I/O or reads a clock: bytes, commands and `now` are arguments.
+//!
+//! # Features
+//!
+//! * `tokio` (on by default): `net`, for Linux. TCP MD5 (RFC 2385) and TTL security (RFC 5082) on connecting and on
+//!   listening sockets; the loss of the link to a directly connected neighbour ends its session at once.
+//! * `bfd` (on by default): runs BFD with neighbours that have `PeerConfig::bfd`, in a thread of its own. Without it
+//!   their status says that it does not run.
+//!
+//! Without features there is no tokio, socket or C library in the dependencies: the machines alone.
 
 pub mod bfd;
 pub mod fsm;

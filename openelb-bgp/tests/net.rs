@@ -13,7 +13,11 @@ use std::{
 use openelb_bgp::{
     fsm::State,
     net::{self, Shutdown, SpeakerHandle},
-    speaker::{ListenerState, PeerConfig, PeersSnapshot, Route, RoutesSnapshot, SpeakerConfig},
+    speaker::{
+        CommandError, DynamicPeers, Event, ListenerState, PeerCommand, PeerConfig, PeersSnapshot,
+        ReceivedRoutes, Route, RoutesSnapshot, SpeakerConfig,
+    },
+    wire::Family,
 };
 use tokio::{io::AsyncReadExt, sync::watch, task::JoinHandle, time::timeout};
 
@@ -150,4 +154,51 @@ async fn a_neighbour_that_floods_does_not_delay_another() {
     speaker.set_routes("test", [Route::new("198.51.100.1/32".parse::<ipnet::IpNet>().unwrap())]);
     wait_for(&mut other.watch_peers(), "the route", |snapshot| received(snapshot, 1)).await;
     flood.abort();
+}
+
+#[tokio::test]
+async fn an_operator_looks_inside_and_shuts_a_dynamic_neighbour_down() {
+    let [one, two] = [Ipv4Addr::new(127, 0, 12, 1), Ipv4Addr::new(127, 0, 12, 2)];
+    let (rack, _rack_task) = start(one, 65000, (one, 0).into());
+    let (host, _host_task) = start(two, 65001, (two, 0).into());
+    let port = listening(&rack).await.port();
+    let mut template = PeerConfig::new("hosts", Ipv4Addr::UNSPECIFIED.into(), 65001);
+    template.received_routes = ReceivedRoutes::Keep;
+    let group = DynamicPeers { prefix: "127.0.12.0/24".parse().unwrap(), template, max_peers: 4 };
+    rack.set_dynamic_peers(vec![group]).unwrap();
+    let mut events = rack.subscribe(true).expect("it runs");
+    let prefix: ipnet::IpNet = "198.51.100.1/32".parse().unwrap();
+    host.set_routes("test", [Route::new(prefix)]);
+    host.set_peers_of("grpc", vec![peer(one, 65000, port, two)]).unwrap();
+    let told = timeout(DEADLINE, async {
+        loop {
+            if let Event::BestPath { prefix, path: Some(_) } = events.recv().await.unwrap() {
+                return prefix;
+            }
+        }
+    });
+    assert_eq!(told.await.expect("the route is told of"), prefix);
+    let name = "hosts/127.0.12.2".into();
+    let received = rack.adj_in(&name, Family::IPV4_UNICAST).await.unwrap();
+    let sent = host.adj_out(&"other".into(), Family::IPV4_UNICAST).await.unwrap();
+    assert_eq!((received.len(), sent.len()), (1, 1));
+    assert_eq!(received[0].attributes.attributes.as_path, sent[0].attributes.attributes.as_path);
+    assert_eq!(rack.rib(Family::IPV4_UNICAST).await[0].prefix, prefix);
+    assert_eq!(rack.query(|speaker| speaker.peers().peers.len()).await, Some(1));
+    rack.command(&name, PeerCommand::SoftReset).await.unwrap();
+    rack.command(&name, PeerCommand::Shutdown { text: "new cables".into() }).await.unwrap();
+    let down = |snapshot: &PeersSnapshot| {
+        let last = snapshot.peers.values().next().and_then(|peer| peer.last_error.as_ref());
+        last.is_some_and(|last| last.reason.contains("new cables"))
+    };
+    wait_for(&mut host.watch_peers(), "the text", down).await;
+    let unknown = rack.command(&"nobody".into(), PeerCommand::Enable).await;
+    assert!(matches!(unknown, Err(CommandError::UnknownPeer { .. })));
+    rack.command(&name, PeerCommand::Enable).await.unwrap();
+    wait_for(&mut host.watch_peers(), "established again", established).await;
+    rack.shutdown(Shutdown::Quiet);
+    let stopped = timeout(DEADLINE, async {
+        while rack.command(&name, PeerCommand::Enable).await != Err(CommandError::Stopped) {}
+    });
+    stopped.await.expect("who asks a speaker that has stopped is told so");
 }

@@ -58,6 +58,8 @@ impl fmt::Display for Protocol {
 pub struct Announcements {
     /// The node that these are for.
     pub node: String,
+    /// They are what was known before a start; what is true now is still to come.
+    pub provisional: bool,
     /// By address. An adapter takes those whose `protocols` hold its own.
     /// Shared: the whole set is handed on at every change.
     pub addresses: BTreeMap<IpAddr, Arc<Announcement>>,
@@ -214,6 +216,8 @@ pub struct AnnouncerStatus {
     pub problems: Vec<AnnouncerProblem>,
     /// What hinders nothing, and is to be known: gossip without a key, an address in no subnet.
     pub warnings: Vec<AnnouncerProblem>,
+    /// What is to be known about a BgpPeer on this node, by its name.
+    pub peer_warnings: BTreeMap<String, String>,
     /// It does not know yet what other nodes announce, and waits for that.
     pub unsettled: bool,
 }
@@ -377,4 +381,12 @@ pub struct PeerStatus {
     pub received_prefixes: u64,
     /// Why the session went down last, or does not come up.
     pub last_error: Option<String>,
+    /// What BFD says of the path, in words; `None`: without BFD.
+    pub bfd: Option<String>,
+    /// Segments are signed (RFC 2385).
+    pub authenticated: bool,
+    /// Hops of TTL security (RFC 5082).
+    pub ttl_security: Option<u8>,
+    /// Graceful restart (RFC 4724): `None`: not offered; whether it was negotiated.
+    pub graceful_restart: Option<bool>,
 }

@@ -112,7 +112,7 @@ pub mod condition {
     pub const DATA_PLANE_HEALTHY: &str = "DataPlaneHealthy";
     /// SpeakerStatus: does the speaker announce what it remembers instead of what the API server says?
     pub const STALE: &str = "Stale";
-    /// SpeakerStatus: something is to be known that hinders nothing.
+    /// SpeakerStatus, BgpPeer: something is to be known that hinders nothing.
     pub const WARNINGS: &str = "Warnings";
     /// SpeakerStatus: something was left out, so that the object stays small.
     pub const TRUNCATED: &str = "Truncated";
@@ -226,6 +226,8 @@ pub mod event {
     pub const DEL_BALANCER: &str = "DelBalancer";
     /// Eip: nobody announces addresses of it.
     pub const NO_ANNOUNCER: &str = "NoAnnouncer";
+    /// BgpPeer: something is to be known that hinders nothing.
+    pub const PEER_WARNING: &str = "PeerWarning";
     /// SpeakerStatus: what is announced comes from the checkpoint.
     pub const STALE: &str = "Stale";
     /// Eip: announcing was set up.

@@ -9,8 +9,8 @@
 //! use openelbd::adapter::bgp::unsupported;
 //!
 //! // A setting without effect in this version is named, never silently ignored.
-//! let spec: BgpPeerSpec = serde_json::from_value(serde_json::json!({"bfd": {"enabled": true}}))?;
-//! assert_eq!(unsupported::of_peer(&spec)[0].field, "spec.bfd");
+//! let spec: BgpPeerSpec = serde_json::from_value(serde_json::json!({"conf": {"vrf": "blue"}}))?;
+//! assert_eq!(unsupported::of_peer(&spec)[0].field, "spec.conf.vrf");
 //! # Ok::<(), serde_json::Error>(())
 //! ```
 //!
@@ -22,10 +22,12 @@
 //! | [`standalone`] | the loop: manifests → indexes → allocation → store → announcement → announcers |
 //! | [`adapter`] | the announcers: translates plans into what the protocol libraries take, and their state back |
 //! | `kubectl` | what `kubectl openelb` reads and shows |
+//! | [`undelivered`] | rejects packets to announced addresses that nobody takes |
 //! | [`http`] | `/metrics`, `/healthz`, `/readyz` |
 
 pub mod adapter;
 mod api_events;
+mod boot;
 pub mod cli;
 pub mod controller;
 mod decide;
@@ -39,6 +41,7 @@ mod offline;
 mod snapshot;
 pub mod speaker;
 pub mod standalone;
+pub mod undelivered;
 mod unsupported;
 
 /// Timer jitter differs between processes; nothing else depends on it.

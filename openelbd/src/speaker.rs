@@ -29,7 +29,7 @@ use tokio::{
 };
 
 use crate::{
-    adapter::{Announcers, layer2::Layer2Options},
+    adapter::{AnnouncerOptions, Announcers, bgp::config::Start, layer2::Layer2Options},
     api_events,
     http::{self, Health, ListenAddress, Readiness, ServerState, metrics::Metrics},
     kubernetes::{self, ClusterArguments},
@@ -57,6 +57,8 @@ pub struct Options {
     pub settings: Settings,
     /// How Layer 2 is spoken.
     pub layer2: Layer2Options,
+    /// Packets to announced addresses that nobody takes are rejected.
+    pub reject_undelivered: bool,
     /// The checkpoint file; `None`: without.
     pub checkpoint: Option<PathBuf>,
     /// Who says whether this node forwards.
@@ -95,7 +97,21 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let (secrets, mut secret_changes) = secrets::Secrets::new(client.clone(), &options.settings.namespace);
     let mut data_plane = data_plane::watch(options.data_plane.clone());
 
-    let (announcers, mut told) = Announcers::spawn(options.layer2.clone(), crate::seed());
+    let remembered = options.checkpoint.as_ref().and_then(|path| {
+        checkpoint::read(path, &options.settings.node_name, &options.rules).unwrap_or_else(|error| {
+            tracing::warn!(path = %path.display(), %error, "the checkpoint cannot be used");
+            None
+        })
+    });
+    let start = Start {
+        forwarding_preserved: remembered.as_ref().is_some_and(|(header, _)| header.is_of_this_boot()),
+    };
+    let (announcers, mut told) = Announcers::spawn(AnnouncerOptions {
+        layer2: options.layer2.clone(),
+        start,
+        reject_undelivered: options.reject_undelivered,
+        seed: crate::seed(),
+    });
     let announcer = Arc::new(announcers);
     let metrics = Arc::new(Metrics::new(announcer.sources()));
     let (readiness, ready) = state::channel(Readiness::default());
@@ -117,7 +133,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         readiness,
         data_plane: data_plane.borrow_and_update().clone(),
     };
-    let mut owner = Owner::new(&options, parts);
+    let mut owner = Owner::new(&options, remembered, parts);
     let (ask_snapshot, mut readers) = mpsc::channel(16);
     let reader = http::read_api::Reader::new(ask_snapshot, owner.revisions());
     let (api_state, _) = state::channel(ServerState::default());

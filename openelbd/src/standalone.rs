@@ -23,7 +23,12 @@ use tokio::{
 };
 
 use crate::{
-    adapter::{Announcers, bgp::OnStop, layer2::Layer2Options},
+    adapter::{
+        AnnouncerOptions, Announcers,
+        bgp::{OnStop, config::Start},
+        layer2::Layer2Options,
+    },
+    boot,
     http::{self, Health, ListenAddress, Readiness, ServerState, metrics::Metrics},
 };
 use owner::Owner;
@@ -48,6 +53,8 @@ pub struct Options {
     pub settings: Settings,
     /// How Layer 2 is spoken.
     pub layer2: Layer2Options,
+    /// Packets to announced addresses that nobody takes are rejected.
+    pub reject_undelivered: bool,
     /// How announcing ends.
     pub on_stop: OnStop,
     /// How long that may take.
@@ -67,7 +74,16 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let mut passes = watch_manifests(&options)?;
     let mut changes = store.watch(POLL).context("the state directory cannot be watched")?;
 
-    let (announcers, mut told) = Announcers::spawn(options.layer2.clone(), crate::seed());
+    // Several hosts may share the state directory; names with a dot in front are no objects of it.
+    let name = options.settings.node_name.replace('/', "_");
+    let boot = options.state.join(format!(".boot-{name}"));
+    let start = Start { forwarding_preserved: boot::is_unchanged(&boot) };
+    let (announcers, mut told) = Announcers::spawn(AnnouncerOptions {
+        layer2: options.layer2.clone(),
+        start,
+        reject_undelivered: options.reject_undelivered,
+        seed: crate::seed(),
+    });
     let announcer = Arc::new(announcers);
     let metrics = Arc::new(Metrics::new(announcer.sources()));
     let (readiness, ready) = watch::channel(Readiness::default());

@@ -149,9 +149,9 @@ fn validate_names_file_object_field_and_remedy() {
             "error",
         ),
         (
-            peer("{conf: {neighborAddress: 192.0.2.1, peerAs: 1}, bfd: {enabled: true}}"),
+            peer("{conf: {neighborAddress: 192.0.2.1, peerAs: 1, vrf: blue}}"),
             "BgpPeer",
-            "spec.bfd",
+            "spec.conf.vrf",
             "warning",
         ),
     ];

@@ -315,16 +315,15 @@ fn settings_without_effect_become_conditions_and_secrets_are_never_shown() {
     };
     let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: tor, namespace: openelb-system}\nstringData: {password: correct-horse}\n---\n";
     let vip = eip("vip", "198.51.100.0/28\n  protocol: vip\n  interface: eth0").replace("true", "false");
-    let peers = peer("bfd", "127.0.0.3", "bfd: {enabled: true}")
+    let peers = peer("mss", "127.0.0.3", "transport: {tcpMss: 1400}")
         + &peer("md5", "127.0.0.4", "passwordSecretRef: {name: tor}")
+        + &peer("missing", "127.0.0.6", "passwordSecretRef: {name: nobody}")
         + &peer("plain", "127.0.0.5", "transport: {passiveMode: true}");
     site.write("bgp.yaml", &(bgp_conf(free_port()) + &peers + secret + &vip));
     let daemon = site.start("n1");
-    for (path, part) in [
-        ("bgppeers/_/bfd.yaml", "spec.bfd"),
-        ("bgppeers/_/md5.yaml", "spec.passwordSecretRef"),
-        ("eips/_/vip.yaml", "spec.protocol"),
-    ] {
+    for (path, part) in
+        [("bgppeers/_/mss.yaml", "spec.transport.tcpMss"), ("eips/_/vip.yaml", "spec.protocol")]
+    {
         let condition =
             eventually(&format!("SettingsApplied of {path}"), || site.condition(path, "SettingsApplied"));
         assert_eq!((&condition["status"], &condition["reason"]), (&"False".into(), &"NotSupported".into()));
@@ -332,17 +331,29 @@ fn settings_without_effect_become_conditions_and_secrets_are_never_shown() {
     }
     daemon.wait_until_ready();
     assert_eq!(site.condition("bgppeers/_/plain.yaml", "SettingsApplied"), None);
-    let down = eventually("the protected session is kept down", || {
-        let status = site.object("bgppeers/_/md5.yaml")?.pointer("/status/nodesPeerStatus/n1").cloned()?;
-        (status["peerState"]["adminState"] == "DOWN").then_some(status)
+    let state = |path: &str, wanted: &str| {
+        eventually(&format!("{path} {wanted}"), || {
+            let status = site.object(path)?.pointer("/status/nodesPeerStatus/n1").cloned()?;
+            (status["peerState"]["adminState"] == wanted).then_some(status)
+        })
+    };
+    let down = state("bgppeers/_/missing.yaml", "DOWN");
+    assert_eq!(down["peerState"]["sessionState"], "IDLE", "without the password that it is to have");
+    assert_eq!(site.condition("bgppeers/_/missing.yaml", "Ready").unwrap()["reason"], "SecretNotFound");
+    let protected = state("bgppeers/_/md5.yaml", "UP");
+    assert_eq!(protected["session"]["authentication"], "TCP MD5", "{protected}");
+    // The Secret comes, and the session may.
+    site.write("secret.yaml", &secret.replace("tor", "nobody").replace("horse", "cow").replace("---\n", ""));
+    state("bgppeers/_/missing.yaml", "UP");
+    eventually("a peer that is in force", || {
+        (site.condition("bgppeers/_/missing.yaml", "Ready")?["status"] == "True").then_some(())
     });
-    assert_eq!(down["peerState"]["sessionState"], "IDLE");
     // A setting that is taken back takes its condition with it.
-    site.write("bgp.yaml", &(bgp_conf(free_port()) + &peer("bfd", "127.0.0.3", "bfd: {enabled: false}")));
+    site.write("bgp.yaml", &(bgp_conf(free_port()) + &peer("mss", "127.0.0.3", "transport: {tcpMss: 0}")));
     eventually("the condition goes", || {
-        site.condition("bgppeers/_/bfd.yaml", "SettingsApplied").is_none().then_some(())
+        site.condition("bgppeers/_/mss.yaml", "SettingsApplied").is_none().then_some(())
     });
-    assert!(!daemon.log().contains("correct-horse"));
+    assert!(!daemon.log().contains("correct-"));
     assert!(!daemon.get("/metrics").1.contains("correct-horse"));
     for (path, content) in common::snapshot(&site.state()) {
         assert!(!String::from_utf8_lossy(&content).contains("correct-horse"), "{}", path.display());

@@ -32,6 +32,7 @@ pub(crate) const KEEPALIVED: Requirement =
 /// What the lab runs besides our own programs.
 pub(crate) const LAB: &[Requirement] = &[
     BIRD,
+    Requirement { program: "vtysh", package: "frr", purpose: "a BGP and BFD neighbour of the tests" },
     Requirement { program: "ip", package: "iproute2", purpose: "makes the lab's links and namespaces" },
     Requirement {
         program: "nft",

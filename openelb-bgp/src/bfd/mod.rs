@@ -7,7 +7,9 @@
 //! - [`Session`]: one neighbour, asynchronous mode, without echo and authentication;
 //! - [`Endpoint`]: many sessions, told apart by discriminator, address and interface.
 //!
-//! No driver runs it yet and no BGP neighbour is coupled to it: an embedder brings the sockets and the clock.
+//! With the feature `bfd`, `net` runs it in a thread of its own for each neighbour that has
+//! [`PeerConfig::bfd`](crate::speaker::PeerConfig::bfd), and ends the neighbour's session when the path fails. Others
+//! bring sockets and a clock of their own.
 
 mod endpoint;
 mod session;

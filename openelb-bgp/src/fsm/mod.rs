@@ -98,6 +98,8 @@ pub struct Negotiated {
     pub keepalive: Duration,
     /// The families that both offer.
     pub families: Vec<Family>,
+    /// Our OPEN.
+    pub local_open: Open,
     /// The neighbour's OPEN.
     pub remote_open: Open,
     /// Which connection carries the session.
@@ -110,6 +112,9 @@ pub struct Negotiated {
     pub route_refresh: bool,
     /// Both mark the begin and end of a refresh (RFC 7313).
     pub enhanced_route_refresh: bool,
+    /// Both keep routes over NOTIFICATIONs and an expired hold time, too (the N bit, RFC 8538); what must end for good
+    /// is then wrapped in a Hard Reset (Cease/9).
+    pub notification_restart: bool,
 }
 
 /// What the machine wants done, in this order.
@@ -169,4 +174,29 @@ pub enum DownReason {
     /// The neighbour does not read: nothing could be written for the send hold time (RFC 9687).
     #[error("the neighbour did not read for the send hold time; we closed")]
     SendHold,
+    /// The neighbour has opened another connection: it has restarted, and this one was dead (RFC 4724 §4.2).
+    #[error("the neighbour has restarted: it opened a new connection, and the old one is dropped")]
+    Replaced,
+    /// The link to the neighbour is down; nothing could be told.
+    #[error("interface {interface} to the neighbour is down")]
+    LinkDown {
+        /// Its name.
+        interface: String,
+    },
+}
+
+impl DownReason {
+    /// Whether the session ended in a way after which routes are kept for the neighbour's restart time (RFC 4724 §4.2),
+    /// if it offered graceful restart. `notification`: both ends have set the N bit, so that NOTIFICATIONs keep routes,
+    /// too, but for a Hard Reset (RFC 8538 §4).
+    #[must_use]
+    pub fn keeps_routes(&self, notification: bool) -> bool {
+        let soft = |told: &Notification| notification && !told.is_hard_reset();
+        match self {
+            Self::Closed(_) | Self::Replaced | Self::LinkDown { .. } => true,
+            Self::SendHold => notification,
+            Self::Sent(told) | Self::Received(told) => soft(told),
+            Self::BadMessage { notification: told, .. } => soft(told),
+        }
+    }
 }

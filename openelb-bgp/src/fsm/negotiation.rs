@@ -70,7 +70,7 @@ impl FsmConfig {
     }
 
     /// Our OPEN.
-    pub(super) fn open(&self) -> Open {
+    pub(crate) fn open(&self) -> Open {
         let mut capabilities: Vec<Capability> =
             self.families.iter().map(|offer| Capability::Multiprotocol(offer.family)).collect();
         capabilities.push(Capability::RouteRefresh);
@@ -171,6 +171,9 @@ impl FsmConfig {
             route_refresh: remote.has(&Capability::RouteRefresh),
             enhanced_route_refresh: remote.has(&Capability::RouteRefresh)
                 && remote.has(&Capability::EnhancedRouteRefresh),
+            notification_restart: self.graceful_restart.as_ref().is_some_and(|restart| restart.notification)
+                && remote.graceful_restart().is_some_and(|restart| restart.notification),
+            local_open: self.open(),
             remote_open: remote.clone(),
         })
     }

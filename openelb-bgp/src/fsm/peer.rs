@@ -13,7 +13,8 @@ use super::{
     timers::{Jitter, Timer, Timers},
 };
 use crate::wire::{
-    DecodeError, HEADER_LEN, MAX_MESSAGE_LEN, Message, MessageKind, Notification, Open, SessionContext,
+    DecodeError, GracefulRestart, HEADER_LEN, MAX_MESSAGE_LEN, Message, MessageKind, Notification, Open,
+    SessionContext,
 };
 
 /// The hold time before a session is established (RFC 4271 §8.2.2 suggests 4 minutes).
@@ -56,6 +57,8 @@ pub struct Fsm {
     failures: u32,
     timers: Timers,
     jitter: Jitter,
+    /// The session's NOTIFICATIONs keep routes (RFC 8538).
+    notification_restart: bool,
     state: State,
     outputs: VecDeque<Output>,
 }
@@ -76,6 +79,7 @@ impl Fsm {
             failures: 0,
             timers: Timers::default(),
             jitter: Jitter::new(seed),
+            notification_restart: false,
             state: State::Idle,
             outputs: VecDeque::new(),
         }
@@ -101,10 +105,7 @@ impl Fsm {
 
     /// Wants no session any more: tells the neighbour, closes, and stays Idle until [`start`](Self::start).
     pub fn stop(&mut self, notification: Notification, now: Instant) {
-        let had = self.end_all(Some(&notification));
-        if had {
-            self.outputs.push_back(Output::Down(DownReason::Sent(notification)));
-        }
+        self.end_all_with(notification);
         self.wanted = Wanted::Stopped;
         self.failures = 0;
         self.timers.clear_all();
@@ -117,11 +118,88 @@ impl Fsm {
         if self.wanted == Wanted::Stopped {
             return;
         }
-        if self.end_all(Some(&notification)) {
-            self.outputs.push_back(Output::Down(DownReason::Sent(notification)));
-        }
+        self.end_all_with(notification);
         self.failures = 0;
         self.retry(true, now);
+        self.update_state();
+    }
+
+    /// Ends the session, tells the neighbour why, and starts anew after `pause`; without one after the back-off of a
+    /// failure, which doubles each time. Connections are refused meanwhile.
+    pub fn reset_after(&mut self, notification: Notification, pause: Option<Duration>, now: Instant) {
+        if self.wanted == Wanted::Stopped {
+            return;
+        }
+        self.end_all_with(notification);
+        self.failures = self.failures.saturating_add(1);
+        match pause {
+            Some(pause) => {
+                self.timers.clear(Timer::ConnectRetry);
+                self.timers.set(Timer::IdleHold, now + pause);
+            }
+            None => self.retry(true, now),
+        }
+        self.update_state();
+    }
+
+    /// Ends everything without a word, because none would arrive, and starts anew after the first, shortest pause.
+    pub fn abandon(&mut self, reason: DownReason, now: Instant) {
+        if self.wanted == Wanted::Stopped {
+            return;
+        }
+        if self.end_all(None) {
+            self.outputs.push_back(Output::Down(reason));
+        }
+        self.failures = 0;
+        self.retry(false, now);
+        self.update_state();
+    }
+
+    /// Changes the graceful restart capability, from the next OPEN on.
+    pub fn set_graceful_restart(&mut self, capability: Option<GracefulRestart>) {
+        self.config.graceful_restart = capability;
+    }
+
+    /// The OPEN that the next connection begins with.
+    #[must_use]
+    pub fn open(&self) -> Open {
+        self.config.open()
+    }
+
+    /// The neighbour has opened a second connection while the first one that it opened is still here, and this is its
+    /// OPEN. May the second take the place of the first ([`replace_incoming`](Self::replace_incoming))?
+    ///
+    /// An established session makes way if both ends offer graceful restart: the neighbour has restarted, and its old
+    /// connection is dead (RFC 4724 §4.2). Else it stays until its hold time ends (RFC 4271 §6.8). A connection that is
+    /// not established makes way in any case.
+    ///
+    /// # Errors
+    /// Why not, and what to answer on the second connection before it is closed.
+    pub fn challenge(&self, open: &Open, info: ConnectionInfo) -> Result<(), (String, Notification)> {
+        self.config.accept(open, Direction::Incoming, info)?;
+        let graceful = self.config.graceful_restart.is_some() && open.graceful_restart().is_some();
+        if self.is_established(Direction::Incoming) && !graceful {
+            let cause = "the session over the neighbour's first connection is established".to_owned();
+            return Err((cause, Notification::connection_collision()));
+        }
+        Ok(())
+    }
+
+    /// The neighbour's connection is another one from now on, on which [our OPEN](Self::open) was sent already; what
+    /// was received on it follows. The one before is dropped without a word (the caller closes it).
+    pub fn replace_incoming(&mut self, info: ConnectionInfo, now: Instant) {
+        if let Some(old) = self.take(Direction::Incoming)
+            && matches!(old.stage, Stage::Established { .. })
+        {
+            self.end_session();
+            self.outputs.push_back(Output::Down(DownReason::Replaced));
+        }
+        if self.is_idle() {
+            self.outputs.push_back(Output::Close { direction: Direction::Incoming });
+        } else {
+            self.incoming = Some(Connection::new(info));
+            self.timers.set(hold_timer(Direction::Incoming), now + OPEN_HOLD);
+        }
         self.update_state();
     }
 
@@ -389,7 +467,12 @@ impl Fsm {
                 if young {
                     winner
                 } else if self.config.graceful_restart.is_some() && open.graceful_restart().is_some() {
-                    direction // RFC 4724 §4.2: the neighbour has restarted
+                    // RFC 4724 §4.2: the neighbour has restarted; nobody reads the old connection any more.
+                    self.take(other);
+                    self.outputs.push_back(Output::Close { direction: other });
+                    self.end_session();
+                    self.outputs.push_back(Output::Down(DownReason::Replaced));
+                    return Collision::Stays;
                 } else {
                     other // RFC 4271 §6.8: an established session stays
                 }
@@ -459,11 +542,15 @@ impl Fsm {
         let Stage::OpenConfirm(negotiated) = &connection.stage else { return };
         let negotiated = negotiated.clone();
         connection.stage = Stage::Established { context: negotiated.context.clone() };
+        self.notification_restart = negotiated.notification_restart;
         self.abort_attempt();
         self.established_at = Some(now);
         self.timers.clear(Timer::ConnectRetry);
         self.arm_hold(direction, now);
-        self.timers.set(Timer::SendHold, now + self.send_hold());
+        // Without keepalives there may be nothing to write, until UPDATEs are.
+        if !self.keepalive.is_zero() {
+            self.timers.set(Timer::SendHold, now + self.send_hold());
+        }
         self.update_state();
         self.outputs.push_back(Output::Established(negotiated));
     }
@@ -550,8 +637,21 @@ impl Fsm {
 
     fn end_session(&mut self) {
         self.established_at = None;
+        self.notification_restart = false;
         self.timers.clear(Timer::Keepalive);
         self.timers.clear(Timer::SendHold);
+    }
+
+    /// Ends everything with a NOTIFICATION, which is a Hard Reset where others would keep routes.
+    fn end_all_with(&mut self, notification: Notification) {
+        let notification = if self.notification_restart && notification.ends_for_good() {
+            Notification::hard_reset(&notification)
+        } else {
+            notification
+        };
+        if self.end_all(Some(&notification)) {
+            self.outputs.push_back(Output::Down(DownReason::Sent(notification)));
+        }
     }
 
     /// Ends everything; says whether there was anything.

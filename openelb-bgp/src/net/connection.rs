@@ -3,7 +3,7 @@
 //! Memory is bounded: a reader that has [`READ_AHEAD`] chunks with the driver waits, so TCP pushes back on the
 //! neighbour; a writer holds what the speaker handed out, and the speaker hands out no more UPDATEs than fit its window.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use tokio::{
@@ -41,7 +41,12 @@ pub(super) enum IoEvent {
     /// Somebody connected.
     Accepted { stream: TcpStream },
     /// A listener opened, or could not.
-    Listener { id: u64, result: Result<std::net::SocketAddr, String> },
+    /// With what could not be protected.
+    Listener { id: u64, result: Result<(SocketAddr, Vec<String>), String> },
+    /// A listener checks what is to be checked from now on, but for this.
+    Protected { id: u64, failures: Vec<String> },
+    /// A listener has refused somebody whom no neighbour's configuration knows; not told of each.
+    Stranger { source: SocketAddr },
 }
 
 /// Reports a connection's end if its task panics, so that the peer's place is free again. The ordinary end is an
@@ -102,13 +107,10 @@ pub(super) async fn connect(
 ) {
     let guard = Ended::new(connection, ended);
     let attempt = async {
-        let socket = socket_options::connecting(&config, ttl)?;
-        match timeout(config.connect_timeout, socket.connect(config.socket_address())).await {
+        let (socket, remote) = socket_options::connecting(&config, ttl)?;
+        match timeout(config.connect_timeout, socket.connect(remote)).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                format!("no answer within {:?}", config.connect_timeout),
-            )),
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, silence(&config))),
         }
     };
     let event = match attempt.await {
@@ -118,6 +120,19 @@ pub(super) async fn connect(
     if events.send(event).await.is_ok() {
         guard.disarm(); // the event is the report
     }
+}
+
+/// What it may mean that nothing comes back: the kernel drops what is not protected as it should be, and so does the
+/// neighbour's.
+fn silence(config: &PeerConfig) -> String {
+    let mut text = format!("no answer within {:?}", config.connect_timeout);
+    if config.password.is_some() {
+        text += "; it may have another TCP MD5 password, or none";
+    }
+    if let Some(hops) = config.ttl_security {
+        text += &format!("; it may be more than {hops} hops away, or not send with TTL 255");
+    }
+    text
 }
 
 /// Starts the tasks of a connection that is up.

@@ -9,14 +9,15 @@ use std::{
 
 use tokio::{
     net::TcpStream,
-    sync::{mpsc, watch},
+    sync::{broadcast, mpsc, watch},
     task::{AbortHandle, JoinHandle},
     time::{sleep_until, timeout},
 };
 
 use super::{
     connection::{self, Connection, IoEvent},
-    handle::{Mailbox, PendingRoutes, Query, Shared, Shutdown, SpeakerHandle},
+    guard::Guard,
+    handle::{Mailbox, PendingRoutes, Shared, Shutdown, SpeakerHandle},
     listener, socket_options,
 };
 use crate::{
@@ -29,6 +30,8 @@ use crate::{
 
 /// Messages of connections and listeners that may wait for the driver.
 const EVENTS: usize = 256;
+/// Events that a subscriber may be behind.
+const SUBSCRIBED: usize = 4096;
 /// How many of them are handled before output is looked at again.
 const BATCH: usize = 64;
 /// Counters are published this often at most; changes of state at once.
@@ -62,6 +65,8 @@ pub fn spawn(config: SpeakerConfig) -> Result<(SpeakerHandle, JoinHandle<()>), C
     let (routes, routes_receiver) = watch::channel(Arc::default());
     let (events_sender, events) = mpsc::channel(EVENTS);
     let (ended_sender, ended) = mpsc::unbounded_channel();
+    let (subscribers, _) = broadcast::channel(SUBSCRIBED);
+    let weak = subscribers.downgrade();
     let mut driver = Driver {
         speaker,
         shared: Arc::clone(&shared),
@@ -81,12 +86,15 @@ pub fn spawn(config: SpeakerConfig) -> Result<(SpeakerHandle, JoinHandle<()>), C
         routes_revision: u64::MAX,
         refused: 0,
         refused_logged: None,
+        subscribers,
+        guard: Guard::new(),
+        guarded_revision: u64::MAX,
     };
     let task = tokio::spawn(async move {
         driver.run().await;
         driver.shared.close();
     });
-    Ok((SpeakerHandle::new(shared, peers_receiver, routes_receiver), task))
+    Ok((SpeakerHandle::new(shared, peers_receiver, routes_receiver, weak), task))
 }
 
 enum Slot {
@@ -99,6 +107,16 @@ struct Listener {
     id: u64,
     status: ListenerStatus,
     task: JoinHandle<()>,
+}
+
+impl Listener {
+    fn unprotected(&mut self, failures: Vec<String>) {
+        for failure in &failures {
+            let address = self.status.address;
+            tracing::warn!(%address, failure, "incoming connections are not protected as configured, and refused");
+        }
+        self.status.unprotected = failures;
+    }
 }
 
 struct Driver {
@@ -122,6 +140,10 @@ struct Driver {
     routes_revision: u64,
     refused: u64,
     refused_logged: Option<(Instant, u64)>,
+    subscribers: broadcast::Sender<Event>,
+    guard: Guard,
+    /// Of the neighbours that the guard knows.
+    guarded_revision: u64,
 }
 
 impl Drop for Driver {
@@ -142,6 +164,7 @@ impl Driver {
         self.listen().await;
         loop {
             let now = Instant::now();
+            self.watch_over(now);
             self.pump(now);
             let wake_at = self.publish(now);
             let timer = async {
@@ -161,13 +184,25 @@ impl Driver {
                     self.handle(event);
                     for _ in 0..BATCH {
                         let Ok(event) = self.events.try_recv() else { break };
+                        // A lost path does not wait for the rest of a bulk.
+                        self.guard.act(&mut self.speaker, Instant::now());
                         self.handle(event);
                     }
                 }
+                () = self.guard.changed() => {}
                 Some(connection) = self.ended.recv() => self.closed(connection),
                 () = timer => self.speaker.handle_timeout(Instant::now()),
             }
             self.activity = true;
+        }
+    }
+
+    /// Takes over what BFD and links say, and tells them and the listeners who the neighbours are.
+    fn watch_over(&mut self, now: Instant) {
+        self.guard.act(&mut self.speaker, now);
+        let revision = self.speaker.state_revision();
+        if std::mem::replace(&mut self.guarded_revision, revision) != revision {
+            self.guard.configure(&self.speaker);
         }
     }
 
@@ -191,9 +226,17 @@ impl Driver {
             let listener = listener.unwrap_or_else(|| {
                 let id = self.next_listener;
                 self.next_listener += 1;
-                let task = tokio::spawn(listener::listen(id, address, self.events_sender.clone()));
+                let task = tokio::spawn(listener::listen(
+                    id,
+                    address,
+                    self.guard.listener(self.events_sender.clone()),
+                ));
                 let state = ListenerState::Failed { error: NOT_OPEN_YET.to_owned() };
-                Listener { id, status: ListenerStatus { address, bound: None, state }, task }
+                Listener {
+                    id,
+                    status: ListenerStatus { address, bound: None, state, unprotected: Vec::new() },
+                    task,
+                }
             });
             self.listeners.push(listener);
         }
@@ -202,7 +245,9 @@ impl Driver {
 
     async fn obey(&mut self, mailbox: Mailbox) -> Option<Shutdown> {
         let now = Instant::now();
-        let Mailbox { config, peers, sources, resets, queries, refresh_routes, shutdown, .. } = mailbox;
+        let Mailbox {
+            config, peers, dynamic_peers, sources, resets, actions, refresh_routes, shutdown, ..
+        } = mailbox;
         if let Some(config) = config {
             let listen = config.listen != self.speaker.config().listen;
             // Validated when it was handed in.
@@ -213,10 +258,15 @@ impl Driver {
                 self.listen().await;
             }
         }
-        if let Some(peers) = peers
-            && let Err(error) = self.speaker.set_peers(peers.into_values().collect(), now)
+        for (source, peers) in peers {
+            if let Err(error) = self.speaker.set_peers_of(&source, peers.into_values().collect(), now) {
+                tracing::error!(%error, "peers refused");
+            }
+        }
+        if let Some(groups) = dynamic_peers
+            && let Err(error) = self.speaker.set_dynamic_peers(groups, now)
         {
-            tracing::error!(%error, "peers refused");
+            tracing::error!(%error, "dynamic peers refused");
         }
         for (source, PendingRoutes { whole, delta }) in sources {
             if let Some(routes) = whole {
@@ -227,14 +277,12 @@ impl Driver {
             }
         }
         for peer in resets {
-            self.speaker.reset(&peer, now);
-        }
-        for query in queries {
-            // Who asked may be gone.
-            match query {
-                Query::Route(prefix, reply) => drop(reply.send(self.speaker.route_status(prefix))),
-                Query::Stats(reply) => drop(reply.send(self.speaker.table_stats())),
+            if let Err(error) = self.speaker.reset(&peer, "", now) {
+                tracing::debug!(%error, "nothing to reset");
             }
+        }
+        for action in actions {
+            action(&mut self.speaker, now);
         }
         if refresh_routes {
             self.routes_revision = u64::MAX;
@@ -262,12 +310,22 @@ impl Driver {
                 }
             }
             IoEvent::Accepted { stream } => self.accept(stream, now),
+            IoEvent::Protected { id, failures } => {
+                if let Some(listener) = self.listeners.iter_mut().find(|listener| listener.id == id) {
+                    listener.unprotected(failures);
+                    self.peers_revision = u64::MAX;
+                }
+            }
+            IoEvent::Stranger { source } => {
+                self.refused(&format_args!("no peer is configured for {source}"), now);
+            }
             IoEvent::Listener { id, result } => {
                 if let Some(listener) = self.listeners.iter_mut().find(|listener| listener.id == id) {
                     let address = listener.status.address;
                     (listener.status.bound, listener.status.state) = match result {
-                        Ok(bound) => {
+                        Ok((bound, failures)) => {
                             tracing::info!(%bound, "listening");
+                            listener.unprotected(failures);
                             (Some(bound), ListenerState::Listening)
                         }
                         Err(error) => {
@@ -278,6 +336,15 @@ impl Driver {
                     self.peers_revision = u64::MAX;
                 }
             }
+        }
+    }
+
+    fn refused(&mut self, refusal: &dyn std::fmt::Display, now: Instant) {
+        let refused = self.refused + self.guard.strangers();
+        if self.refused_logged.is_none_or(|(at, _)| now >= at + REFUSALS_LOGGED_EVERY) {
+            let before = self.refused_logged.map_or(0, |(_, count)| count);
+            tracing::info!(%refusal, refused = refused - before, "connection refused");
+            self.refused_logged = Some((now, refused));
         }
     }
 
@@ -300,22 +367,21 @@ impl Driver {
 
     fn accept(&mut self, stream: TcpStream, now: Instant) {
         let (Ok(local), Ok(remote)) = (stream.local_addr(), stream.peer_addr()) else { return };
-        match self.speaker.accept(ConnectionInfo { local, remote }) {
-            Ok(accepted) => {
-                if let Err(error) = socket_options::accepted(&stream, &accepted.config, accepted.ttl) {
-                    tracing::warn!(peer = %accepted.config.name, %error, "socket options refused");
+        match self.speaker.accept(ConnectionInfo { local, remote }, now) {
+            Ok(accepted) => match socket_options::accepted(&stream, &accepted.config, accepted.ttl) {
+                Ok(()) => self.up(accepted.connection, stream, now),
+                Err(error) => {
+                    socket_options::refuse(stream);
+                    self.speaker.handle_closed(accepted.connection, now);
+                    self.refused += 1;
+                    let peer = &accepted.config.name;
+                    self.refused(&format_args!("peer {peer}: {error}"), now);
                 }
-                self.up(accepted.connection, stream, now);
-            }
+            },
             Err(refusal) => {
                 socket_options::refuse(stream);
                 self.refused += 1;
-                let due = self.refused_logged.is_none_or(|(at, _)| now >= at + REFUSALS_LOGGED_EVERY);
-                if due {
-                    let before = self.refused_logged.map_or(0, |(_, count)| count);
-                    tracing::info!(%refusal, refused = self.refused - before, "connection refused");
-                    self.refused_logged = Some((now, self.refused));
-                }
+                self.refused(&refusal, now);
             }
         }
     }
@@ -348,10 +414,12 @@ impl Driver {
             }
         }
         while let Some(event) = self.speaker.poll_event() {
-            match event {
-                Event::State { peer, state } => tracing::info!(%peer, ?state, "session state"),
-                Event::Down { peer, reason } => tracing::warn!(%peer, reason, "session down"),
-            }
+            log(&event);
+            // Nobody may be there.
+            let _ = self.subscribers.send(event);
+        }
+        if self.subscribers.receiver_count() == 0 {
+            self.speaker.watch_best_paths(false);
         }
     }
 
@@ -360,11 +428,13 @@ impl Driver {
         let mut wake_at = self.speaker.poll_timeout();
         let mut wake = |at: Instant| wake_at = Some(wake_at.map_or(at, |other| other.min(at)));
         let revision = self.speaker.state_revision();
+        self.activity |= self.guard.has_passwords();
         if self.activity || revision != self.peers_revision {
             if revision != self.peers_revision || now >= self.peers_due {
                 let mut snapshot = self.speaker.peers();
                 snapshot.listeners = self.listeners.iter().map(|listener| listener.status.clone()).collect();
-                snapshot.refused_connections = self.refused;
+                snapshot.refused_connections = self.refused + self.guard.strangers();
+                self.guard.complete(&mut snapshot);
                 self.peers.send_if_modified(|current| {
                     let changed = **current != snapshot;
                     *current = Arc::new(snapshot);
@@ -376,6 +446,9 @@ impl Driver {
             } else {
                 wake(self.peers_due);
             }
+        }
+        if self.guard.has_passwords() {
+            wake(self.peers_due);
         }
         // One receiver is the handle's own.
         let revision = self.speaker.routes_revision();
@@ -410,5 +483,23 @@ impl Driver {
         let (sender, _) = mpsc::channel(1);
         self.events_sender = sender; // ours is gone, so the channel closes with the last task
         let _ = timeout(SHUTDOWN_WITHIN, async { while self.events.recv().await.is_some() {} }).await;
+        // Only now: a neighbour that sees BFD end first might take the session down, and its routes with it.
+        self.guard.stop().await;
+    }
+}
+
+fn log(event: &Event) {
+    match event {
+        Event::State { peer, state } => tracing::info!(%peer, ?state, "session state"),
+        Event::Down { peer, reason } => tracing::warn!(%peer, reason, "session down"),
+        Event::PrefixLimit { peer, family, received, limit, exceeded: true } => {
+            tracing::warn!(%peer, %family, received, limit, "more prefixes than allowed");
+        }
+        Event::PrefixLimit { peer, family, received, limit, .. } => {
+            tracing::warn!(%peer, %family, received, limit, "the number of prefixes comes close to the limit");
+        }
+        Event::Path { peer, state } => tracing::info!(%peer, %state, "BFD"),
+        Event::PeerRemoved { peer } => tracing::info!(%peer, "peer removed"),
+        Event::BestPath { prefix, .. } => tracing::debug!(%prefix, "another best route"),
     }
 }

@@ -4,14 +4,19 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
 
 use ipnet::IpNet;
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, broadcast, oneshot, watch};
 
-use crate::speaker::{
-    ConfigError, Delta, PeerConfig, PeerName, PeersSnapshot, Route, RouteKey, RouteStatus, RoutesSnapshot,
-    SpeakerConfig, TableStats, index_peers,
+use crate::{
+    speaker::{
+        AdvertisedRoute, CommandError, ConfigError, Delta, DynamicPeers, Event, PathState, PeerCommand,
+        PeerConfig, PeerName, PeersSnapshot, ReceivedRoute, RibEntry, Route, RouteKey, RouteStatus,
+        RoutesSnapshot, Speaker, SpeakerConfig, TableStats, index_dynamic_peers, index_peers,
+    },
+    wire::Family,
 };
 
 /// How a speaker stops.
@@ -44,8 +49,9 @@ impl SpeakerHandle {
         shared: Arc<Shared>,
         peers: watch::Receiver<Arc<PeersSnapshot>>,
         routes: watch::Receiver<Arc<RoutesSnapshot>>,
+        events: broadcast::WeakSender<Event>,
     ) -> Self {
-        Self { owner: Arc::new(Owner { shared, peers, routes }) }
+        Self { owner: Arc::new(Owner { shared, peers, routes, events }) }
     }
 
     fn update(&self, change: impl FnOnce(&mut Mailbox)) {
@@ -69,13 +75,34 @@ impl SpeakerHandle {
         Ok(())
     }
 
-    /// Makes this the whole set of neighbours. Those that did not change are not touched.
+    /// Makes this the whole set of neighbours of the source `""`. Those that did not change are not touched.
     ///
     /// # Errors
     /// If one of them is not valid or two clash; the set before stays in force.
     pub fn set_peers(&self, peers: Vec<PeerConfig>) -> Result<(), ConfigError> {
+        self.set_peers_of("", peers)
+    }
+
+    /// Makes this the whole set of neighbours of `source`; those of other sources stay. Where two sources clash, see
+    /// [`Speaker::set_peers_of`].
+    ///
+    /// # Errors
+    /// If one of them is not valid or two of this set clash; the set before stays in force.
+    pub fn set_peers_of(&self, source: &str, peers: Vec<PeerConfig>) -> Result<(), ConfigError> {
         let peers = index_peers(peers)?;
-        self.update(|mailbox| mailbox.peers = Some(peers));
+        self.update(|mailbox| {
+            mailbox.peers.insert(source.to_owned(), peers);
+        });
+        Ok(())
+    }
+
+    /// Makes this the whole set of groups of dynamic peers; see [`Speaker::set_dynamic_peers`].
+    ///
+    /// # Errors
+    /// If a template is not valid, or two groups have one prefix or name; the set before stays in force.
+    pub fn set_dynamic_peers(&self, groups: Vec<DynamicPeers>) -> Result<(), ConfigError> {
+        let groups = index_dynamic_peers(groups)?;
+        self.update(|mailbox| mailbox.dynamic_peers = Some(groups));
         Ok(())
     }
 
@@ -113,6 +140,89 @@ impl SpeakerHandle {
         });
     }
 
+    /// Does to a neighbour what an operator says, after all that was set before.
+    ///
+    /// # Errors
+    /// If there is no such neighbour, its session cannot do that, or the speaker has stopped.
+    pub async fn command(&self, peer: &PeerName, command: PeerCommand) -> Result<(), CommandError> {
+        let peer = peer.clone();
+        let outcome = self.act(move |speaker, now| speaker.command(&peer, command, now)).await;
+        outcome.unwrap_or(Err(CommandError::Stopped))
+    }
+
+    /// BFD, if the embedder runs its own, says this of the path to a neighbour; see [`Speaker::handle_bfd`].
+    pub fn path_state(&self, peer: &PeerName, state: PathState) {
+        let peer = peer.clone();
+        self.enqueue(move |speaker, now| {
+            let _ = speaker.handle_bfd(&peer, state, now); // it may be gone
+        });
+    }
+
+    /// The interface to a directly connected neighbour has gone down; see [`Speaker::handle_link_down`].
+    pub fn link_down(&self, peer: &PeerName, interface: &str) {
+        let (peer, interface) = (peer.clone(), interface.to_owned());
+        self.enqueue(move |speaker, now| {
+            let _ = speaker.handle_link_down(&peer, &interface, now); // it may be gone
+        });
+    }
+
+    fn enqueue(&self, action: impl FnOnce(&mut Speaker, Instant) + Send + 'static) {
+        self.update(|mailbox| mailbox.actions.push(Box::new(action)));
+    }
+
+    async fn act<T: Send + 'static>(
+        &self,
+        action: impl FnOnce(&mut Speaker, Instant) -> T + Send + 'static,
+    ) -> Option<T> {
+        let (sender, receiver) = oneshot::channel();
+        // Who asked may be gone.
+        self.enqueue(move |speaker, now| drop(sender.send(action(speaker, now))));
+        receiver.await.ok()
+    }
+
+    /// Asks the machine itself something, after all that was set before. `None`: it has stopped. The speaker does
+    /// nothing else meanwhile, so the answer must be quick to give.
+    ///
+    /// ```no_run
+    /// # async fn ask(speaker: &openelb_bgp::net::SpeakerHandle) {
+    /// let routes = speaker.query(|speaker| speaker.rib(openelb_bgp::wire::Family::IPV4_UNICAST)).await;
+    /// # }
+    /// ```
+    pub async fn query<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&Speaker) -> T + Send + 'static,
+    ) -> Option<T> {
+        self.act(move |speaker, _| ask(speaker)).await
+    }
+
+    /// What a neighbour has sent; see [`Speaker::adj_in`]. `None`: no such neighbour.
+    pub async fn adj_in(&self, peer: &PeerName, family: Family) -> Option<Vec<ReceivedRoute>> {
+        let peer = peer.clone();
+        self.query(move |speaker| speaker.adj_in(&peer, family)).await?
+    }
+
+    /// What a neighbour has been sent; see [`Speaker::adj_out`]. `None`: no such neighbour.
+    pub async fn adj_out(&self, peer: &PeerName, family: Family) -> Option<Vec<AdvertisedRoute>> {
+        let peer = peer.clone();
+        self.query(move |speaker| speaker.adj_out(&peer, family)).await?
+    }
+
+    /// All routes of a family, the best of each prefix first; see [`Speaker::rib`]. Empty if the speaker has stopped.
+    pub async fn rib(&self, family: Family) -> Vec<RibEntry> {
+        self.query(move |speaker| speaker.rib(family)).await.unwrap_or_default()
+    }
+
+    /// What happens from now on. A receiver that is too slow loses the oldest and is told how many
+    /// ([`RecvError::Lagged`](broadcast::error::RecvError::Lagged)); the speaker never waits for it. `best_paths`: changes
+    /// of best routes, too, as long as anybody subscribes. `None`: the speaker has stopped.
+    pub fn subscribe(&self, best_paths: bool) -> Option<broadcast::Receiver<Event>> {
+        let receiver = self.owner.events.upgrade()?.subscribe();
+        if best_paths {
+            self.enqueue(|speaker, _| speaker.watch_best_paths(true));
+        }
+        Some(receiver)
+    }
+
     /// Stops the speaker; its task ends when the sessions are closed, within a bounded time.
     pub fn shutdown(&self, mode: Shutdown) {
         self.update(|mailbox| mailbox.shutdown = Some(mode));
@@ -133,16 +243,12 @@ impl SpeakerHandle {
 
     /// Where the routes of one prefix stand with each neighbour. Empty if there is none, or the speaker has stopped.
     pub async fn route_status(&self, prefix: IpNet) -> Vec<RouteStatus> {
-        let (sender, receiver) = oneshot::channel();
-        self.update(|mailbox| mailbox.queries.push(Query::Route(prefix, sender)));
-        receiver.await.unwrap_or_default()
+        self.query(move |speaker| speaker.route_status(prefix)).await.unwrap_or_default()
     }
 
     /// How much the tables hold. All zero if the speaker has stopped.
     pub async fn table_stats(&self) -> TableStats {
-        let (sender, receiver) = oneshot::channel();
-        self.update(|mailbox| mailbox.queries.push(Query::Stats(sender)));
-        receiver.await.unwrap_or_default()
+        self.query(Speaker::table_stats).await.unwrap_or_default()
     }
 }
 
@@ -151,6 +257,7 @@ struct Owner {
     shared: Arc<Shared>,
     peers: watch::Receiver<Arc<PeersSnapshot>>,
     routes: watch::Receiver<Arc<RoutesSnapshot>>,
+    events: broadcast::WeakSender<Event>,
 }
 
 impl Drop for Owner {
@@ -181,7 +288,7 @@ impl Shared {
     pub(super) fn close(&self) {
         let mut mailbox = self.lock();
         mailbox.closed = true;
-        mailbox.queries.clear();
+        mailbox.actions.clear();
     }
 }
 
@@ -189,10 +296,12 @@ impl Shared {
 #[derive(Default)]
 pub(super) struct Mailbox {
     pub(super) config: Option<SpeakerConfig>,
-    pub(super) peers: Option<BTreeMap<PeerName, PeerConfig>>,
+    pub(super) peers: BTreeMap<String, BTreeMap<PeerName, PeerConfig>>,
+    pub(super) dynamic_peers: Option<Vec<DynamicPeers>>,
     pub(super) sources: BTreeMap<String, PendingRoutes>,
     pub(super) resets: BTreeSet<PeerName>,
-    pub(super) queries: Vec<Query>,
+    /// In order, after all else.
+    pub(super) actions: Vec<Action>,
     pub(super) refresh_routes: bool,
     pub(super) shutdown: Option<Shutdown>,
     closed: bool,
@@ -220,7 +329,5 @@ impl PendingRoutes {
     }
 }
 
-pub(super) enum Query {
-    Route(IpNet, oneshot::Sender<Vec<RouteStatus>>),
-    Stats(oneshot::Sender<TableStats>),
-}
+/// What the driver is to do with the machine.
+pub(super) type Action = Box<dyn FnOnce(&mut Speaker, Instant) + Send>;

@@ -8,11 +8,20 @@
     reason = "the place for sockets and the clock"
 )]
 
+#[cfg(feature = "bfd")]
+mod bfd;
+#[cfg(not(feature = "bfd"))]
+#[path = "no_bfd.rs"]
+mod bfd;
 mod connection;
 mod driver;
+mod guard;
 mod handle;
+mod links;
 mod listener;
+mod protection;
 mod socket_options;
+mod sys;
 
 pub use driver::spawn;
 pub use handle::{Shutdown, SpeakerHandle};

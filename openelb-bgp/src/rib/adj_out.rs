@@ -255,6 +255,14 @@ impl AdjOut {
         self.state.count
     }
 
+    /// What the neighbour has, with the attribute set that it was told; what is to be sent anew in any case is left out
+    /// until it is.
+    pub(crate) fn told<'a>(&'a self, table: &'a Table) -> impl Iterator<Item = (Nlri, AttributesId)> + 'a {
+        let sent = (0u32..).zip(self.state.advertised.iter().copied());
+        sent.filter(|(_, id)| ![NONE, STALE].contains(id))
+            .filter_map(|(unit, id)| Some((self.state.nlri(unit, table)?, id)))
+    }
+
     /// How many changes are known to wait.
     pub(crate) fn pending(&self) -> usize {
         self.state.pending

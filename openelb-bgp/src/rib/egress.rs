@@ -80,18 +80,15 @@ impl Egress {
         if size > MAX_ATTRIBUTES { Err(Ineligible::TooLarge) } else { Ok(()) }
     }
 
-    /// The path attributes as they go to the neighbour (RFC 4271 §5).
-    pub(crate) fn encode(&self, set: &AttributeSet) -> Result<Encoded, EncodeError> {
+    /// The path attributes as they go to the neighbour (RFC 4271 §5), and the next hop wherever it stands.
+    pub(crate) fn attributes(&self, set: &AttributeSet) -> (Attributes, Option<IpAddr>) {
         let from = &set.attributes;
         let internal = self.context.kind == SessionKind::Internal;
         let mut path = AsPath::empty();
         if !internal {
             path.prepend(self.local_asn, 1 + usize::from(from.as_path_prepend));
         }
-        let (next_hop, mp_next_hop) = match self.next_hop(set) {
-            Some(IpAddr::V4(address)) if self.is_ipv4() => (Some(address), None),
-            other => (None, other),
-        };
+        let next_hop = self.next_hop(set);
         let attributes = Attributes {
             origin: Some(match from.origin {
                 RouteOrigin::Igp => Origin::Igp,
@@ -99,7 +96,10 @@ impl Egress {
                 RouteOrigin::Incomplete => Origin::Incomplete,
             }),
             as_path: Some(path),
-            next_hop,
+            next_hop: match next_hop {
+                Some(IpAddr::V4(address)) if self.is_ipv4() => Some(address),
+                _ => None,
+            },
             med: from.med,
             local_pref: internal.then(|| from.local_pref.unwrap_or(DEFAULT_LOCAL_PREF)),
             communities: sorted(from.communities.iter().copied().map(Community)),
@@ -113,6 +113,13 @@ impl Egress {
             ),
             ..Attributes::default()
         };
+        (attributes, next_hop)
+    }
+
+    /// The same in the form of the wire.
+    pub(crate) fn encode(&self, set: &AttributeSet) -> Result<Encoded, EncodeError> {
+        let (attributes, next_hop) = self.attributes(set);
+        let mp_next_hop = if attributes.next_hop.is_some() { None } else { next_hop };
         Ok(Encoded { attributes: attributes.encode(&self.context)?, mp_next_hop })
     }
 }

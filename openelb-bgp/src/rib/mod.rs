@@ -6,26 +6,36 @@ pub(crate) mod attributes;
 pub(crate) mod best_path;
 pub(crate) mod egress;
 pub(crate) mod packer;
+pub(crate) mod received;
+pub(crate) mod selection;
 pub(crate) mod table;
 #[cfg(test)]
 mod tests;
 
 use attributes::AttributeStore;
+use received::Received;
 use table::Table;
 
 use crate::wire::{Family, Prefix};
 
-/// All routes that are wanted.
+/// All routes that are wanted, and those that were received and are kept.
 #[derive(Debug)]
 pub(crate) struct Rib {
     pub(crate) ipv4: Table,
     pub(crate) ipv6: Table,
     pub(crate) attributes: AttributeStore,
+    /// What neighbours have sent and is kept. It never meets the tables.
+    pub(crate) received: Received,
 }
 
 impl Rib {
     pub(crate) fn new(seed: u64) -> Self {
-        Self { ipv4: Table::new(seed), ipv6: Table::new(seed), attributes: AttributeStore::new(seed) }
+        Self {
+            ipv4: Table::new(seed),
+            ipv6: Table::new(seed),
+            attributes: AttributeStore::new(seed),
+            received: Received::new(seed),
+        }
     }
 
     /// A family's table, and the attribute sets.

@@ -50,6 +50,13 @@ pub(crate) struct Path {
     held: u16,
 }
 
+impl Path {
+    /// Whose it is.
+    pub(crate) fn source(&self) -> SourceId {
+        self.source
+    }
+}
+
 /// A route that another source's route hides: same prefix and path identifier, and a name that sorts first.
 #[derive(Clone, Copy, Debug)]
 struct Hidden {

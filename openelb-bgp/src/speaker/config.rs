@@ -10,6 +10,7 @@ use std::{
 
 use ipnet::IpNet;
 
+use super::options::{BfdConfig, DynamicPeers, PrefixLimit, ReceivedRoutes};
 use crate::wire::Family;
 
 /// The name by which the embedder knows a neighbour; unique within a speaker.
@@ -89,6 +90,10 @@ pub struct SpeakerConfig {
     /// arrived before End-of-RIB is sent (RFC 4724 §3: an early one makes the neighbour flush routes that are still
     /// to come). Empty: the first whole set of any source is enough.
     pub sources: BTreeSet<String>,
+    /// End-of-RIB is sent when this has passed since the speaker began, whatever has arrived by then: nobody keeps
+    /// routes for ever that we do not vouch for. `None`: 10 s less than the restart time on sessions with graceful
+    /// restart ([`PeerConfig::graceful_restart`]), never on others.
+    pub end_of_rib_within: Option<Duration>,
     /// Seed of every random choice (timer jitter): one seed, one history.
     pub seed: u64,
 }
@@ -103,6 +108,7 @@ impl SpeakerConfig {
             next_hop_ipv4: None,
             next_hop_ipv6: None,
             sources: BTreeSet::new(),
+            end_of_rib_within: None,
             seed: 0,
         }
     }
@@ -150,9 +156,11 @@ impl FamilyConfig {
 pub struct GracefulRestartConfig {
     /// How long the neighbour keeps our routes while the session is away; 1 s to 4095 s.
     pub restart_time: Duration,
-    /// The R bit: this speaker has just restarted.
+    /// The R bit: this speaker has just restarted. It is told until the neighbour has had the End-of-RIB of all its
+    /// families once; then it is cleared without touching the session (RFC 4724 §4.1). Say what holds at the start.
     pub restarting: bool,
-    /// The F bit: forwarding state was preserved over the restart.
+    /// The F bit: forwarding state was preserved over that restart. Once R is cleared F is set in any case: a session
+    /// that is lost later has not touched forwarding.
     pub forwarding_preserved: bool,
     /// The N bit (RFC 8538): also after a NOTIFICATION.
     pub notification: bool,
@@ -214,8 +222,18 @@ pub struct PeerConfig {
     pub extended_next_hop: bool,
     /// TCP MD5 password (RFC 2385), 1 to 80 octets.
     pub password: Option<Secret>,
-    /// The session is reset with Cease/1 (RFC 4486) when the neighbour has more prefixes than this in one family.
-    pub max_prefixes: u32,
+    /// The neighbour must be at most this many hops away (GTSM, RFC 5082), 1 to 254: packets are sent with TTL 255, and
+    /// those that come with less than 256 minus this are dropped by the kernel. Not together with
+    /// [`multihop_ttl`](Self::multihop_ttl).
+    pub ttl_security: Option<u8>,
+    /// BFD; without it a dead neighbour is noticed when the hold time ends.
+    pub bfd: Option<BfdConfig>,
+    /// The session of a directly connected neighbour ends at once when the interface to it goes down.
+    pub link_failover: bool,
+    /// How many prefixes it may have.
+    pub prefix_limit: PrefixLimit,
+    /// What is kept of its routes.
+    pub received_routes: ReceivedRoutes,
 }
 
 impl PeerConfig {
@@ -246,7 +264,11 @@ impl PeerConfig {
             extended_messages: true,
             extended_next_hop: false,
             password: None,
-            max_prefixes: 1_500_000,
+            ttl_security: None,
+            bfd: None,
+            link_failover: true,
+            prefix_limit: PrefixLimit::default(),
+            received_routes: ReceivedRoutes::Count,
         }
     }
 
@@ -280,6 +302,15 @@ impl PeerConfig {
         if self.connect_retry.is_zero() {
             return Err(ConfigError::ConnectRetry { peer: peer() });
         }
+        if !(1..=100).contains(&self.prefix_limit.warning_percent) {
+            let percent = self.prefix_limit.warning_percent;
+            return Err(ConfigError::WarningPercent { peer: peer(), percent });
+        }
+        if let Some(restart) = &self.graceful_restart
+            && !(1..=4095).contains(&restart.restart_time.as_secs())
+        {
+            return Err(ConfigError::RestartTime { peer: peer(), restart_time: restart.restart_time });
+        }
         if self.families.is_empty() {
             return Err(ConfigError::NoFamily { peer: peer() });
         }
@@ -289,6 +320,25 @@ impl PeerConfig {
             }
             if ![Family::IPV4_UNICAST, Family::IPV6_UNICAST].contains(&family.family) {
                 return Err(ConfigError::Family { peer: peer(), family: family.family });
+            }
+        }
+        if self.password.as_ref().is_some_and(|password| !(1..=80).contains(&password.expose().len())) {
+            return Err(ConfigError::Password { peer: peer() });
+        }
+        match (self.ttl_security, self.multihop_ttl) {
+            (Some(_), Some(_)) => return Err(ConfigError::TtlSecurityMultihop { peer: peer() }),
+            (Some(hops @ (0 | 255)), None) => return Err(ConfigError::TtlSecurity { peer: peer(), hops }),
+            _ => {}
+        }
+        if let Some(bfd) = &self.bfd {
+            let timers = bfd.timers;
+            let range = Duration::from_micros(1)..=Duration::from_micros(u32::MAX.into());
+            if timers.detect_multiplier == 0
+                || ![timers.desired_min_tx, timers.required_min_rx]
+                    .iter()
+                    .all(|interval| range.contains(interval))
+            {
+                return Err(ConfigError::Bfd { peer: peer() });
             }
         }
         if let Some(local) = self.local_address
@@ -335,6 +385,48 @@ pub enum ConfigError {
     /// Port 0 cannot be connected to.
     #[error("peer {peer}: port 0: set the port that the neighbour listens on, or make the peer passive")]
     Port {
+        /// Whose configuration.
+        peer: PeerName,
+    },
+    /// A percentage of the prefix limit.
+    #[error("peer {peer}: a warning at {percent} % of the prefix limit: use 1 to 100")]
+    WarningPercent {
+        /// Whose configuration.
+        peer: PeerName,
+        /// The bad value.
+        percent: u8,
+    },
+    /// RFC 4724 §3.
+    #[error("peer {peer}: restart time {restart_time:?}: use 1 s to 4095 s")]
+    RestartTime {
+        /// Whose configuration.
+        peer: PeerName,
+        /// The bad value.
+        restart_time: Duration,
+    },
+    /// RFC 2385, and what the kernel takes.
+    #[error("peer {peer}: the TCP MD5 password is empty or has more than 80 octets: use 1 to 80")]
+    Password {
+        /// Whose configuration.
+        peer: PeerName,
+    },
+    /// RFC 5082 §3.
+    #[error("peer {peer}: TTL security over {hops} hops: use 1 to 254, 1 for a directly connected neighbour")]
+    TtlSecurity {
+        /// Whose configuration.
+        peer: PeerName,
+        /// The bad value.
+        hops: u8,
+    },
+    /// One says what is sent with, the other what is received with.
+    #[error("peer {peer}: TTL security sends with TTL 255: leave the multihop TTL out")]
+    TtlSecurityMultihop {
+        /// Whose configuration.
+        peer: PeerName,
+    },
+    /// RFC 5880 §4.1.
+    #[error("peer {peer}: BFD needs a multiplier of 1 to 255, and intervals of 1 µs to 4294 s")]
+    Bfd {
         /// Whose configuration.
         peer: PeerName,
     },
@@ -392,6 +484,16 @@ pub enum ConfigError {
         /// Their address.
         address: IpAddr,
     },
+    /// Two groups of dynamic peers have one prefix: which one a neighbour belongs to must be clear.
+    #[error("dynamic peers {first} and {second} have the same prefix {prefix}")]
+    DuplicatePrefix {
+        /// One of them.
+        first: PeerName,
+        /// The other.
+        second: PeerName,
+        /// Their prefix.
+        prefix: IpNet,
+    },
 }
 
 /// The next hop of a route.
@@ -435,7 +537,7 @@ pub struct RouteAttributes {
     pub extended_communities: Vec<[u8; 8]>,
 }
 
-/// Which neighbours a route is for.
+/// Which neighbours a route is for. Dynamic ones are meant by the name of their group.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub enum PeerScope {
     /// All of them.
@@ -525,4 +627,23 @@ pub(crate) fn index_peers(peers: Vec<PeerConfig>) -> Result<BTreeMap<PeerName, P
         }
     }
     Ok(by_name)
+}
+
+/// Checks a whole set of groups of dynamic peers: the longest prefix first, which is the order in which they are tried.
+pub(crate) fn index_dynamic_peers(mut groups: Vec<DynamicPeers>) -> Result<Vec<DynamicPeers>, ConfigError> {
+    groups.sort_by_key(|group| (std::cmp::Reverse(group.prefix.prefix_len()), group.template.name.clone()));
+    let mut prefixes: BTreeMap<IpNet, PeerName> = BTreeMap::new();
+    let mut names = BTreeSet::new();
+    for group in &mut groups {
+        group.prefix = group.prefix.trunc();
+        group.validate()?;
+        let name = group.template.name.clone();
+        if let Some(first) = prefixes.insert(group.prefix, name.clone()) {
+            return Err(ConfigError::DuplicatePrefix { first, second: name, prefix: group.prefix });
+        }
+        if !names.insert(name.clone()) {
+            return Err(ConfigError::DuplicateName { peer: name });
+        }
+    }
+    Ok(groups)
 }

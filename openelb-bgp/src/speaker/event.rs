@@ -4,8 +4,17 @@ use std::{net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 
-use super::config::{PeerConfig, PeerName};
-use crate::fsm::{Direction, State};
+use ipnet::IpNet;
+
+use super::{
+    config::{PeerConfig, PeerName},
+    options::PathState,
+    view::RibPath,
+};
+use crate::{
+    fsm::{Direction, State},
+    wire::Family,
+};
 
 /// A peer within one speaker, for the driver: an index that is never used again for another peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -71,6 +80,38 @@ pub enum Event {
         /// In words.
         reason: String,
     },
+    /// A neighbour's prefixes come close to its limit, or are over it; told once until they are fewer again.
+    PrefixLimit {
+        /// Whose.
+        peer: PeerName,
+        /// Of which family.
+        family: Family,
+        /// How many there are.
+        received: u64,
+        /// How many are allowed.
+        limit: u32,
+        /// There are more than that.
+        exceeded: bool,
+    },
+    /// BFD says something else of the path.
+    Path {
+        /// To whom.
+        peer: PeerName,
+        /// What it says.
+        state: PathState,
+    },
+    /// A neighbour is there no more: it is not configured any longer, or a dynamic one has gone.
+    PeerRemoved {
+        /// Which.
+        peer: PeerName,
+    },
+    /// A prefix has another best route, or none ([`Speaker::watch_best_paths`](super::Speaker::watch_best_paths)).
+    BestPath {
+        /// Where to.
+        prefix: IpNet,
+        /// The route.
+        path: Option<RibPath>,
+    },
 }
 
 /// Why a connection is not taken.
@@ -105,11 +146,21 @@ pub enum Refusal {
         /// Which.
         peer: PeerName,
     },
-    /// The peer has an incoming connection already.
-    #[error("peer {peer} has an incoming connection already")]
+    /// The peer has an incoming connection already, and another one that may take its place.
+    #[error("peer {peer} has two incoming connections already")]
     Busy {
         /// Which.
         peer: PeerName,
+    },
+    /// As many dynamic neighbours are there as are allowed.
+    #[error("dynamic peers {group}: {max} are there already, no room for {source_address}")]
+    TooManyDynamicPeers {
+        /// The name of the template.
+        group: PeerName,
+        /// How many are allowed.
+        max: u32,
+        /// Where it came from.
+        source_address: SocketAddr,
     },
 }
 

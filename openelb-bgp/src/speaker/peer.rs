@@ -6,17 +6,25 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::BytesMut;
+
 use super::{
-    config::{PeerConfig, SpeakerConfig},
+    challenger::{Challenger, Said},
+    config::{GracefulRestartConfig, PeerConfig, SpeakerConfig},
     event::{Accepted, ConnectionId, Event, Output, PeerId, Refusal},
+    options::{PathState, PrefixLimit, ReceivedRoutes},
+    reception::StaleRoutes,
     scanner::Scanner,
     session::Session,
-    stats::{LastError, PeerCounters, PeerStatus, SessionStatus},
+    stats::{LastError, PeerCounters, PeerSource, PeerStatus, SessionStatus},
 };
 use crate::{
-    fsm::{self, ConnectionInfo, Direction, FamilyOffer, Fsm, FsmConfig, State},
+    fsm::{self, ConnectionInfo, Direction, DownReason, FamilyOffer, Fsm, FsmConfig, State},
     rib::Rib,
-    wire::{GracefulRestart, GracefulRestartFamily, Notification, RouteRefreshKind, Update},
+    wire::{
+        GracefulRestart, GracefulRestartFamily, Message, Notification, Prefix, RouteRefreshKind,
+        SessionContext,
+    },
 };
 
 /// UPDATEs are made only while fewer octets than this are on their way: a slow neighbour sees the state of the day,
@@ -24,6 +32,8 @@ use crate::{
 const WINDOW: usize = 64 * 1024;
 /// TTL of iBGP, and of peers whose AS number is not fixed.
 const DEFAULT_TTL: u8 = 64;
+/// So much before the neighbour would drop our routes End-of-RIB is sent, complete or not.
+const BEFORE_RESTART_TIME: Duration = Duration::from_secs(10);
 
 /// One of the two connections.
 #[derive(Clone, Copy, Debug, Default)]
@@ -45,11 +55,28 @@ pub(super) struct Peer {
     local_asn: u32,
     fsm: Fsm,
     links: [Link; 2],
+    /// Of incoming connections.
+    generations: u32,
+    challenger: Option<Challenger>,
+    /// To be handed out before all else.
+    pending: VecDeque<Output>,
     pub(super) session: Option<Session>,
+    pub(super) stale: StaleRoutes,
     state: State,
     state_since: Instant,
     last_error: Option<LastError>,
-    counters: PeerCounters,
+    pub(super) counters: PeerCounters,
+    pub(super) source: PeerSource,
+    /// Shut down by an operator, over the configuration.
+    shutdown: Option<String>,
+    /// What BFD says.
+    path: Option<PathState>,
+    /// The neighbour has not had all our routes since this speaker began (the R bit).
+    restarting: bool,
+    /// When End-of-RIB is sent though routes may be missing; taken when it has passed.
+    complete_at: Option<Instant>,
+    /// That has passed.
+    complete: bool,
     /// The states changed since the speaker looked.
     pub(super) changed: bool,
     /// What the neighbour has changed since the speaker looked.
@@ -63,10 +90,19 @@ pub(super) struct Peer {
 /// Whether two configurations have the same session: the rest can change while it stays up.
 pub(super) fn same_session(a: &PeerConfig, b: &PeerConfig) -> bool {
     let plain = |config: &PeerConfig| PeerConfig {
+        // Of graceful restart these two only say what has been; they go into the next OPEN.
+        graceful_restart: config.graceful_restart.map(|restart| GracefulRestartConfig {
+            restarting: false,
+            forwarding_preserved: false,
+            ..restart
+        }),
         connect_retry: Duration::ZERO,
         connect_retry_max: Duration::ZERO,
         connect_timeout: Duration::ZERO,
-        max_prefixes: 0,
+        bfd: None,
+        link_failover: false,
+        prefix_limit: PrefixLimit::default(),
+        received_routes: ReceivedRoutes::Count,
         ..config.clone()
     };
     plain(a) == plain(b)
@@ -76,28 +112,40 @@ impl Peer {
     pub(super) fn new(
         id: PeerId,
         config: Arc<PeerConfig>,
-        speaker: &SpeakerConfig,
-        counters: PeerCounters,
+        (speaker, began): (&SpeakerConfig, Instant),
+        before: Before,
         now: Instant,
     ) -> Self {
         let local_asn = config.local_asn.unwrap_or(speaker.asn);
+        let restarting = config.graceful_restart.is_some_and(|restart| restart.restarting);
         // Peers must not draw the same jitter: they would move in lock-step.
         let seed = speaker.seed ^ (id.0 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let mut fsm = Fsm::new(fsm_config(&config, speaker, local_asn), seed);
-        if !config.admin_down {
+        let mut fsm = Fsm::new(fsm_config(&config, speaker, local_asn, restarting), seed);
+        if !config.admin_down && before.shutdown.is_none() {
             fsm.start(now);
         }
+        let complete_at = complete_at(&config, speaker, began);
         Self {
             id,
-            config,
             local_asn,
             fsm,
             links: [Link::default(); 2],
+            generations: 0,
+            challenger: None,
+            pending: VecDeque::new(),
             session: None,
+            stale: StaleRoutes::default(),
             state: State::Idle,
             state_since: now,
             last_error: None,
-            counters,
+            counters: before.counters,
+            source: before.source,
+            shutdown: before.shutdown,
+            path: None,
+            restarting,
+            complete: complete_at.is_some_and(|at| at <= now),
+            complete_at: complete_at.filter(|at| *at > now),
+            config,
             changed: false,
             routes_changed: false,
             timer: None,
@@ -105,10 +153,29 @@ impl Peer {
         }
     }
 
-    /// The counters once an end that is coming is counted.
-    pub(super) fn counters_at_the_end(&self) -> PeerCounters {
+    /// What stays when the neighbour is configured anew; an end that is coming is counted.
+    pub(super) fn remains(&self) -> Before {
         let dropped = self.counters.dropped + u64::from(self.state == State::Established);
-        PeerCounters { dropped, ..self.counters }
+        Before {
+            counters: PeerCounters { dropped, ..self.counters },
+            source: self.source.clone(),
+            shutdown: self.shutdown.clone(),
+        }
+    }
+
+    pub(super) fn local_asn(&self) -> u32 {
+        self.local_asn
+    }
+
+    /// The neighbour's AS number: what it said, else what is configured.
+    pub(super) fn remote_asn(&self) -> u32 {
+        let session = self.session.as_ref();
+        session.map_or(self.config.asn, |session| session.negotiated.remote_open.four_octet_asn())
+    }
+
+    /// Ends the session because of what the neighbour does; the next one after a pause.
+    pub(super) fn end_for(&mut self, notification: Notification, pause: Option<Duration>, now: Instant) {
+        self.fsm.reset_after(notification, pause, now);
     }
 
     fn link(&mut self, direction: Direction) -> &mut Link {
@@ -123,7 +190,15 @@ impl Peer {
         ConnectionId { peer: self.id, direction, generation: self.link(direction).generation }
     }
 
+    fn is_challenger(&self, connection: ConnectionId) -> bool {
+        connection.direction == Direction::Incoming
+            && self.challenger.as_ref().is_some_and(|known| known.generation == connection.generation)
+    }
+
     pub(super) fn is_current(&self, connection: ConnectionId) -> bool {
+        if self.is_challenger(connection) {
+            return true;
+        }
         let [outgoing, incoming] = &self.links;
         let link = if connection.direction == Direction::Outgoing { outgoing } else { incoming };
         link.live && link.generation == connection.generation
@@ -134,21 +209,36 @@ impl Peer {
         self.config.multihop_ttl.unwrap_or(if external { 1 } else { DEFAULT_TTL })
     }
 
-    pub(super) fn set_speaker_config(&mut self, speaker: &SpeakerConfig, rib: &mut Rib) {
+    pub(super) fn set_speaker_config(&mut self, (speaker, began): (&SpeakerConfig, Instant), rib: &mut Rib) {
+        if !self.complete {
+            self.complete_at = complete_at(&self.config, speaker, began);
+        }
         if let Some(session) = &mut self.session {
             session.set_config(&self.config, speaker, rib);
         }
     }
 
     /// A configuration with the [same session](same_session).
-    pub(super) fn set_config(&mut self, config: Arc<PeerConfig>) {
+    pub(super) fn set_config(&mut self, config: Arc<PeerConfig>, speaker: &SpeakerConfig, rib: &mut Rib) {
         self.fsm.set_connect_retry(config.connect_retry, config.connect_retry_max);
+        if self.config.received_routes != config.received_routes
+            && let Some(session) = &mut self.session
+        {
+            session.set_reception(config.received_routes, (self.id, speaker.seed), rib);
+        }
+        let begins = |config: &PeerConfig| config.graceful_restart.is_some_and(|restart| restart.restarting);
+        self.restarting = (self.restarting || !begins(&self.config)) && begins(&config);
+        if config.bfd.is_none() {
+            self.path = None;
+        }
         self.config = config;
+        self.fsm.set_graceful_restart(graceful_restart(&self.config, self.restarting));
+        self.changed = true;
     }
 
     pub(super) fn accept(&mut self, info: ConnectionInfo) -> Result<Accepted, Refusal> {
         let peer = || self.config.name.clone();
-        if self.config.admin_down {
+        if self.is_admin_down() {
             return Err(Refusal::AdminDown { peer: peer() });
         }
         if let Some(expected) = self.config.local_address
@@ -156,25 +246,57 @@ impl Peer {
         {
             return Err(Refusal::LocalAddress { peer: peer(), expected, local: info.local });
         }
-        if self.link(Direction::Incoming).live {
-            return Err(Refusal::Busy { peer: self.config.name.clone() });
+        if self.challenger.is_some() {
+            return Err(Refusal::Busy { peer: peer() });
         }
         // RFC 4271 §8.2.2. Refused at once, so that a neighbour that comes back and back leaves nothing behind.
         if self.fsm.state() == State::Idle {
-            return Err(Refusal::Idle { peer: self.config.name.clone() });
+            return Err(Refusal::Idle { peer: peer() });
         }
-        self.open(Direction::Incoming);
-        let connection = self.connection(Direction::Incoming);
+        let connection = if self.link(Direction::Incoming).live {
+            self.generations = self.generations.wrapping_add(1);
+            let generation = self.generations;
+            self.challenger = Some(Challenger::new(generation));
+            ConnectionId { peer: self.id, direction: Direction::Incoming, generation }
+        } else {
+            self.open(Direction::Incoming);
+            self.connection(Direction::Incoming)
+        };
         Ok(Accepted { connection, config: Arc::clone(&self.config), ttl: self.ttl() })
     }
 
     fn open(&mut self, direction: Direction) {
-        let link = self.link(direction);
-        *link = Link { generation: link.generation.wrapping_add(1), live: true, ..Link::default() };
+        let generation = match direction {
+            Direction::Outgoing => self.link(direction).generation.wrapping_add(1),
+            Direction::Incoming => {
+                self.generations = self.generations.wrapping_add(1);
+                self.generations
+            }
+        };
+        *self.link(direction) = Link { generation, live: true, ..Link::default() };
     }
 
-    pub(super) fn handle_connected(&mut self, direction: Direction, info: ConnectionInfo, now: Instant) {
-        self.fsm.handle_connected(direction, info, now);
+    pub(super) fn handle_connected(&mut self, connection: ConnectionId, info: ConnectionInfo, now: Instant) {
+        if !self.is_challenger(connection) {
+            return self.fsm.handle_connected(connection.direction, info, now);
+        }
+        let open = Message::Open(self.fsm.open());
+        if let Some(challenger) = &mut self.challenger {
+            challenger.connected(info, now);
+        }
+        self.tell(connection, &open);
+    }
+
+    /// Sends a message on a connection that the state machine does not have.
+    fn tell(&mut self, connection: ConnectionId, message: &Message) {
+        let mut bytes = BytesMut::new();
+        if message.encode(&SessionContext::default(), &mut bytes).is_ok() {
+            Scanner::default().count(&bytes, &mut self.counters.sent);
+            if let Some(challenger) = &mut self.challenger {
+                challenger.in_flight += bytes.len();
+            }
+            self.pending.push_back(Output::Send { connection, bytes: bytes.freeze() });
+        }
     }
 
     pub(super) fn handle_connect_failed(&mut self, error: &str, now: Instant) {
@@ -189,30 +311,167 @@ impl Peer {
         self.changed |= !repeated;
     }
 
-    pub(super) fn handle_bytes(&mut self, direction: Direction, bytes: &[u8], now: Instant) {
+    pub(super) fn handle_bytes(&mut self, connection: ConnectionId, bytes: &[u8], now: Instant) {
+        if self.is_challenger(connection) {
+            return self.handle_challenge(connection, bytes, now);
+        }
+        let direction = connection.direction;
         let [outgoing, incoming] = &mut self.links;
         let link = if direction == Direction::Outgoing { outgoing } else { incoming };
         link.scanner.count(bytes, &mut self.counters.received);
         self.fsm.handle_bytes(direction, bytes, now);
     }
 
-    pub(super) fn handle_written(&mut self, direction: Direction, octets: usize, now: Instant) {
-        let link = self.link(direction);
-        link.in_flight = link.in_flight.saturating_sub(octets);
-        self.fsm.handle_write_progress(direction, now);
+    fn handle_challenge(&mut self, connection: ConnectionId, bytes: &[u8], now: Instant) {
+        let Some(challenger) = &mut self.challenger else { return };
+        let (said, info) = (challenger.receive(bytes), challenger.info);
+        let verdict = match (said, info) {
+            (Said::Nothing, _) | (_, None) => return,
+            (Said::Open(open), Some(info)) => self.fsm.challenge(&open, info).map_err(|(_, answer)| answer),
+            (Said::Nonsense(answer), _) => Err(answer),
+        };
+        match verdict {
+            Ok(()) => self.promote(now),
+            Err(answer) => {
+                self.tell(connection, &Message::Notification(answer));
+                self.challenger = None;
+                self.pending.push_back(Output::Close { connection });
+            }
+        }
     }
 
-    pub(super) fn handle_closed(&mut self, direction: Direction, now: Instant) {
-        self.link(direction).live = false;
-        self.fsm.handle_closed(direction, now);
+    /// The second connection takes the place of the first.
+    fn promote(&mut self, now: Instant) {
+        let Some(Challenger { generation, info: Some(info), received, in_flight, .. }) =
+            self.challenger.take()
+        else {
+            return;
+        };
+        let old = self.connection(Direction::Incoming);
+        if std::mem::take(&mut self.link(Direction::Incoming).live) {
+            self.pending.push_back(Output::Close { connection: old });
+        }
+        *self.link(Direction::Incoming) =
+            Link { generation, live: true, in_flight, scanner: Scanner::default() };
+        self.fsm.replace_incoming(info, now);
+        self.handle_bytes(self.connection_of(generation), &received, now);
+    }
+
+    fn connection_of(&self, generation: u32) -> ConnectionId {
+        ConnectionId { peer: self.id, direction: Direction::Incoming, generation }
+    }
+
+    fn drop_challenger(&mut self) {
+        if let Some(challenger) = self.challenger.take() {
+            let connection = self.connection_of(challenger.generation);
+            self.pending.push_back(Output::Close { connection });
+        }
+    }
+
+    pub(super) fn handle_written(&mut self, connection: ConnectionId, octets: usize, now: Instant) {
+        if self.is_challenger(connection) {
+            if let Some(challenger) = &mut self.challenger {
+                challenger.in_flight = challenger.in_flight.saturating_sub(octets);
+            }
+            return;
+        }
+        let link = self.link(connection.direction);
+        link.in_flight = link.in_flight.saturating_sub(octets);
+        self.fsm.handle_write_progress(connection.direction, now);
+    }
+
+    pub(super) fn handle_closed(&mut self, connection: ConnectionId, now: Instant) {
+        if self.is_challenger(connection) {
+            self.challenger = None;
+            return;
+        }
+        self.link(connection.direction).live = false;
+        self.fsm.handle_closed(connection.direction, now);
+        if connection.direction == Direction::Incoming
+            && self.challenger.as_ref().is_some_and(|challenger| challenger.info.is_some())
+        {
+            self.promote(now);
+        }
     }
 
     pub(super) fn handle_timeout(&mut self, now: Instant) {
+        if self.complete_at.is_some_and(|at| at <= now) {
+            self.complete_at = None;
+            self.complete = true;
+        }
+        if self.challenger.as_ref().and_then(|challenger| challenger.deadline).is_some_and(|at| at <= now) {
+            self.drop_challenger();
+        }
         self.fsm.handle_timeout(now);
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.fsm.poll_timeout()
+        let challenger = self.challenger.as_ref().and_then(|challenger| challenger.deadline);
+        let all = [self.fsm.poll_timeout(), challenger, self.complete_at, self.stale.deadline()];
+        all.into_iter().flatten().min()
+    }
+
+    fn is_admin_down(&self) -> bool {
+        self.config.admin_down || self.shutdown.is_some()
+    }
+
+    /// A dynamic neighbour that is not there any more: it is forgotten.
+    pub(super) fn is_gone(&self) -> bool {
+        matches!(self.source, PeerSource::Dynamic(_))
+            && self.shutdown.is_none()
+            && self.links.iter().all(|link| !link.live)
+            && self.challenger.is_none()
+            && self.pending.is_empty()
+            && self.session.is_none()
+            && !self.stale.is_waiting()
+            && self.fsm.state() != State::Idle
+    }
+}
+
+/// What operators and other protocols say.
+impl Peer {
+    pub(super) fn reset(&mut self, text: &str, now: Instant) {
+        self.fsm.reset(Notification::administrative_reset(text), now);
+    }
+
+    pub(super) fn shut_down(&mut self, text: String, now: Instant) {
+        self.fsm.stop(Notification::administrative_shutdown(&text), now);
+        self.drop_challenger();
+        self.shutdown = Some(text);
+        self.changed = true;
+    }
+
+    pub(super) fn enable(&mut self, now: Instant) {
+        self.shutdown = None;
+        self.changed = true;
+        if !self.config.admin_down {
+            self.fsm.start(now);
+        }
+    }
+
+    /// Gives whether it is news.
+    pub(super) fn handle_path(&mut self, state: PathState, now: Instant) -> bool {
+        if self.config.bfd.is_none() || self.path == Some(state) {
+            return false;
+        }
+        let was_up = self.path.replace(state) == Some(PathState::Up);
+        self.changed = true;
+        // Only a session that is there can be lost: one that comes up later is judged by what BFD says then.
+        if let PathState::Down(cause) = state
+            && was_up
+            && cause.is_failure()
+            && self.fsm.state() == State::Established
+        {
+            self.fsm.reset(Notification::bfd_down(), now);
+        }
+        true
+    }
+
+    pub(super) fn handle_link_down(&mut self, interface: &str, now: Instant) {
+        if self.config.link_failover && self.config.multihop_ttl.is_none() {
+            self.drop_challenger();
+            self.fsm.abandon(DownReason::LinkDown { interface: interface.to_owned() }, now);
+        }
     }
 }
 
@@ -222,16 +481,38 @@ pub(super) struct Surroundings<'a> {
     pub(super) routes_complete: bool,
     pub(super) rib: &'a mut Rib,
     pub(super) events: &'a mut VecDeque<Event>,
+    /// Prefixes of which received routes changed, if somebody wants to know.
+    pub(super) touched: Option<&'a mut Vec<Prefix>>,
+}
+
+/// What a neighbour that is configured anew had before.
+#[derive(Clone, Debug)]
+pub(super) struct Before {
+    pub(super) counters: PeerCounters,
+    pub(super) source: PeerSource,
+    pub(super) shutdown: Option<String>,
+}
+
+impl Before {
+    /// Nothing.
+    pub(super) fn new(source: PeerSource) -> Self {
+        Self { counters: PeerCounters::default(), source, shutdown: None }
+    }
 }
 
 impl Peer {
     /// What to do next: what the state machine wants, then UPDATEs as far as the connection takes them.
     pub(super) fn poll_output(&mut self, around: &mut Surroundings<'_>, now: Instant) -> Option<Output> {
-        while let Some(output) = self.fsm.poll_output() {
+        loop {
+            if let Some(output) = self.pending.pop_front() {
+                return Some(output);
+            }
+            let Some(output) = self.fsm.poll_output() else { break };
             if let Some(output) = self.translate(output, around, now) {
                 return Some(output);
             }
         }
+        self.expire_stale(around, now);
         let session = self.session.as_mut()?;
         let direction = session.direction;
         let [outgoing, incoming] = &mut self.links;
@@ -239,7 +520,11 @@ impl Peer {
         if !link.live || link.in_flight >= WINDOW {
             return None;
         }
-        let pulled = session.pull(around.routes_complete, around.rib);
+        let pulled = session.pull(around.routes_complete || self.complete, around.rib);
+        if self.restarting && session.is_complete() {
+            self.restarting = false;
+            self.fsm.set_graceful_restart(graceful_restart(&self.config, false));
+        }
         if pulled.bytes.is_empty() {
             return None;
         }
@@ -295,10 +580,12 @@ impl Peer {
                 if let Some(before) = self.session.replace(session) {
                     before.release(around.rib);
                 }
+                self.begin_reception(around, now);
                 (self.changed, self.routes_changed) = (true, true);
             }
             fsm::Output::Down(reason) => {
                 if let Some(session) = self.session.take() {
+                    self.end_reception(&session, &reason, around, now);
                     session.release(around.rib);
                     self.counters.dropped += 1;
                     self.routes_changed = true;
@@ -310,60 +597,33 @@ impl Peer {
                 self.fail(reason, now);
                 self.changed = true;
             }
-            fsm::Output::Update(update) => self.handle_update(&update, now),
-            fsm::Output::RouteRefresh(refresh) => {
-                if refresh.kind == RouteRefreshKind::Request
-                    && let Some(session) = &mut self.session
-                {
-                    session.refresh(refresh.family, around.rib);
+            fsm::Output::Update(update) => self.handle_update(&update, around, now),
+            fsm::Output::RouteRefresh(refresh) => match refresh.kind {
+                RouteRefreshKind::Request => {
+                    if let Some(session) = &mut self.session {
+                        session.refresh(refresh.family, around.rib);
+                    }
                 }
-            }
-            fsm::Output::EndOfRib(family) => {
-                if let Some(known) = self.session.as_mut().and_then(|session| session.family_mut(family)) {
-                    self.changed |= !std::mem::replace(&mut known.end_of_rib_received, true);
-                }
-            }
+                RouteRefreshKind::Begin => self.begin_refresh(refresh.family, around, now),
+                RouteRefreshKind::End => self.end_refresh(refresh.family, around),
+                RouteRefreshKind::Unknown(_) => {}
+            },
+            fsm::Output::EndOfRib(family) => self.handle_end_of_rib(family, around),
         }
         None
     }
 
-    /// Counts what the neighbour has.
-    fn handle_update(&mut self, update: &Update, now: Instant) {
-        let Some(session) = &mut self.session else { return };
-        if !update.errors.is_empty() {
-            self.counters.malformed_updates += 1;
-        }
-        for list in update.withdrawals() {
-            if let Some(known) = session.family_mut(list.family()) {
-                list.iter().for_each(|nlri| known.adj_in.withdraw(&nlri));
-            }
-        }
-        // A route that comes back to us replaces what the neighbour had before, and is not used (RFC 4271 §9.1.2).
-        let looped = update.attributes.as_path.as_ref().is_some_and(|path| path.contains(self.local_asn));
-        let mut over = None;
-        for (_, list) in update.announcements() {
-            self.counters.as_loops += u64::from(looped);
-            let Some(known) = session.family_mut(list.family()) else { continue };
-            for nlri in list.iter() {
-                if looped { known.adj_in.withdraw(&nlri) } else { known.adj_in.announce(&nlri) }
-            }
-            if known.adj_in.len() > self.config.max_prefixes as usize {
-                over = Some(known.family);
-            }
-        }
-        if let Some(family) = over {
-            self.fsm.reset(Notification::maximum_prefixes(family, self.config.max_prefixes), now);
-        }
-    }
-
-    pub(super) fn reset(&mut self, now: Instant) {
-        self.fsm.reset(Notification::administrative_reset(""), now);
-    }
-
     /// The peer is going: what is still to be done, and what the RIB held for it.
-    pub(super) fn farewell(mut self, notification: Notification, rib: &mut Rib, now: Instant) -> Vec<Output> {
+    pub(super) fn farewell(
+        mut self,
+        notification: Notification,
+        rib: &mut Rib,
+        now: Instant,
+    ) -> (Vec<Output>, Vec<Prefix>) {
+        let mut prefixes = Vec::new();
         self.fsm.stop(notification, now);
-        let mut outputs = Vec::new();
+        self.drop_challenger();
+        let mut outputs: Vec<Output> = self.pending.drain(..).collect();
         while let Some(output) = self.fsm.poll_output() {
             if let fsm::Output::Send { direction, bytes } = output {
                 outputs.push(Output::Send { connection: self.connection(direction), bytes });
@@ -374,13 +634,17 @@ impl Peer {
                 outputs.push(Output::Close { connection: self.connection(direction) });
             }
         }
+        for offer in &self.config.families {
+            prefixes.extend(rib.received.clear((self.id, offer.family)));
+        }
+        rib.received.forget(self.id);
         if let Some(session) = self.session.take() {
             session.release(rib);
         }
-        outputs
+        (outputs, prefixes)
     }
 
-    pub(super) fn status(&self) -> PeerStatus {
+    pub(super) fn status(&self, rib: &Rib) -> PeerStatus {
         let session = self.session.as_ref().map(|session| SessionStatus {
             since: session.since,
             local: session.negotiated.local,
@@ -389,7 +653,9 @@ impl Peer {
             remote_router_id: session.negotiated.remote_open.router_id,
             hold_time: session.negotiated.hold_time,
             keepalive: session.negotiated.keepalive,
-            families: session.family_status(),
+            families: session.family_status(self.id, rib),
+            local_capabilities: session.negotiated.local_open.capabilities.as_slice().into(),
+            remote_capabilities: session.negotiated.remote_open.capabilities.as_slice().into(),
         });
         PeerStatus {
             name: self.config.name.clone(),
@@ -398,7 +664,11 @@ impl Peer {
             local_asn: self.local_asn,
             state: self.state,
             state_since: self.state_since,
-            admin_down: self.config.admin_down,
+            admin_down: self.is_admin_down(),
+            shutdown: self.shutdown.clone(),
+            source: self.source.clone(),
+            path: self.path,
+            bfd: None,
             session,
             last_error: self.last_error.clone(),
             counters: self.counters,
@@ -406,25 +676,35 @@ impl Peer {
     }
 }
 
+/// When routes count as complete on sessions with this neighbour, whatever is missing.
+fn complete_at(peer: &PeerConfig, speaker: &SpeakerConfig, began: Instant) -> Option<Instant> {
+    let restart_time = peer.graceful_restart.map(|restart| restart.restart_time);
+    let within = restart_time.map(|time| time.saturating_sub(BEFORE_RESTART_TIME));
+    Some(began + speaker.end_of_rib_within.or(within)?)
+}
+
+/// The capability to offer. F says that forwarding went on over the restart, and is set once that is history: losing a
+/// session later does not stop it.
+fn graceful_restart(peer: &PeerConfig, restarting: bool) -> Option<GracefulRestart> {
+    let restart = peer.graceful_restart?;
+    let forwarding = restart.forwarding_preserved || (restart.restarting && !restarting);
+    let row = |family| GracefulRestartFamily { family, forwarding };
+    Some(GracefulRestart {
+        restarted: restarting,
+        notification: restart.notification,
+        time: u16::try_from(restart.restart_time.as_secs())
+            .unwrap_or(u16::MAX)
+            .min(GracefulRestart::MAX_TIME),
+        families: peer.families.iter().map(|offer| row(offer.family)).collect(),
+    })
+}
+
 /// What the state machine is to know of the configuration.
-fn fsm_config(peer: &PeerConfig, speaker: &SpeakerConfig, local_asn: u32) -> FsmConfig {
+fn fsm_config(peer: &PeerConfig, speaker: &SpeakerConfig, local_asn: u32, restarting: bool) -> FsmConfig {
     let offers = peer.families.iter().map(|offer| FamilyOffer {
         family: offer.family,
         add_path_send: offer.add_path_send > 1,
         add_path_receive: offer.add_path_receive,
-    });
-    let graceful_restart = peer.graceful_restart.map(|restart| GracefulRestart {
-        restarted: restart.restarting,
-        notification: restart.notification,
-        time: u16::try_from(restart.restart_time.as_secs()).unwrap_or(u16::MAX).min(4095),
-        families: peer
-            .families
-            .iter()
-            .map(|offer| GracefulRestartFamily {
-                family: offer.family,
-                forwarding: restart.forwarding_preserved,
-            })
-            .collect(),
     });
     FsmConfig {
         peer_asn: (peer.asn != 0).then_some(peer.asn),
@@ -434,7 +714,7 @@ fn fsm_config(peer: &PeerConfig, speaker: &SpeakerConfig, local_asn: u32) -> Fsm
         connect_retry: peer.connect_retry,
         connect_retry_max: peer.connect_retry_max,
         families: offers.collect(),
-        graceful_restart,
+        graceful_restart: graceful_restart(peer, restarting),
         extended_messages: peer.extended_messages,
         extended_next_hop: peer.extended_next_hop,
         ..FsmConfig::new(local_asn, speaker.router_id)

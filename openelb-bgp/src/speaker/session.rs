@@ -5,7 +5,9 @@ use std::{net::IpAddr, time::Instant};
 use bytes::BytesMut;
 
 use super::{
-    config::{PeerConfig, SpeakerConfig},
+    config::{PeerConfig, PeerName, SpeakerConfig},
+    event::PeerId,
+    options::ReceivedRoutes,
     stats::FamilyStatus,
 };
 use crate::{
@@ -18,7 +20,7 @@ use crate::{
         packer::Packer,
         table::DestinationId,
     },
-    wire::{Family, Message, RouteRefresh, RouteRefreshKind, SessionContext, UpdateBuilder},
+    wire::{Family, Message, Nlri, RouteRefresh, RouteRefreshKind, SessionContext, UpdateBuilder},
 };
 
 /// About how many octets of UPDATEs are made at a time.
@@ -34,13 +36,33 @@ enum Refresh {
     Running,
 }
 
+/// What becomes of received routes.
+#[derive(Debug)]
+pub(super) enum Reception {
+    /// They are counted.
+    Count(AdjIn),
+    /// They are kept, in [`Rib::received`].
+    Keep,
+}
+
+/// What was told of the prefix limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum LimitTold {
+    Nothing,
+    /// The neighbour comes close to it.
+    Close,
+    /// It is over it.
+    Over,
+}
+
 /// One family of a session.
 #[derive(Debug)]
 pub(super) struct FamilySession {
     pub(super) family: Family,
     pub(super) adj_out: AdjOut,
-    pub(super) adj_in: AdjIn,
-    end_of_rib_sent: bool,
+    pub(super) reception: Reception,
+    pub(super) limit_told: LimitTold,
+    pub(super) end_of_rib_sent: bool,
     pub(super) end_of_rib_received: bool,
     refresh: Refresh,
     /// Asked for while one was running.
@@ -56,6 +78,10 @@ pub(super) struct Session {
     pub(super) families: Vec<FamilySession>,
     /// Whose turn it is.
     turn: usize,
+    /// It is about to end: nothing more is taken in.
+    pub(super) ending: bool,
+    /// Families that the neighbour is to be asked for (RFC 2918).
+    pub(super) requests: Vec<Family>,
 }
 
 /// What [`Session::pull`] made.
@@ -77,8 +103,10 @@ fn egress(family: Family, peer: &PeerConfig, speaker: &SpeakerConfig, negotiated
     let usable = local.is_ipv4() == ipv4;
     let self_next_hop =
         if usable { Some(local) } else { configured.or_else(|| extended_next_hop.then_some(local)) };
+    // A dynamic neighbour is called GROUP/ADDRESS, and hears what is for its group.
+    let of_group = peer.name.as_str().strip_suffix(&format!("/{}", peer.address)).map(PeerName::from);
     Egress {
-        peer: peer.name.clone(),
+        peer: of_group.unwrap_or_else(|| peer.name.clone()),
         family,
         local_asn: peer.local_asn.unwrap_or(speaker.asn),
         context: context.clone(),
@@ -105,10 +133,17 @@ impl Session {
                 let (table, attributes) = rib.table(offer.family);
                 adj_out.refresh(table, attributes);
                 let add_path = negotiated.context.receives_path_ids(offer.family);
+                let reception = match peer.received_routes {
+                    ReceivedRoutes::Count => {
+                        Reception::Count(AdjIn::new(offer.family, add_path, speaker.seed))
+                    }
+                    ReceivedRoutes::Keep => Reception::Keep,
+                };
                 FamilySession {
                     family: offer.family,
                     adj_out,
-                    adj_in: AdjIn::new(offer.family, add_path, speaker.seed),
+                    reception,
+                    limit_told: LimitTold::Nothing,
                     end_of_rib_sent: false,
                     end_of_rib_received: false,
                     refresh: Refresh::No,
@@ -116,7 +151,25 @@ impl Session {
                 }
             })
             .collect();
-        Self { since: now, direction: negotiated.direction, negotiated, families, turn: 0 }
+        Self {
+            since: now,
+            direction: negotiated.direction,
+            negotiated,
+            families,
+            turn: 0,
+            ending: false,
+            requests: Vec::new(),
+        }
+    }
+
+    /// Whether the neighbour has had the End-of-RIB of every family.
+    pub(super) fn is_complete(&self) -> bool {
+        self.families.iter().all(|known| known.end_of_rib_sent)
+    }
+
+    /// The neighbour is to be asked for all its routes.
+    pub(super) fn request_all(&mut self) {
+        self.requests = self.families.iter().map(|known| known.family).collect();
     }
 
     pub(super) fn family_mut(&mut self, family: Family) -> Option<&mut FamilySession> {
@@ -174,6 +227,9 @@ impl Session {
     /// Makes the next messages, at most about [`CHUNK`]; empty: there are none.
     pub(super) fn pull(&mut self, routes_complete: bool, rib: &mut Rib) -> Pulled {
         let mut pulled = Pulled::default();
+        for family in std::mem::take(&mut self.requests) {
+            pulled.mark(family, RouteRefreshKind::Request, &self.negotiated.context);
+        }
         let enhanced = self.negotiated.enhanced_route_refresh;
         let count = self.families.len();
         for step in 0..count {
@@ -221,19 +277,58 @@ impl Session {
         pulled
     }
 
-    pub(super) fn family_status(&self) -> Vec<FamilyStatus> {
+    pub(super) fn family_status(&self, peer: PeerId, rib: &Rib) -> Vec<FamilyStatus> {
         self.families
             .iter()
             .map(|known| FamilyStatus {
                 family: known.family,
                 advertised: known.adj_out.advertised() as u64,
                 pending: known.adj_out.pending() as u64,
-                received: known.adj_in.len() as u64,
+                received: known.received(peer, rib) as u64,
                 paths_per_prefix: u8::try_from(known.adj_out.max_paths()).unwrap_or(u8::MAX),
                 end_of_rib_sent: known.end_of_rib_sent,
                 end_of_rib_received: known.end_of_rib_received,
+                kept: matches!(known.reception, Reception::Keep),
+                stale: rib.received.stale((peer, known.family)) as u64,
+                over_limit: known.limit_told == LimitTold::Over,
             })
             .collect()
+    }
+}
+
+impl FamilySession {
+    /// How many routes the neighbour has.
+    pub(super) fn received(&self, peer: PeerId, rib: &Rib) -> usize {
+        match &self.reception {
+            Reception::Count(counted) => counted.len(),
+            Reception::Keep => rib.received.len((peer, self.family)),
+        }
+    }
+
+    /// The routes are to be kept or counted from now on, while the session stays. What is kept can be counted; what was
+    /// only counted has to be sent again. Gives whether the neighbour must be asked for it.
+    pub(super) fn set_reception(
+        &mut self,
+        wanted: ReceivedRoutes,
+        (peer, add_path, seed): (PeerId, bool, u64),
+        rib: &mut Rib,
+    ) -> bool {
+        match (&self.reception, wanted) {
+            (Reception::Count(_), ReceivedRoutes::Keep) => {
+                self.reception = Reception::Keep;
+                true
+            }
+            (Reception::Keep, ReceivedRoutes::Count) => {
+                let mut counted = AdjIn::new(self.family, add_path, seed);
+                for (prefix, path) in rib.received.of((peer, self.family)) {
+                    counted.announce(&Nlri { path_id: path.path_id, prefix: *prefix });
+                }
+                rib.received.clear((peer, self.family));
+                self.reception = Reception::Count(counted);
+                false
+            }
+            _ => false,
+        }
     }
 }
 

@@ -12,8 +12,10 @@ use ipnet::IpNet;
 use super::{
     config::{ConfigError, Delta, PeerConfig, PeerName, Route, SpeakerConfig, index_peers},
     event::{Accepted, ConnectionId, Event, Output, PeerId, Refusal},
-    peer::{Peer, Surroundings, same_session},
-    stats::{Advertisement, PeerCounters, PeersSnapshot, RouteStatus, RoutesSnapshot, TableStats},
+    operations::Neighbors,
+    peer::{Before, Peer, Surroundings, same_session},
+    queries::BestPaths,
+    stats::{Advertisement, PeerSource, PeersSnapshot, RouteStatus, RoutesSnapshot, TableStats},
 };
 use crate::{
     fsm::ConnectionInfo,
@@ -61,25 +63,28 @@ const MAX_EVENTS: usize = 1024;
 #[derive(Debug)]
 pub struct Speaker {
     config: SpeakerConfig,
-    rib: Rib,
-    sources: Sources,
+    began: Instant,
+    pub(super) rib: Rib,
+    pub(super) sources: Sources,
     pub(super) peers: BTreeMap<PeerId, Peer>,
-    by_name: BTreeMap<PeerName, PeerId>,
+    pub(super) neighbors: Neighbors,
+    pub(super) by_name: BTreeMap<PeerName, PeerId>,
     by_address: HashMap<(IpAddr, u32), PeerId>,
     next_peer: u64,
     /// Peers that may have output.
     ready: VecDeque<PeerId>,
     timers: BTreeSet<(Instant, PeerId)>,
-    events: VecDeque<Event>,
+    pub(super) events: VecDeque<Event>,
+    pub(super) best_paths: Option<BestPaths>,
     /// Outputs of peers that are gone.
     farewells: VecDeque<Output>,
-    state_revision: u64,
-    routes_revision: u64,
+    pub(super) state_revision: u64,
+    pub(super) routes_revision: u64,
 }
 
 /// Who says which routes are wanted.
 #[derive(Debug, Default)]
-struct Sources {
+pub(super) struct Sources {
     names: Vec<String>,
     /// By id, the place among all names in sorted order.
     ranks: Vec<usize>,
@@ -100,6 +105,10 @@ impl Sources {
         SourceId::try_from(index).unwrap_or(SourceId::MAX)
     }
 
+    pub(super) fn name(&self, source: SourceId) -> &str {
+        self.names.get(usize::from(source)).map_or("", String::as_str)
+    }
+
     fn order(&self) -> impl Fn(SourceId) -> usize + '_ {
         |source| self.ranks.get(usize::from(source)).copied().unwrap_or(usize::MAX)
     }
@@ -118,7 +127,7 @@ impl Changed {
     }
 }
 
-fn family_of(prefix: IpNet) -> Family {
+pub(super) fn family_of(prefix: IpNet) -> Family {
     match prefix {
         IpNet::V4(_) => Family::IPV4_UNICAST,
         IpNet::V6(_) => Family::IPV6_UNICAST,
@@ -130,19 +139,22 @@ impl Speaker {
     ///
     /// # Errors
     /// If the configuration is not valid.
-    pub fn new(config: SpeakerConfig, _now: Instant) -> Result<Self, ConfigError> {
+    pub fn new(config: SpeakerConfig, now: Instant) -> Result<Self, ConfigError> {
         config.validate()?;
         Ok(Self {
             rib: Rib::new(config.seed),
             config,
+            began: now,
             sources: Sources::default(),
             peers: BTreeMap::new(),
+            neighbors: Neighbors::default(),
             by_name: BTreeMap::new(),
             by_address: HashMap::new(),
             next_peer: 0,
             ready: VecDeque::new(),
             timers: BTreeSet::new(),
             events: VecDeque::new(),
+            best_paths: None,
             farewells: VecDeque::new(),
             state_revision: 0,
             routes_revision: 0,
@@ -172,10 +184,11 @@ impl Speaker {
             let asn = peer.config.local_asn.is_none() && before.asn != self.config.asn;
             if asn || before.router_id != self.config.router_id {
                 let config = Arc::clone(&peer.config);
-                let counters = self.remove_peer(id, Notification::other_configuration_change(), now);
-                self.add_peer(config, counters, now);
+                if let Some(before) = self.remove_peer(id, Notification::other_configuration_change(), now) {
+                    self.add_peer(config, before, now);
+                }
             } else if let Some(peer) = self.peers.get_mut(&id) {
-                peer.set_speaker_config(&self.config, &mut self.rib);
+                peer.set_speaker_config((&self.config, self.began), &mut self.rib);
                 self.touch(id);
             }
         }
@@ -184,66 +197,117 @@ impl Speaker {
         Ok(())
     }
 
-    /// Makes this the whole set of neighbours. One that has not changed is not touched; one whose session must differ
-    /// (its address, AS number, timers, families, ...) is reset; limits and connect timers change in place.
+    /// Makes this the whole set of neighbours of the source `""`: [`set_peers_of`](Self::set_peers_of).
     ///
     /// # Errors
     /// If one is not valid or two clash; the set before stays.
     pub fn set_peers(&mut self, peers: Vec<PeerConfig>, now: Instant) -> Result<(), ConfigError> {
-        let mut wanted = index_peers(peers)?;
-        let mut counters = HashMap::new();
+        self.set_peers_of("", peers, now)
+    }
+
+    /// Makes this the whole set of neighbours of `source`; those of other sources stay. One that has not changed is not
+    /// touched; one whose session must differ (its address, AS number, timers, families, ...) is reset; limits, connect
+    /// timers, what is kept of its routes, and BFD change in place.
+    ///
+    /// Of two neighbours of different sources with one name or address that of the source which sorts first is there;
+    /// the other one is told of in [`PeersSnapshot::clashes`], and takes over when the first one goes.
+    ///
+    /// # Errors
+    /// If one is not valid or two of this set clash; the set before stays.
+    pub fn set_peers_of(
+        &mut self,
+        source: &str,
+        peers: Vec<PeerConfig>,
+        now: Instant,
+    ) -> Result<(), ConfigError> {
+        self.neighbors.set_source(source, index_peers(peers)?);
+        self.reconcile_peers(now);
+        Ok(())
+    }
+
+    /// Makes the neighbours what they should be.
+    pub(super) fn reconcile_peers(&mut self, now: Instant) {
+        let (mut wanted, clashes) = self.neighbors.merged();
+        if self.neighbors.set_clashes(clashes) {
+            self.state_revision += 1;
+        }
+        let mut remains = HashMap::new();
         let known: Vec<(PeerName, PeerId)> =
             self.by_name.iter().map(|(name, id)| (name.clone(), *id)).collect();
         for (name, id) in known {
             let Some(peer) = self.peers.get_mut(&id) else { continue };
-            match wanted.get(&name) {
-                Some(config) if *peer.config == *config => {
+            let dynamic = matches!(peer.source, PeerSource::Dynamic(_));
+            let of_group = if dynamic { self.neighbors.dynamic_config(&peer.config) } else { None };
+            let configured = wanted.get(&name).cloned().or(of_group);
+            match configured {
+                Some((config, source)) if same_session(&peer.config, &config) => {
+                    if *peer.config != config {
+                        peer.set_config(Arc::new(config), &self.config, &mut self.rib);
+                    }
+                    peer.source = source;
                     wanted.remove(&name);
-                }
-                Some(config) if same_session(&peer.config, config) => {
-                    peer.set_config(Arc::new(config.clone()));
-                    wanted.remove(&name);
+                    self.state_revision += 1;
+                    self.touch(id);
                 }
                 Some(_) => {
-                    let counted = self.remove_peer(id, Notification::other_configuration_change(), now);
-                    counters.insert(name, counted);
+                    let before = self.remove_peer(id, Notification::other_configuration_change(), now);
+                    remains.insert(name, before);
                 }
                 None => {
                     self.remove_peer(id, Notification::peer_deconfigured(), now);
                 }
             }
         }
-        for config in wanted.into_values() {
-            let counters = counters.remove(&config.name).unwrap_or_default();
-            self.add_peer(Arc::new(config), counters, now);
+        for (config, source) in wanted.into_values() {
+            let address = (config.address.to_canonical(), config.scope_id);
+            // A dynamic neighbour makes way for one that is configured.
+            if let Some(id) = self.by_address.get(&address).copied() {
+                self.remove_peer(id, Notification::other_configuration_change(), now);
+            }
+            let before = remains.remove(&config.name).flatten();
+            let before = before.map_or_else(
+                || Before::new(source.clone()),
+                |before| Before { source: source.clone(), ..before },
+            );
+            self.add_peer(Arc::new(config), before, now);
         }
-        Ok(())
     }
 
     /// A neighbour that is configured anew goes on counting.
-    fn add_peer(&mut self, config: Arc<PeerConfig>, counters: PeerCounters, now: Instant) {
+    pub(super) fn add_peer(&mut self, config: Arc<PeerConfig>, before: Before, now: Instant) -> PeerId {
         let id = PeerId(self.next_peer);
         self.next_peer += 1;
         self.by_name.insert(config.name.clone(), id);
         self.by_address.insert((config.address.to_canonical(), config.scope_id), id);
-        self.peers.insert(id, Peer::new(id, config, &self.config, counters, now));
+        self.peers.insert(id, Peer::new(id, config, (&self.config, self.began), before, now));
         self.state_revision += 1;
         self.routes_revision += 1;
         self.touch(id);
+        id
     }
 
-    fn remove_peer(&mut self, id: PeerId, why: Notification, now: Instant) -> PeerCounters {
-        let Some(peer) = self.peers.remove(&id) else { return PeerCounters::default() };
-        let counters = peer.counters_at_the_end();
-        self.by_name.remove(&peer.config.name);
+    pub(super) fn remove_peer(&mut self, id: PeerId, why: Notification, now: Instant) -> Option<Before> {
+        let peer = self.peers.remove(&id)?;
+        let (before, name) = (peer.remains(), peer.config.name.clone());
+        self.by_name.remove(&name);
         self.by_address.remove(&(peer.config.address.to_canonical(), peer.config.scope_id));
         if let Some(at) = peer.timer {
             self.timers.remove(&(at, id));
         }
-        self.farewells.extend(peer.farewell(why, &mut self.rib, now));
+        let (farewells, prefixes) = peer.farewell(why, &mut self.rib, now);
+        self.farewells.extend(farewells);
+        self.push_event(Event::PeerRemoved { peer: name });
+        self.tell_best_paths(prefixes);
         self.state_revision += 1;
         self.routes_revision += 1;
-        counters
+        Some(before)
+    }
+
+    pub(super) fn push_event(&mut self, event: Event) {
+        self.events.push_back(event);
+        while self.events.len() > MAX_EVENTS {
+            self.events.pop_front();
+        }
     }
 
     /// Makes this the whole set of routes of `source`. Only what differs is sent.
@@ -255,7 +319,7 @@ impl Speaker {
             self.insert(id, &route, marks, &mut changed);
         }
         let order = self.sources.order();
-        let Rib { ipv4, ipv6, attributes } = &mut self.rib;
+        let Rib { ipv4, ipv6, attributes, .. } = &mut self.rib;
         ipv4.sweep(id, marks.0, attributes, &order, &mut changed.ipv4);
         ipv6.sweep(id, marks.1, attributes, &order, &mut changed.ipv6);
         drop(order);
@@ -315,22 +379,17 @@ impl Speaker {
                 touched.push(*id);
             }
         }
+        let mut prefixes = Vec::new();
         for (family, destinations) in &families {
             let (table, _) = self.rib.table(*family);
+            if self.best_paths.is_some() {
+                let known = destinations.iter().filter_map(|id| table.destination(*id));
+                prefixes.extend(known.map(|destination| destination.prefix));
+            }
             destinations.iter().for_each(|destination| table.collect(*destination));
         }
+        self.tell_best_paths(prefixes);
         touched.into_iter().for_each(|id| self.touch(id));
-    }
-
-    /// Ends the session with this neighbour with Cease/4, Administrative Reset (RFC 4486); it comes up again by
-    /// itself. No other session is touched.
-    pub fn reset(&mut self, peer: &PeerName, now: Instant) {
-        if let Some(id) = self.by_name.get(peer).copied()
-            && let Some(peer) = self.peers.get_mut(&id)
-        {
-            peer.reset(now);
-            self.touch(id);
-        }
     }
 
     /// Ends all sessions with Cease/2, Administrative Shutdown (RFC 4486), for good.
@@ -341,25 +400,33 @@ impl Speaker {
         }
     }
 
-    /// Takes an incoming connection for the peer that has its source address, or says why not.
+    /// Takes an incoming connection for the peer that has its source address, or for a new one of the group of dynamic
+    /// peers whose prefix holds it, or says why not.
     ///
     /// # Errors
     /// The reason, if it is to be closed.
-    pub fn accept(&mut self, info: ConnectionInfo) -> Result<Accepted, Refusal> {
+    pub fn accept(&mut self, info: ConnectionInfo, now: Instant) -> Result<Accepted, Refusal> {
         let scope = match info.remote {
             std::net::SocketAddr::V6(remote) if remote.ip().is_unicast_link_local() => remote.scope_id(),
             _ => 0,
         };
         let address = info.remote.ip().to_canonical();
         // A link-local neighbour without a scope is told by the interface that its sockets are bound to.
-        let id = self.by_address.get(&(address, scope)).or_else(|| self.by_address.get(&(address, 0)));
-        let peer = id.and_then(|id| self.peers.get_mut(id));
-        peer.ok_or(Refusal::Unconfigured { source_address: info.remote })?.accept(info)
+        let id =
+            self.by_address.get(&(address, scope)).or_else(|| self.by_address.get(&(address, 0))).copied();
+        let id = match id {
+            Some(id) => id,
+            None => self.add_dynamic_peer(address, scope, info.remote, now)?,
+        };
+        let peer = self.peers.get_mut(&id).ok_or(Refusal::Unconfigured { source_address: info.remote })?;
+        let accepted = peer.accept(info);
+        self.touch(id);
+        accepted
     }
 
     /// A TCP connection is up, outgoing or [accepted](Self::accept).
     pub fn handle_connected(&mut self, connection: ConnectionId, info: ConnectionInfo, now: Instant) {
-        self.with(connection, |peer| peer.handle_connected(connection.direction, info, now));
+        self.with(connection, |peer| peer.handle_connected(connection, info, now));
     }
 
     /// A TCP connection did not come up.
@@ -369,17 +436,17 @@ impl Speaker {
 
     /// Bytes came.
     pub fn handle_bytes(&mut self, connection: ConnectionId, bytes: &[u8], now: Instant) {
-        self.with(connection, |peer| peer.handle_bytes(connection.direction, bytes, now));
+        self.with(connection, |peer| peer.handle_bytes(connection, bytes, now));
     }
 
     /// So many octets of what was [to be sent](Output::Send) were written.
     pub fn handle_written(&mut self, connection: ConnectionId, octets: usize, now: Instant) {
-        self.with(connection, |peer| peer.handle_written(connection.direction, octets, now));
+        self.with(connection, |peer| peer.handle_written(connection, octets, now));
     }
 
     /// The connection ended.
     pub fn handle_closed(&mut self, connection: ConnectionId, now: Instant) {
-        self.with(connection, |peer| peer.handle_closed(connection.direction, now));
+        self.with(connection, |peer| peer.handle_closed(connection, now));
     }
 
     /// Passes on what concerns a connection that is still the one meant.
@@ -413,7 +480,7 @@ impl Speaker {
         self.timers.first().map(|(at, _)| *at)
     }
 
-    fn touch(&mut self, id: PeerId) {
+    pub(super) fn touch(&mut self, id: PeerId) {
         if let Some(peer) = self.peers.get_mut(&id)
             && !std::mem::replace(&mut peer.ready, true)
         {
@@ -429,11 +496,13 @@ impl Speaker {
         let complete = self.routes_complete();
         while let Some(id) = self.ready.pop_front() {
             let Some(peer) = self.peers.get_mut(&id) else { continue };
+            let mut touched = Vec::new();
             let mut around = Surroundings {
                 config: &self.config,
                 routes_complete: complete,
                 rib: &mut self.rib,
                 events: &mut self.events,
+                touched: self.best_paths.is_some().then_some(&mut touched),
             };
             let output = peer.poll_output(&mut around, now);
             self.state_revision += u64::from(std::mem::take(&mut peer.changed));
@@ -443,9 +512,14 @@ impl Speaker {
             }
             if output.is_some() {
                 self.ready.push_back(id);
+                self.tell_best_paths(touched);
                 return output;
             }
             peer.ready = false;
+            if peer.is_gone() {
+                self.remove_peer(id, Notification::peer_deconfigured(), now);
+                continue;
+            }
             let timer = peer.poll_timeout();
             if timer != peer.timer {
                 if let Some(at) = std::mem::replace(&mut peer.timer, timer) {
@@ -453,6 +527,7 @@ impl Speaker {
                 }
                 self.timers.extend(timer.map(|at| (at, id)));
             }
+            self.tell_best_paths(touched);
         }
         None
     }
@@ -470,10 +545,17 @@ impl Speaker {
     /// The neighbours.
     pub fn peers(&self) -> PeersSnapshot {
         PeersSnapshot {
-            peers: self.peers.values().map(|peer| (peer.config.name.clone(), peer.status())).collect(),
+            peers: self
+                .peers
+                .values()
+                .map(|peer| (peer.config.name.clone(), peer.status(&self.rib)))
+                .collect(),
             listeners: Vec::new(),
             routes_complete: self.routes_complete(),
             refused_connections: 0,
+            md5_failures: 0,
+            bfd_discarded: 0,
+            clashes: self.neighbors.clashes().to_vec(),
         }
     }
 
@@ -547,7 +629,7 @@ impl Speaker {
 
     /// How much the tables hold.
     pub fn table_stats(&self) -> TableStats {
-        let Rib { ipv4, ipv6, attributes } = &self.rib;
+        let Rib { ipv4, ipv6, attributes, received } = &self.rib;
         let sessions = self.peers.values().filter_map(|peer| peer.session.as_ref());
         let advertised: usize =
             sessions.flat_map(|session| &session.families).map(|known| known.adj_out.reserved_bytes()).sum();
@@ -555,6 +637,8 @@ impl Speaker {
             prefixes: ipv4.len().0 + ipv6.len().0,
             routes: ipv4.len().1 + ipv6.len().1,
             attribute_sets: attributes.len(),
+            received_routes: received.routes(),
+            received_attribute_sets: received.attribute_sets(),
             reserved_bytes: ipv4.reserved_bytes() + ipv6.reserved_bytes() + advertised,
         }
     }

@@ -9,8 +9,12 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::config::PeerName;
-use crate::{fsm::State, wire::Family};
+use super::{config::PeerName, options::PathState};
+use crate::{
+    bfd,
+    fsm::State,
+    wire::{Capability, Family},
+};
 
 /// Messages of one direction since the peer was configured.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,6 +74,30 @@ pub struct FamilyStatus {
     pub end_of_rib_sent: bool,
     /// End-of-RIB was received.
     pub end_of_rib_received: bool,
+    /// The received routes are kept, not only counted ([`ReceivedRoutes::Keep`](super::ReceivedRoutes::Keep)).
+    pub kept: bool,
+    /// How many of the kept routes the neighbour has to send again, or they go.
+    pub stale: u64,
+    /// There are more than [`PrefixLimit::max_prefixes`](super::PrefixLimit::max_prefixes).
+    pub over_limit: bool,
+}
+
+impl FamilyStatus {
+    /// A family in which nothing has happened.
+    pub fn new(family: Family) -> Self {
+        Self {
+            family,
+            advertised: 0,
+            pending: 0,
+            received: 0,
+            paths_per_prefix: 1,
+            end_of_rib_sent: false,
+            end_of_rib_received: false,
+            kept: false,
+            stale: 0,
+            over_limit: false,
+        }
+    }
 }
 
 /// An established session.
@@ -91,6 +119,28 @@ pub struct SessionStatus {
     pub keepalive: Duration,
     /// The negotiated families.
     pub families: Vec<FamilyStatus>,
+    /// What we offered in our OPEN.
+    pub local_capabilities: Arc<[Capability]>,
+    /// What the neighbour offered.
+    pub remote_capabilities: Arc<[Capability]>,
+}
+
+impl SessionStatus {
+    /// A session between these ends about which nothing else is known.
+    pub fn new(since: Instant, local: SocketAddr, remote: SocketAddr) -> Self {
+        Self {
+            since,
+            local,
+            remote,
+            remote_asn: 0,
+            remote_router_id: Ipv4Addr::UNSPECIFIED,
+            hold_time: Duration::ZERO,
+            keepalive: Duration::ZERO,
+            families: Vec::new(),
+            local_capabilities: Arc::default(),
+            remote_capabilities: Arc::default(),
+        }
+    }
 }
 
 /// Why a session ended or did not come up.
@@ -100,6 +150,41 @@ pub struct LastError {
     pub reason: String,
     /// When.
     pub at: Instant,
+}
+
+/// Where a neighbour comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PeerSource {
+    /// It is configured, by this source ([`Speaker::set_peers_of`](super::Speaker::set_peers_of)); `""` is that of
+    /// [`Speaker::set_peers`](super::Speaker::set_peers).
+    Configured(Arc<str>),
+    /// It has connected from the prefix of a group, which has this name
+    /// ([`Speaker::set_dynamic_peers`](super::Speaker::set_dynamic_peers)).
+    Dynamic(PeerName),
+}
+
+/// A neighbour that is left out because another source's has its name or address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerClash {
+    /// Which one is left out.
+    pub peer: PeerName,
+    /// Whose it is.
+    pub source: String,
+    /// Which one is there instead.
+    pub winner: PeerName,
+    /// Whose that is: of a source that sorts first.
+    pub winner_source: String,
+}
+
+/// BFD with a neighbour.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BfdStatus {
+    /// The session as it stands, and its counters; `None` where BFD cannot run.
+    pub session: Option<bfd::SessionStatus>,
+    /// Over several hops (RFC 5883), not with a directly connected neighbour (RFC 5881).
+    pub multihop: bool,
+    /// What keeps packets from coming or going, in words; tried again.
+    pub error: Option<String>,
 }
 
 /// One neighbour.
@@ -117,14 +202,44 @@ pub struct PeerStatus {
     pub state: State,
     /// Since when the state is what it is.
     pub state_since: Instant,
-    /// Switched off by configuration.
+    /// Switched off, by configuration or by [`shutdown`](Self::shutdown).
     pub admin_down: bool,
+    /// Shut down by an operator ([`PeerCommand::Shutdown`](super::PeerCommand::Shutdown)), with this text.
+    pub shutdown: Option<String>,
+    /// Where it comes from.
+    pub source: PeerSource,
+    /// What BFD last said of the path; `None` if nothing yet.
+    pub path: Option<PathState>,
+    /// BFD (`net` only).
+    pub bfd: Option<BfdStatus>,
     /// The session, while Established.
     pub session: Option<SessionStatus>,
     /// Why the last session ended, or the last attempt failed.
     pub last_error: Option<LastError>,
     /// Counters since the peer was configured.
     pub counters: PeerCounters,
+}
+
+impl PeerStatus {
+    /// A neighbour with this name and address, Idle since `now`, about which nothing else is known.
+    pub fn new(name: PeerName, address: IpAddr, now: Instant) -> Self {
+        Self {
+            name,
+            address,
+            asn: 0,
+            local_asn: 0,
+            state: State::Idle,
+            state_since: now,
+            admin_down: false,
+            shutdown: None,
+            source: PeerSource::Configured(Arc::from("")),
+            path: None,
+            bfd: None,
+            session: None,
+            last_error: None,
+            counters: PeerCounters::default(),
+        }
+    }
 }
 
 /// Whether connections can be accepted on an address.
@@ -148,6 +263,9 @@ pub struct ListenerStatus {
     pub bound: Option<SocketAddr>,
     /// Whether it accepts.
     pub state: ListenerState,
+    /// Whose TCP MD5 password or TTL security it cannot check, and why, in words. Connections of these neighbours are
+    /// refused if they cannot be protected after they were accepted either.
+    pub unprotected: Vec<String>,
 }
 
 /// All neighbours at one time.
@@ -161,6 +279,14 @@ pub struct PeersSnapshot {
     pub routes_complete: bool,
     /// Connections from addresses that no peer has, refused.
     pub refused_connections: u64,
+    /// Segments that the kernel has dropped since the speaker began because their TCP MD5 signature was missing, wrong
+    /// or not expected (`net` only; 0 while no neighbour has a password). It counts those of other programs in this
+    /// network namespace, too; a neighbour with another password shows in nothing else.
+    pub md5_failures: u64,
+    /// BFD packets that were discarded: malformed, from strangers or from too far away (`net` only).
+    pub bfd_discarded: u64,
+    /// Neighbours that are left out because another source's has their name or address.
+    pub clashes: Vec<PeerClash>,
 }
 
 /// Where a route stands with a neighbour.
@@ -230,8 +356,12 @@ pub struct TableStats {
     pub prefixes: usize,
     /// Routes.
     pub routes: usize,
-    /// Distinct attribute sets.
+    /// Distinct attribute sets of our own routes.
     pub attribute_sets: usize,
+    /// Received routes that are kept.
+    pub received_routes: usize,
+    /// Distinct attribute sets of them.
+    pub received_attribute_sets: usize,
     /// Octets of memory that the tables and the peers' advertised state have reserved, attribute sets left out.
     pub reserved_bytes: usize,
 }

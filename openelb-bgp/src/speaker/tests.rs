@@ -1,6 +1,12 @@
 //! Two speakers, joined by connections that exist only here, in a time that only the test moves.
 
+mod challenge;
 mod changes;
+mod errors;
+mod network;
+mod operations;
+mod protection;
+mod restart;
 mod terms;
 
 use std::{
@@ -20,7 +26,7 @@ use super::{
 };
 use crate::{
     fsm::{ConnectionInfo, Direction, State},
-    wire::{Family, Message, MessageKind, RouteRefresh, SessionContext, Update, frame},
+    wire::{Family, Message, MessageKind, Nlri, RouteRefresh, SessionContext, Update, frame},
 };
 
 /// The one look at the clock; all else is added to it.
@@ -154,7 +160,7 @@ impl Pair {
                 let local = SocketAddr::new(ADDRESSES[index].into(), self.next_port);
                 let remote = SocketAddr::new(ADDRESSES[1 - index].into(), 179);
                 let there = ConnectionInfo { local: remote, remote: local };
-                match self.speakers[1 - index].accept(there) {
+                match self.speakers[1 - index].accept(there, self.now) {
                     Ok(accepted) => {
                         let (here, other) = ((index, connection), (1 - index, accepted.connection));
                         self.pipes.push(Pipe { from: here, to: other, bytes: VecDeque::new() });
@@ -250,6 +256,10 @@ fn route(prefix: &str) -> Route {
     Route::new(prefix.parse::<IpNet>().unwrap())
 }
 
+fn nlri(prefix: &str) -> Nlri {
+    Nlri { path_id: 0, prefix: prefix.parse::<IpNet>().unwrap().into() }
+}
+
 fn end_of_ribs(updates: &[Update]) -> Vec<Family> {
     updates.iter().filter_map(Update::end_of_rib_family).collect()
 }
@@ -331,7 +341,7 @@ fn changes_touch_only_what_they_must() {
     let peer = |change: fn(&mut PeerConfig)| Pair::peer(0, &change);
     // The same set, and one with another limit: the session stays.
     pair.speakers[0].set_peers(vec![peer(|_| {})], pair.now).unwrap();
-    pair.speakers[0].set_peers(vec![peer(|peer| peer.max_prefixes = 5)], pair.now).unwrap();
+    pair.speakers[0].set_peers(vec![peer(|peer| peer.prefix_limit.max_prefixes = 5)], pair.now).unwrap();
     let mut config = pair.speakers[0].config().clone();
     config.listen = vec![(ADDRESSES[0], 179).into()];
     pair.speakers[0].set_config(config.clone(), pair.now).unwrap();
@@ -339,7 +349,9 @@ fn changes_touch_only_what_they_must() {
     assert_eq!((pair.status(0).state, pair.status(1).counters.dropped), (State::Established, before));
     // Another peer comes and goes: the session stays.
     let third = PeerConfig::new("third", "192.0.2.3".parse().unwrap(), 65003);
-    pair.speakers[0].set_peers(vec![peer(|peer| peer.max_prefixes = 5), third], pair.now).unwrap();
+    pair.speakers[0]
+        .set_peers(vec![peer(|peer| peer.prefix_limit.max_prefixes = 5), third], pair.now)
+        .unwrap();
     assert_eq!(pair.status(1).counters.dropped, before);
     // Another BGP identifier is another OPEN. Whoever is configured anew goes on counting.
     let ours = pair.status(0).counters;
@@ -362,7 +374,7 @@ fn changes_touch_only_what_they_must() {
 
 #[test]
 fn more_prefixes_than_allowed_reset_the_session() {
-    let mut pair = Pair::with(|peer| peer.max_prefixes = 2);
+    let mut pair = Pair::with(|peer| peer.prefix_limit.max_prefixes = 2);
     pair.establish();
     let before = pair.status(0).counters;
     let routes = ["203.0.113.1/32", "203.0.113.2/32", "203.0.113.3/32"].map(route);
@@ -402,14 +414,17 @@ fn connections_of_strangers_are_refused() {
     let mut pair = Pair::new();
     let local = SocketAddr::new(ADDRESSES[0].into(), 179);
     let stranger = ConnectionInfo { local, remote: "203.0.113.9:4000".parse().unwrap() };
-    let refusal = pair.speakers[0].accept(stranger).unwrap_err();
+    let refusal = pair.speakers[0].accept(stranger, *ORIGIN).unwrap_err();
     assert!(matches!(refusal, Refusal::Unconfigured { .. }));
     let known = ConnectionInfo { local, remote: SocketAddr::new(ADDRESSES[1].into(), 4000) };
-    let accepted = pair.speakers[0].accept(known).unwrap();
+    let accepted = pair.speakers[0].accept(known, *ORIGIN).unwrap();
     assert_eq!((accepted.ttl, accepted.connection.direction), (1, Direction::Incoming));
-    assert!(matches!(pair.speakers[0].accept(known).unwrap_err(), Refusal::Busy { .. }));
+    // A second one may take its place; a third has to wait until that is decided.
+    let second = pair.speakers[0].accept(known, *ORIGIN).unwrap();
+    assert_ne!(second.connection, accepted.connection);
+    assert!(matches!(pair.speakers[0].accept(known, *ORIGIN).unwrap_err(), Refusal::Busy { .. }));
     pair.speakers[0].set_peers(vec![Pair::peer(0, &|peer| peer.admin_down = true)], pair.now).unwrap();
-    assert!(matches!(pair.speakers[0].accept(known).unwrap_err(), Refusal::AdminDown { .. }));
+    assert!(matches!(pair.speakers[0].accept(known, *ORIGIN).unwrap_err(), Refusal::AdminDown { .. }));
 }
 
 #[test]
@@ -497,7 +512,7 @@ proptest! {
                 Step::Stall(stalled) => (delta.stalled, whole.stalled) = (stalled, !stalled),
                 Step::Reset => {
                     for pair in [&mut delta, &mut whole] {
-                        pair.speakers[0].reset(&"other".into(), pair.now);
+                        pair.speakers[0].reset(&"other".into(), "", pair.now).unwrap();
                     }
                 }
                 Step::Wait(seconds) => {

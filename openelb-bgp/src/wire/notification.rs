@@ -266,6 +266,19 @@ impl Notification {
         std::str::from_utf8(text).ok().filter(|text| !text.is_empty())
     }
 
+    /// Whether this is a Hard Reset (Cease/9, RFC 8538 §3).
+    #[must_use]
+    pub fn is_hard_reset(&self) -> bool {
+        self.code == NotificationCode::Cease && self.subcode == 9
+    }
+
+    /// Whether the session is to end for good, so that it is wrapped in a Hard Reset where NOTIFICATIONs keep routes
+    /// otherwise: too many prefixes, shutdown, deconfigured, reset, BFD down (RFC 8538 §3, RFC 9384 §3). A change of
+    /// configuration and a collision are followed by the next session at once.
+    pub(crate) fn ends_for_good(&self) -> bool {
+        self.code == NotificationCode::Cease && matches!(self.subcode, 1..=4 | 10)
+    }
+
     /// The true reason within a hard reset (RFC 8538 §3.1).
     #[must_use]
     pub fn hard_reset_reason(&self) -> Option<Self> {
@@ -374,6 +387,9 @@ impl fmt::Display for Notification {
             write!(f, ": {}", reason.code)?;
             if let Some(name) = reason.subcode_name() {
                 write!(f, ": {name}")?;
+            }
+            if let Some(text) = reason.shutdown_text() {
+                write!(f, ": {text:?}")?;
             }
         }
         Ok(())

@@ -79,7 +79,7 @@ fields! {
         route_flap_damping: bool,
         /// GoBGP's number of which communities are sent.
         send_community: u32,
-        /// The interface of an unnumbered neighbour.
+        /// The interface of a neighbour with a link-local address.
         neighbor_interface: String,
         /// VRF.
         vrf: String,
@@ -150,7 +150,7 @@ fields! {
     /// Generalised TTL security (RFC 5082).
     pub struct TtlSecurity {
         /// How many hops away the neighbour may be; 1 is directly connected.
-        #[schemars(range(min = 1, max = 255))]
+        #[schemars(range(min = 1, max = 254))]
         hops: u32,
     }
 }
@@ -233,7 +233,7 @@ fields! {
         /// What happens beyond: Cease (default) or Warn.
         #[schemars(schema_with = "schema::prefix_limit_action")]
         action: String,
-        /// After Cease, connect again after so long (for example `5m`); absent: when the object changes.
+        /// After Cease, connect again after so long (for example `5m`); absent: when the usual pause ends.
         restart_time: String,
     }
 }
@@ -256,9 +256,9 @@ fields! {
         /// Missed packets until the neighbour counts as down. Default 3.
         #[schemars(range(min = 1, max = 255))]
         detect_multiplier: u32,
-        /// The required minimum receive interval. Default `300ms`.
+        /// The required minimum receive interval, `50ms` to `60s`. Default `300ms`.
         receive_interval: String,
-        /// The desired minimum transmit interval. Default `300ms`.
+        /// The desired minimum transmit interval, `50ms` to `60s`. Default `300ms`.
         transmit_interval: String,
         /// Do not send until the neighbour does.
         passive: bool,
@@ -281,7 +281,7 @@ fields! {
         communities: Vec<String>,
         /// Large communities (RFC 8092): `65000:1:2`.
         large_communities: Vec<String>,
-        /// Extended communities (RFC 4360): `rt:65000:100`.
+        /// Extended communities (RFC 4360): `rt:65000:100`, `ro:65000:100`.
         ext_communities: Vec<String>,
         /// LOCAL_PREF, towards internal neighbours.
         local_preference: u32,
@@ -290,10 +290,10 @@ fields! {
         /// Put our AS number in front so many more times.
         #[schemars(range(max = 16))]
         as_path_prepend: u32,
-        /// Announce IPv4 addresses as prefixes of this length.
+        /// Announce IPv4 addresses as prefixes of this length, each while an address in it is announced.
         #[schemars(range(min = 1, max = 32))]
         aggregation_length: u32,
-        /// Announce IPv6 addresses as prefixes of this length.
+        /// Announce IPv6 addresses as prefixes of this length, each while an address in it is announced.
         #[schemars(range(min = 1, max = 128))]
         aggregation_length_v6: u32,
     }
@@ -318,7 +318,7 @@ fields! {
 fields! {
     /// The sessions of each node.
     pub struct BgpPeerStatus {
-        /// By name of the node.
+        /// By name of the node; those of dynamic neighbours by `NODE/ADDRESS`.
         nodes_peer_status: BTreeMap<String, NodePeerStatus>,
         /// The generation that this status describes.
         observed_generation: i64,
@@ -335,6 +335,27 @@ fields! {
         peer_state: PeerState,
         /// Its timers.
         timers_state: TimersState,
+        /// What GoBGP's fields do not say.
+        session: SessionState,
+    }
+}
+
+fields! {
+    /// What GoBGP's fields do not say of a session.
+    pub struct SessionState {
+        /// Why the session does not come up, or went down last.
+        last_error: String,
+        /// What BFD says of the path: `up`, or `down` and why; absent: without BFD.
+        bfd: String,
+        /// `TCP MD5` (RFC 2385); absent: none.
+        authentication: String,
+        /// Hops of TTL security (RFC 5082); absent: without.
+        ttl_security: u32,
+        /// `Negotiated`: our routes stay at the neighbour while the speaker restarts; `Offered`: it does not take it, or
+        /// there is no session.
+        graceful_restart: String,
+        /// Prefixes that the neighbour has announced.
+        received_prefixes: i64,
     }
 }
 

@@ -36,10 +36,12 @@ fields! {
         /// Its autonomous system number.
         #[serde(rename = "as")]
         asn: u32,
-        /// Its sessions, by name of the BgpPeer.
+        /// Its sessions, by name of the BgpPeer; those of dynamic neighbours by `NAME/ADDRESS`.
         peers: BTreeMap<String, NodePeerStatus>,
         /// What keeps a BgpPeer from being used on this node, by its name.
         peer_problems: BTreeMap<String, String>,
+        /// What is to be known about a BgpPeer on this node and hinders nothing, by its name.
+        peer_warnings: BTreeMap<String, String>,
         /// How many peers are configured on this node.
         configured_peers: i64,
         /// How many of them are established.

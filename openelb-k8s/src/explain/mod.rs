@@ -154,6 +154,10 @@ pub struct Session {
     pub since: Option<String>,
     /// How often it went down.
     pub flaps: u32,
+    /// What BFD says of the path; `None`: without BFD.
+    pub bfd: Option<String>,
+    /// Why it does not come up, or went down last.
+    pub last_error: Option<String>,
 }
 
 impl Session {
@@ -163,12 +167,15 @@ impl Session {
         let state = peer.session_state.unwrap_or_else(|| "IDLE".to_owned());
         let established = state == "ESTABLISHED";
         let since = if established { timers.uptime } else { timers.downtime };
+        let detail = status.session.clone().unwrap_or_default();
         Self {
             neighbor: peer.neighbor_address.unwrap_or_default(),
             peer_asn: peer.peer_as.filter(|asn| *asn != 0),
             state,
             since: since.filter(|text| !text.is_empty()),
             flaps: peer.flops.unwrap_or_default(),
+            bfd: detail.bfd,
+            last_error: detail.last_error,
         }
     }
 

@@ -12,6 +12,7 @@ use crate::index::peers::{Neighbor, PeerView};
 use crate::index::pools::EipView;
 use crate::names::condition;
 use crate::plan::announcement;
+use crate::plan::status::{session_key, sessions_of};
 
 /// A Service of ours, as its status says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -77,6 +78,8 @@ pub struct PeerRow {
     pub since: Option<String>,
     /// How often the session went down.
     pub flaps: u32,
+    /// What BFD says of the path; absent: without BFD.
+    pub bfd: Option<String>,
     /// Why it is not up, or what else is to be known.
     pub note: String,
 }
@@ -165,8 +168,8 @@ impl Picture<'_> {
             sessions.insert(node.clone(), Session::of(status));
         }
         for speaker in &self.lists.speakers {
-            if let Some(session) = speaker.sessions.get(&peer.name) {
-                sessions.insert(speaker.node.clone(), session.clone());
+            for (neighbor, session) in sessions_of(&speaker.sessions, &peer.name) {
+                sessions.insert(session_key(&speaker.node, neighbor), session.clone());
             }
         }
         let conditions = peer.status.conditions.as_deref().unwrap_or_default();
@@ -179,9 +182,14 @@ impl Picture<'_> {
             Neighbor::Prefix(prefix) => prefix.to_string(),
         });
         let asn = peer.spec.as_ref().and_then(|spec| spec.asn);
+        let warning = conditions
+            .iter()
+            .find(|known| known.type_ == condition::WARNINGS && known.status == "True")
+            .map(|known| known.message.clone());
         let row = |node: &str, session: &Session| PeerRow {
             name: peer.name.clone(),
-            node: node.to_owned(),
+            // A dynamic neighbour's key has its address behind the node.
+            node: node.split('/').next().unwrap_or_default().to_owned(),
             neighbor: Some(session.neighbor.clone())
                 .filter(|text| !text.is_empty())
                 .or_else(|| neighbor.clone())
@@ -190,7 +198,12 @@ impl Picture<'_> {
             state: session.state.clone(),
             since: session.since.clone(),
             flaps: session.flaps,
-            note: bad.clone().filter(|_| !session.is_established()).unwrap_or_default(),
+            bfd: session.bfd.clone(),
+            note: if session.is_established() {
+                warning.clone().unwrap_or_default()
+            } else {
+                bad.clone().or_else(|| session.last_error.clone()).unwrap_or_default()
+            },
         };
         if sessions.is_empty() {
             let mut none = row("", &Session::default());

@@ -29,6 +29,7 @@ pub use telling::{teller, warnings};
 pub fn plan(indexes: &Indexes, settings: &Settings) -> Announcements {
     Announcements {
         node: settings.node_name.clone(),
+        provisional: false,
         addresses: addresses(indexes, settings),
         bgp: bgp(indexes, settings),
         layer2: layer2(indexes, settings),
@@ -289,11 +290,11 @@ fn neighbor(
         }
         _ => None,
     };
-    let from_secret = spec
-        .password_secret
-        .as_ref()
-        .and_then(|(name, key)| indexes.peers.secret(&settings.namespace, name, key))
-        .cloned();
+    // A Secret that is named and not there is no reason to use another password.
+    let password = match &spec.password_secret {
+        Some((name, key)) => indexes.peers.secret(&settings.namespace, name, key),
+        None => spec.password.as_ref(),
+    };
     let rules = spec.advertisements.iter().flatten().enumerate();
     PeerAnnouncements {
         next_hops,
@@ -302,7 +303,7 @@ fn neighbor(
             .filter(|(_, rule)| rule.node_selector.matches(&node.labels))
             .map(|(i, _)| i)
             .collect(),
-        password: from_secret.or_else(|| spec.password.clone()),
+        password: password.cloned(),
         spec: Arc::clone(spec),
     }
 }

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::status::{
-    Sessions, Wanted, conf_write, merge_conditions, node_status, peer_write, without_counters,
+    Said, Sessions, Wanted, conf_write, merge_conditions, own_sessions, peer_write, session_key, sessions_of,
+    without_counters,
 };
 use super::{Write, announcement};
 use crate::announce::{Announcements, AnnouncerStatus, Protocol, SessionState};
@@ -23,6 +24,8 @@ use crate::names::{DEFAULT_OBJECT, condition, reason};
 
 /// So many nodes are copied into the status of BgpPeers and BgpConfs: these objects hold all of them at once.
 pub const MAX_NODES: usize = 200;
+/// So many nodes' warnings are in the condition of a BgpPeer.
+const MAX_WARNINGS: usize = 20;
 /// A speaker's status is at most this long, in bytes of JSON.
 pub const MAX_BYTES: usize = 64 * 1024;
 
@@ -60,14 +63,11 @@ pub fn own(
     now: Timestamp,
 ) -> SpeakerStatusStatus {
     let bgp = own.desired.bgp.as_ref();
-    let peers: BTreeMap<String, NodePeerStatus> = bgp
-        .iter()
-        .flat_map(|bgp| bgp.peers.keys())
-        .filter_map(|name| {
-            let peer = indexes.peers.get(name)?;
-            Some((name.clone(), node_status(peer, own.announced.peers.get(name))))
-        })
-        .collect();
+    let mut peers: BTreeMap<String, NodePeerStatus> = BTreeMap::new();
+    for peer in bgp.iter().flat_map(|bgp| bgp.peers.keys()).filter_map(|name| indexes.peers.get(name)) {
+        let sessions = own_sessions(peer, &own.announced.peers);
+        peers.extend(sessions.into_iter().map(|(key, one)| (session_key(&peer.name, key.as_deref()), one)));
+    }
     let established =
         own.announced.peers.values().filter(|peer| peer.state == SessionState::Established).count();
     let mut pools: BTreeMap<String, AnnouncedCounts> = BTreeMap::new();
@@ -100,6 +100,7 @@ pub fn own(
         // An empty map in the place of one with entries is `null` to server-side apply, and refused.
         peers: (!peers.is_empty()).then_some(peers),
         peer_problems: (!own.peer_problems.is_empty()).then(|| own.peer_problems.clone()),
+        peer_warnings: (!own.announced.peer_warnings.is_empty()).then(|| own.announced.peer_warnings.clone()),
         established_sessions: Some(count(established)),
         announced_addresses: Some(announced),
         pools: (!pools.is_empty()).then_some(pools),
@@ -155,6 +156,8 @@ fn fit(status: &mut SpeakerStatusStatus) -> Option<String> {
             status.pools.as_ref().map_or(0, BTreeMap::len),
             status.peer_problems.as_ref().map_or(0, BTreeMap::len),
         ];
+        // A hint, and longer than what it is about.
+        status.peer_warnings = None;
         match sizes {
             [0, 0, 0] => break,
             [peers, pools, problems] if peers >= pools && peers >= problems => halve(&mut status.peers),
@@ -221,19 +224,27 @@ pub fn aggregate(indexes: &Indexes, now: Timestamp) -> Vec<Write> {
     }
     let has_conf = indexes.peers.conf().is_some_and(|conf| conf.spec.is_some() && !conf.cni_duty);
     for peer in indexes.peers.iter() {
-        let entries = || {
-            speakers
-                .iter()
-                .filter_map(|speaker| Some((&speaker.node, speaker.status.peers.as_ref()?.get(&peer.name)?)))
+        let of_speaker = |speaker: &&SpeakerView| -> Vec<(String, NodePeerStatus)> {
+            let all = speaker.status.peers.iter().flat_map(|all| sessions_of(all, &peer.name));
+            all.map(|(key, session)| (session_key(&speaker.node, key), session.clone())).collect()
         };
-        let nodes: BTreeMap<String, NodePeerStatus> =
-            entries().take(MAX_NODES).map(|(node, entry)| (node.clone(), entry.clone())).collect();
+        let all: Vec<(String, NodePeerStatus)> = speakers.iter().flat_map(of_speaker).collect();
+        let nodes: BTreeMap<String, NodePeerStatus> = all.iter().take(MAX_NODES).cloned().collect();
+        let warnings: Vec<String> = speakers
+            .iter()
+            .filter_map(|speaker| {
+                let warning = speaker.status.peer_warnings.as_ref()?.get(&peer.name)?;
+                Some(format!("{}: {warning}", speaker.node))
+            })
+            .take(MAX_WARNINGS)
+            .collect();
         let problem = speakers.iter().find_map(|speaker| {
             let problem = speaker.status.peer_problems.as_ref()?.get(&peer.name)?;
             Some((reason::HINDERED, format!("{}: {problem}", speaker.node)))
         });
-        let sessions = Sessions::of(entries());
-        writes.push(peer_write(peer, &nodes, &sessions, has_conf, problem, now));
+        let sessions = Sessions::of(all.iter().map(|(key, session)| (key, session)));
+        let said = Said { problem, warnings: (!warnings.is_empty()).then(|| warnings.join("; ")) };
+        writes.push(peer_write(peer, &nodes, &sessions, has_conf, said, now));
     }
     writes.retain(|write| !write.is_empty());
     writes

@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 use super::{Settings, Write, announcement, whole_seconds};
 use crate::announce::{AnnouncerStatus, MessageCounts, PeerStatus, SessionState};
 use crate::crd::bgp_conf::NodeConfStatus;
+use crate::crd::bgp_peer as crd;
 use crate::crd::bgp_peer::{MessageCounters, Messages, NodePeerStatus, PeerState, Queues, TimersState};
-use crate::index::peers::{BgpConfView, PeerView};
+use crate::index::peers::{BgpConfView, Neighbor, PeerView};
 use crate::index::{Indexes, SpecProblem};
 use crate::names::{DEFAULT_OBJECT, annotation, condition, finalizer, label, reason};
 use crate::object::{Kind, ObjectRef};
@@ -147,23 +148,28 @@ fn writes(
         writes.push(conf_write(conf, &nodes, derived, problem, now));
     }
     for peer in indexes.peers.iter() {
-        let mut nodes = peer.status.nodes_peer_status.clone().unwrap_or_default();
-        nodes.retain(|node, _| is_known(indexes, settings, node));
-        let session = status.peers.get(&peer.name);
-        let selected = plan.as_ref().is_some_and(|plan| plan.peers.contains_key(&peer.name));
-        if selected {
-            let own = node_status(peer, session);
-            let before = nodes.get(&settings.node_name);
-            if also_counters || before.is_none_or(|before| without_counters(before) != without_counters(&own))
-            {
-                nodes.insert(settings.node_name.clone(), own);
+        let before = peer.status.nodes_peer_status.clone().unwrap_or_default();
+        let node_of = |key: &str| key.split('/').next().unwrap_or_default().to_owned();
+        let mut nodes = before.clone();
+        nodes.retain(|key, _| {
+            node_of(key) != settings.node_name && is_known(indexes, settings, &node_of(key))
+        });
+        if plan.as_ref().is_some_and(|plan| plan.peers.contains_key(&peer.name)) {
+            for (key, mut own) in own_sessions(peer, &status.peers) {
+                let key = session_key(&settings.node_name, key.as_deref());
+                if let Some(before) = before.get(&key)
+                    && !also_counters
+                    && without_counters(before) == without_counters(&own)
+                {
+                    own = before.clone();
+                }
+                nodes.insert(key, own);
             }
-        } else {
-            nodes.remove(&settings.node_name);
         }
         let missing = missing_secret(indexes, settings, peer).map(|text| (reason::SECRET_NOT_FOUND, text));
+        let said = Said { problem: missing, warnings: status.peer_warnings.get(&peer.name).cloned() };
         let sessions = Sessions::of(nodes.iter());
-        writes.push(peer_write(peer, &nodes, &sessions, plan.is_some(), missing, now));
+        writes.push(peer_write(peer, &nodes, &sessions, plan.is_some(), said, now));
     }
     writes.retain(|write| !write.is_empty());
     writes
@@ -190,18 +196,44 @@ pub(super) fn conf_write(
     if conf.has_legacy_annotation { write.annotation(annotation::OPT_IN, None) } else { write }
 }
 
+/// What nodes say of a BgpPeer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Said {
+    /// What keeps it from being used.
+    pub(super) problem: Option<(&'static str, String)>,
+    /// What hinders nothing, and is to be known.
+    pub(super) warnings: Option<String>,
+}
+
+/// This node's sessions with a neighbour, with the address of a dynamic one. A neighbour that is known by its address has
+/// one in any case.
+pub(super) fn own_sessions(
+    peer: &PeerView,
+    all: &BTreeMap<String, PeerStatus>,
+) -> Vec<(Option<String>, NodePeerStatus)> {
+    let is_dynamic = peer.spec.as_ref().is_some_and(|spec| matches!(spec.neighbor, Neighbor::Prefix(_)));
+    let mut sessions: Vec<(Option<String>, NodePeerStatus)> = sessions_of(all, &peer.name)
+        .map(|(neighbor, session)| (neighbor.map(str::to_owned), node_status(peer, Some(session))))
+        .collect();
+    if sessions.is_empty() && !is_dynamic {
+        sessions.push((None, node_status(peer, None)));
+    }
+    sessions
+}
+
 /// The write of a BgpPeer's status: the nodes' sessions, and the conditions. Empty if everything is written.
 pub(super) fn peer_write(
     peer: &PeerView,
     nodes: &BTreeMap<String, NodePeerStatus>,
     sessions: &Sessions<'_>,
     has_conf: bool,
-    problem: Option<(&'static str, String)>,
+    said: Said,
     now: Timestamp,
 ) -> Write {
-    let wanted = peer_conditions(peer, has_conf, problem, sessions);
+    let mut wanted = peer_conditions(peer, has_conf, said.problem, sessions);
+    wanted.extend(said.warnings.map(|text| Wanted::new(condition::WARNINGS, true, reason::WARNINGS, text)));
     let before = peer.status.conditions.as_deref().unwrap_or_default();
-    let ours = [condition::READY, condition::ESTABLISHED];
+    let ours = [condition::READY, condition::ESTABLISHED, condition::WARNINGS];
     let merged = merge_conditions(before, &ours, &wanted, Some(peer.generation), now);
     let known = peer.status.nodes_peer_status.clone().unwrap_or_default();
     let write = Write::new(ObjectRef::cluster(Kind::BgpPeer, &peer.name), &peer.resource_version);
@@ -245,7 +277,8 @@ pub fn missing_secret(indexes: &Indexes, settings: &Settings, peer: &PeerView) -
     let (name, key) = peer.spec.as_ref()?.password_secret.as_ref()?;
     indexes.peers.secret(&settings.namespace, name, key).is_none().then(|| {
         format!(
-            "spec.passwordSecretRef: there is no Secret {}/{name} with text (UTF-8) under the key {key}; create it",
+            "spec.passwordSecretRef: there is no Secret {}/{name} with text (UTF-8) under the key {key}: the session is \
+             kept down; create it",
             settings.namespace
         )
     })
@@ -369,6 +402,13 @@ fn peer_conditions(
         |status, reason, message: String| Wanted::new(condition::ESTABLISHED, status, reason, message);
     let (up, all) = (sessions.up, sessions.up + sessions.down.len());
     let second = match (up, all) {
+        (_, 0) if peer.spec.as_ref().is_some_and(|spec| matches!(spec.neighbor, Neighbor::Prefix(_))) => {
+            session(
+                false,
+                reason::ALL_DOWN,
+                "no neighbour of this prefix is connected to any node".to_owned(),
+            )
+        }
         (_, 0) => session(false, reason::NO_NODE_SELECTED, "no node talks to this neighbour".to_owned()),
         (0, _) => {
             session(false, reason::ALL_DOWN, format!("no session is established; down: {}", sessions.names()))
@@ -395,8 +435,8 @@ pub(super) fn node_status(peer: &PeerView, session: Option<&PeerStatus>) -> Node
     let time = |time: Option<Timestamp>| time.map(|time| whole_seconds(time).to_string());
     let address = session.address.map(|address| address.to_string()).or_else(|| {
         spec.map(|spec| match spec.neighbor {
-            crate::index::peers::Neighbor::Address(address) => address.to_string(),
-            crate::index::peers::Neighbor::Prefix(prefix) => prefix.to_string(),
+            Neighbor::Address(address) => address.to_string(),
+            Neighbor::Prefix(prefix) => prefix.to_string(),
         })
     });
     let (local, remote) = (session.local_asn, session.peer_asn);
@@ -432,7 +472,34 @@ pub(super) fn node_status(peer: &PeerView, session: Option<&PeerStatus>) -> Node
             uptime: time(session.up_since),
             downtime: time(session.down_since),
         }),
+        session: Some(crd::SessionState {
+            last_error: session.last_error.clone(),
+            bfd: session.bfd.clone(),
+            authentication: session.authenticated.then(|| "TCP MD5".to_owned()),
+            ttl_security: session.ttl_security.map(u32::from),
+            graceful_restart: session
+                .graceful_restart
+                .map(|negotiated| if negotiated { "Negotiated" } else { "Offered" }.to_owned()),
+            received_prefixes: Some(i64::try_from(session.received_prefixes).unwrap_or(i64::MAX)),
+        }),
     }
+}
+
+/// The sessions of a BgpPeer, with the address of a dynamic neighbour.
+pub(crate) fn sessions_of<'a, T>(
+    all: &'a BTreeMap<String, T>,
+    peer: &str,
+) -> impl Iterator<Item = (Option<&'a str>, &'a T)> {
+    let dynamic = format!("{peer}/");
+    let from = all
+        .range(dynamic.clone()..)
+        .map_while(move |(name, session)| Some((Some(name.strip_prefix(dynamic.as_str())?), session)));
+    all.get(peer).map(|session| (None, session)).into_iter().chain(from)
+}
+
+/// The key of a node's session in a BgpPeer's status.
+pub(crate) fn session_key(node: &str, neighbor: Option<&str>) -> String {
+    neighbor.map_or_else(|| node.to_owned(), |neighbor| format!("{node}/{neighbor}"))
 }
 
 fn counters(counts: MessageCounts) -> MessageCounters {

@@ -6,4 +6,4 @@ mod announcers;
 pub mod bgp;
 pub mod layer2;
 
-pub use announcers::Announcers;
+pub use announcers::{Announcers, Options as AnnouncerOptions};

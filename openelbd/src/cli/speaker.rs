@@ -62,6 +62,10 @@ pub(super) struct Arguments {
     /// unhealthy, this node does not announce itself.
     #[arg(long, default_value = "http://127.0.0.1:10256/healthz", value_name = "URL")]
     dataplane_health: Probe,
+    /// Reject packets to announced addresses that nobody takes, with a table of nf_tables named "inet openelb": else
+    /// they go back and forth between router and node. Needs the capability NET_ADMIN.
+    #[arg(long, default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set, value_name = "BOOL")]
+    reject_undelivered: bool,
     /// What happens to announcements on SIGTERM.
     #[arg(long, value_enum, default_value_t, ignore_case = true, value_name = "MODE")]
     on_stop: Stop,
@@ -138,6 +142,7 @@ pub(super) fn run(arguments: Arguments) -> Result<Outcome, Failure> {
             ..Settings::default()
         },
         layer2,
+        reject_undelivered: arguments.reject_undelivered,
         checkpoint: Some(arguments.checkpoint).filter(|path| !path.is_empty()).map(PathBuf::from),
         data_plane: arguments.dataplane_health,
         on_stop: match arguments.on_stop {

@@ -59,6 +59,10 @@ pub(super) struct Arguments {
     /// Withdraw addresses of Services with policy Cluster that have no ready endpoint.
     #[arg(long, default_value_t = false, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set, value_name = "BOOL")]
     withdraw_without_endpoints: bool,
+    /// Reject packets to announced addresses that nobody takes, with a table of nf_tables named "inet openelb": else
+    /// they go back and forth between router and node. Needs the capability NET_ADMIN.
+    #[arg(long, default_value_t = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set, value_name = "BOOL")]
+    reject_undelivered: bool,
     /// What happens to announcements on SIGTERM.
     #[arg(long, value_enum, default_value_t, ignore_case = true, value_name = "MODE")]
     on_stop: Stop,
@@ -128,6 +132,7 @@ pub(super) fn run(arguments: Arguments) -> Result<Outcome, Failure> {
             standalone: true,
         },
         layer2,
+        reject_undelivered: arguments.reject_undelivered,
         on_stop: match arguments.on_stop {
             Stop::Auto | Stop::Withdraw => OnStop::Withdraw,
             Stop::Restart => OnStop::Restart,

@@ -156,7 +156,7 @@ pub(crate) fn pools(rows: &[PoolRow]) -> Table {
 
 /// Neighbours.
 pub(crate) fn peers(rows: &[PeerRow]) -> Table {
-    let mut table = Table::new(["PEER", "NODE", "NEIGHBOR", "AS", "STATE", "SINCE", "FLAPS", "NOTE"]);
+    let mut table = Table::new(["PEER", "NODE", "NEIGHBOR", "AS", "STATE", "SINCE", "FLAPS", "BFD", "NOTE"]);
     for row in rows {
         table.row([
             row.name.clone(),
@@ -166,6 +166,7 @@ pub(crate) fn peers(rows: &[PeerRow]) -> Table {
             row.state.clone(),
             row.since.clone().unwrap_or_default(),
             row.flaps.to_string(),
+            row.bfd.clone().unwrap_or_default(),
             row.note.clone(),
         ]);
     }

@@ -35,6 +35,16 @@ pub(super) struct Header {
     openelb_checkpoint: u32,
     pub(super) node: String,
     pub(super) saved_at: Timestamp,
+    /// Under which boot of the host it was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) boot_id: Option<String>,
+}
+
+impl Header {
+    /// Was it written under the kernel that runs now? Then that forwards as it did.
+    pub(super) fn is_of_this_boot(&self) -> bool {
+        self.boot_id.is_some() && self.boot_id == crate::boot::id()
+    }
 }
 
 /// What cannot be derived from the indexes: specs as they were written.
@@ -170,7 +180,8 @@ pub(super) fn write(path: &Path, node: &str, saved_at: Timestamp, body: &[u8]) -
     let directory =
         path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-    let header = Header { openelb_checkpoint: VERSION, node: node.to_owned(), saved_at };
+    let header =
+        Header { openelb_checkpoint: VERSION, node: node.to_owned(), saved_at, boot_id: crate::boot::id() };
     let new = path.with_extension("new");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
     serde_json::to_writer(&mut file, &header)?;
@@ -226,7 +237,7 @@ mod tests {
     };
     use serde_json::{Value, json};
 
-    use super::{Specs, body, read, write};
+    use super::{Header, Specs, body, read, write};
 
     fn world() -> (Indexes, Specs) {
         let (mut indexes, mut specs) = (Indexes::default(), Specs::default());
@@ -298,6 +309,9 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let (header, restored) = read(&path, "node-1", &ClassRules::default()).unwrap().unwrap();
         assert_eq!((header.node.as_str(), header.saved_at), ("node-1", now));
+        assert!(header.is_of_this_boot());
+        assert!(!Header { boot_id: Some("another".to_owned()), ..header.clone() }.is_of_this_boot());
+        assert!(!Header { boot_id: None, ..header }.is_of_this_boot());
         let settings = Settings { node_name: "node-1".to_owned(), standalone: false, ..Settings::default() };
         let (before, mut after) =
             (plan::announcement::plan(&indexes, &settings), plan::announcement::plan(&restored, &settings));

@@ -118,15 +118,13 @@ pub(super) struct Owner {
 }
 
 impl Owner {
-    pub(super) fn new(options: &Options, parts: Parts) -> Self {
+    /// `remembered` is what the checkpoint holds.
+    pub(super) fn new(
+        options: &Options,
+        remembered: Option<(checkpoint::Header, Indexes)>,
+        parts: Parts,
+    ) -> Self {
         parts.readiness.send_modify(|readiness| readiness.set(Check::Configuration, Ok(())));
-        let node = &options.settings.node_name;
-        let remembered = options.checkpoint.as_ref().and_then(|path| {
-            checkpoint::read(path, node, &options.rules).unwrap_or_else(|error| {
-                tracing::warn!(path = %path.display(), %error, "the checkpoint cannot be used");
-                None
-            })
-        });
         let settings = Settings { connected: connected::prefixes(), ..options.settings.clone() };
         Self {
             settings,
@@ -286,7 +284,8 @@ impl Owner {
     fn announce_remembered(&mut self) {
         let Some((header, indexes)) = &self.remembered else { return };
         self.settings.dataplane_healthy = self.parts.data_plane.as_ref().is_none_or(Health::is_healthy);
-        let desired = plan::announcement::plan(indexes, &self.settings);
+        let mut desired = plan::announcement::plan(indexes, &self.settings);
+        desired.provisional = true;
         let message = format!(
             "the API server has not listed everything yet; the {} addresses of the checkpoint of {} are announced \
              (sessions with a password wait)",

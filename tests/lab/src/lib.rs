@@ -22,6 +22,7 @@
 pub mod bird;
 pub mod client;
 pub mod demo;
+pub mod download;
 pub mod idle;
 pub mod kube;
 mod lab;

@@ -127,6 +127,7 @@ template bgp nodes {
   local 192.168.50.1 as 64512;
   hold time 9; keepalive time 3;
   connect delay time 1; connect retry time 2; error wait time 1, 3;
+  graceful restart on;
   ipv4 { import filter addresses; export none; add paths rx; };
   ipv6 { import filter addresses; export none; add paths rx; };
 }
@@ -197,26 +198,32 @@ pub fn start_node(
     manifests: &Path,
     state: &Path,
 ) -> anyhow::Result<Process> {
+    start_node_with(lab, openelbd, number, (manifests, state), &[])
+}
+
+/// The same with more arguments; `directories` are those of the manifests and of the state.
+///
+/// # Errors
+/// It cannot be started.
+pub fn start_node_with(
+    lab: &Lab,
+    openelbd: &Path,
+    number: u8,
+    (manifests, state): (&Path, &Path),
+    more: &[&str],
+) -> anyhow::Result<Process> {
     let name = node(number);
-    lab.spawn(
-        &format!("openelbd-{name}"),
-        &name,
-        &[
-            &openelbd.to_string_lossy(),
-            "standalone",
-            "--manifests",
-            &manifests.to_string_lossy(),
-            "--state",
-            &state.to_string_lossy(),
-            "--node-name",
-            &name,
-        ],
-    )
+    let (program, manifests, state) =
+        (openelbd.to_string_lossy(), manifests.to_string_lossy(), state.to_string_lossy());
+    let mut arguments =
+        vec![&*program, "standalone", "--manifests", &manifests, "--state", &state, "--node-name", &name];
+    arguments.extend(more);
+    lab.spawn(&format!("openelbd-{name}"), &name, &arguments)
 }
 
 /// Writes on every node what kube-proxy writes for these Services: DNAT to all pods, and masquerade, so that answers
-/// come back the same way. Packets to their addresses that are not translated are rejected, else they would bounce
-/// between node and router.
+/// come back the same way. Packets to their addresses that are not translated are openelbd's to reject, else they would
+/// bounce between node and router.
 ///
 /// # Errors
 /// nft refuses the rules.
@@ -242,12 +249,6 @@ pub fn program_nodes(lab: &Lab, services: &[Virtual]) -> anyhow::Result<()> {
   chain postrouting {
     type nat hook postrouting priority srcnat; policy accept;
     ct status dnat masquerade
-  }
-  chain forward {
-    type filter hook forward priority filter; policy accept;
-    ct status dnat accept
-    ip daddr 198.51.100.0/24 reject with icmpx admin-prohibited
-    ip6 daddr fd00:5b::/64 reject with icmpx admin-prohibited
   }
 }
 ",

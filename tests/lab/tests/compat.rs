@@ -265,8 +265,8 @@ impl Setup {
     /// BIRD, as a router that takes all addresses of the manifests. One of its neighbours does not connect by itself.
     fn router(&self) -> Bird<'_> {
         let configuration = topology::router_configuration()
-            .replace("198.51.100.0/24{32,32}", "10.100.0.0/16{32,32}")
-            .replace("fd00:5b::/64{128,128}", "fd00:100::/32{128,128}")
+            .replace("198.51.100.0/24{24,32}", "10.100.0.0/16{32,32}")
+            .replace("fd00:5b::/64{64,128}", "fd00:100::/32{128,128}")
             .replace("neighbor 192.168.50.13 as 64501", "neighbor 192.168.50.13 port 17900 as 64501");
         Bird::start(&self.lab, ROUTER, &configuration).unwrap()
     }

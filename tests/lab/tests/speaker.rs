@@ -319,6 +319,8 @@ fn a_change_touches_only_what_it_must() {
     });
     assert!(cost.values().all(|cost| cost.resets == 0 && (1..=6).contains(&cost.updates)), "{cost:?}");
 
+    aggregation(&setup, &router);
+
     // Another neighbour, that is not there: nothing in the sessions that are.
     let other = json!({"conf": {"neighborAddress": "192.168.50.99", "peerAs": 64513}});
     let cost = setup.cost(&mut marker, &ALL, || setup.apply(&ours("BgpPeer", "other", &other)));
@@ -357,6 +359,46 @@ fn a_change_touches_only_what_it_must() {
     });
     assert_eq!((cost[&1], cost[&3]), (nothing, nothing), "{cost:?}");
     assert_eq!(cost[&2].resets, 1, "{cost:?}");
+}
+
+/// One prefix in the place of all addresses, and back: in few messages and in the same sessions. While an address in it
+/// lives, those that go cost nothing.
+fn aggregation(setup: &Setup, router: &Bird<'_>) {
+    let before = setup.counts();
+    let rules = |rules: Value| {
+        let patch = json!({"spec": {"advertisements": rules}});
+        setup.kube.patch("bgppeers.network.kubesphere.io", "", "router", None, &patch).unwrap();
+    };
+    let speaker = ("speakerstatuses.network.kubesphere.io", "", "node-1");
+    let announced = |status: &Value| status["status"]["announcedAddresses"].as_i64().unwrap_or_default();
+    let addresses = announced(&setup.kube.get(speaker.0, speaker.1, speaker.2).unwrap());
+
+    rules(json!([{"communities": ["64501:7"], "aggregationLength": 24}]));
+    eventually("the aggregate alone", DEADLINE, || {
+        let shown = router.ask("show route")?;
+        let paths = shown.lines().filter(|line| line.trim_start().starts_with("via ")).count();
+        anyhow::ensure!(shown.contains("198.51.100.0/24") && !shown.contains("/32") && paths == 3, "{shown}");
+        Ok(Some(()))
+    })
+    .unwrap();
+    let aggregated = setup.counts();
+    setup.kube.kubectl(&["delete", "service", "service-39", "--wait=false"]).unwrap();
+    setup.kube.wait_for(speaker, DEADLINE, |status| announced(status) == addresses - 1).unwrap();
+    for (node, counts) in setup.counts() {
+        assert_eq!(counts, aggregated[&node], "node-{node}: an address of many in the aggregate");
+    }
+    rules(json!([{"communities": ["64501:7"]}]));
+    setup.await_hops(1, &ALL);
+    setup.await_hops(39, &[]);
+    setup.await_counted(&ALL);
+    assert!(!router.ask("show route").unwrap().contains("198.51.100.0/24"));
+    for (node, after) in setup.counts() {
+        let (resets, updates) = (after.resets - before[&node].resets, after.updates - before[&node].updates);
+        assert!(
+            resets == 0 && (2..=12).contains(&updates),
+            "node-{node}: {resets} resets, {updates} UPDATEs"
+        );
+    }
 }
 
 #[test]

@@ -277,7 +277,7 @@ fn other_values() -> Value {
         "speaker": {
             "monitorEnable": true, "monitorPort": 1234, "extraArgs": ["--on-stop=Withdraw"],
             "nodeSelector": {"speaks": "yes"}, "affinity": {"podAffinity": {}},
-            "capabilities": ["NET_BIND_SERVICE", "NET_RAW"],
+            "capabilities": ["NET_ADMIN", "NET_BIND_SERVICE", "NET_RAW"],
         },
     })
 }

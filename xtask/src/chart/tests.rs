@@ -70,7 +70,7 @@ fn accounts_have_only_what_they_are_given() {
     assert_eq!(controller["securityContext"]["runAsNonRoot"], true);
     assert_eq!(controller["containers"][0]["securityContext"]["capabilities"], json!({"drop": ["ALL"]}));
     let speaker = &all["DaemonSet openelb-speaker"]["spec"]["template"]["spec"];
-    let capabilities = json!({"drop": ["ALL"], "add": ["NET_BIND_SERVICE", "NET_RAW"]});
+    let capabilities = json!({"drop": ["ALL"], "add": ["NET_ADMIN", "NET_BIND_SERVICE", "NET_RAW"]});
     assert_eq!(speaker["containers"][0]["securityContext"]["capabilities"], capabilities);
     for (account, pod) in [("controller", controller), ("speaker", speaker)] {
         let name = format!("openelb-{account}");

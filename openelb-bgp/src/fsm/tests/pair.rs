@@ -43,6 +43,69 @@ fn simultaneous_connections_give_one_session_and_none_is_dropped() {
     }
 }
 
+/// Every order in which what is under way can arrive, each state looked at once; `breaks`: at any moment one connection
+/// may break.
+fn explore(pair: Pair, breaks: bool, check: &impl Fn(Pair)) -> usize {
+    let mut seen = std::collections::HashSet::new();
+    let mut left = vec![(pair, breaks)];
+    while let Some((pair, breaks)) = left.pop() {
+        if !seen.insert((pair.fingerprint(), breaks)) {
+            continue;
+        }
+        assert!(seen.len() < 200_000, "too many to look at");
+        let ready = pair.ready();
+        if ready.is_empty() {
+            check(pair.clone());
+        }
+        for choice in ready {
+            let mut next = pair.clone();
+            next.deliver(choice);
+            left.push((next, breaks));
+        }
+        if breaks {
+            for id in pair.open_connections() {
+                let mut next = pair.clone();
+                next.break_connection(id);
+                left.push((next, false));
+            }
+        }
+    }
+    seen.len()
+}
+
+#[test]
+fn every_order_of_two_simultaneous_opens_gives_one_session_and_none_is_dropped() {
+    let cases = [
+        ("lower", [config(64500, 1), config(64501, 2)]),
+        ("higher", [config(64500, 2), config(64501, 1)]),
+        ("equal identifiers", [config(64500, 1), config(64501, 1)]),
+    ];
+    for (name, configs) in cases {
+        let mut pair = Pair::new(configs, 1);
+        pair.start();
+        let states = explore(pair, false, &|mut pair| {
+            pair.run_for(5 * SECOND);
+            assert!(pair.agree(), "{name}: {:#?}", pair.ends);
+            for end in &pair.ends {
+                assert_eq!((end.established, end.dropped), (1, 0), "{name}: {:?}", end.downs);
+            }
+        });
+        assert!(states > 100, "{name}: {states} states");
+    }
+}
+
+#[test]
+fn every_order_of_two_simultaneous_opens_of_which_one_breaks_ends_in_one_session() {
+    let mut pair = Pair::new([config(64500, 1), config(64501, 2)], 1);
+    pair.start();
+    let states = explore(pair, true, &|mut pair| {
+        pair.run_for(120 * SECOND);
+        assert!(pair.agree(), "{:#?}", pair.ends);
+        assert!(pair.ends.iter().all(|end| end.dropped <= 1), "{:#?}", pair.ends);
+    });
+    assert!(states > 1000, "{states} states");
+}
+
 #[test]
 fn both_passive_wait_for_ever() {
     let mut configs = [config(64500, 1), config(64501, 2)];

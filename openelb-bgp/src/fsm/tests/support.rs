@@ -192,19 +192,51 @@ impl Pair {
         self.drain(end);
     }
 
-    /// Delivers something, chosen by the seed; `false`: nothing is under way.
-    pub(super) fn step(&mut self) -> bool {
+    /// What can be delivered next: connection and end.
+    pub(super) fn ready(&self) -> Vec<(usize, usize)> {
         let mut ready = Vec::new();
         for (id, tcp) in self.connections.iter().enumerate() {
             ready.extend(
                 (0..2).filter(|end| tcp.open[*end] && !tcp.queues[*end].is_empty()).map(|end| (id, end)),
             );
         }
+        ready
+    }
+
+    /// Connections that both ends still have.
+    pub(super) fn open_connections(&self) -> Vec<usize> {
+        let open = self.connections.iter().enumerate().filter(|(_, tcp)| tcp.open == [true, true]);
+        open.map(|(id, _)| id).collect()
+    }
+
+    /// A connection breaks: what is under way is lost, and both ends hear of it.
+    pub(super) fn break_connection(&mut self, id: usize) {
+        for queue in &mut self.connections[id].queues {
+            queue.retain(|arrival| matches!(arrival, Arrival::Connected));
+            queue.push_back(Arrival::Closed);
+        }
+    }
+
+    /// All that decides what happens from here on, as text.
+    pub(super) fn fingerprint(&self) -> String {
+        let ends =
+            self.ends.each_ref().map(|end| (&end.fsm, end.links, end.established, end.dropped, end.up));
+        format!("{ends:?}{:?}", self.connections)
+    }
+
+    /// Delivers something, chosen by the seed; `false`: nothing is under way.
+    pub(super) fn step(&mut self) -> bool {
+        let ready = self.ready();
         if ready.is_empty() || self.cut {
             return false;
         }
         let chosen = self.random(ready.len());
-        let (id, end) = ready[chosen];
+        self.deliver(ready[chosen]);
+        true
+    }
+
+    /// Delivers the next of what is under way to an end of a connection.
+    pub(super) fn deliver(&mut self, (id, end): (usize, usize)) {
         let direction =
             if self.connections[id].opener == end { Direction::Outgoing } else { Direction::Incoming };
         let arrival = self.connections[id].queues[end].pop_front().unwrap();
@@ -214,7 +246,7 @@ impl Pair {
                 if direction == Direction::Incoming {
                     if self.ends[end].links[1].is_some() {
                         self.hang_up(id, end); // the driver has one of this neighbour
-                        return true;
+                        return;
                     }
                     self.ends[end].links[1] = Some(id);
                 }
@@ -237,7 +269,6 @@ impl Pair {
             }
         }
         self.drain(end);
-        true
     }
 
     /// Delivers everything, and lets virtual time pass until then.

@@ -81,7 +81,7 @@ fn a_change_of_the_neighbours_costs_only_those_whose_session_differs() {
     type Change = fn(&mut PeerConfig);
     let table: [(&str, Change, Cost); 12] = [
         ("nothing", |_| {}, Cost::Nothing),
-        ("max_prefixes", |peer| peer.max_prefixes = 5, Cost::Nothing),
+        ("max_prefixes", |peer| peer.prefix_limit.max_prefixes = 5, Cost::Nothing),
         ("connect_retry", |peer| peer.connect_retry = Duration::from_secs(9), Cost::Nothing),
         ("connect_retry_max", |peer| peer.connect_retry_max = Duration::from_secs(90), Cost::Nothing),
         ("connect_timeout", |peer| peer.connect_timeout = Duration::from_secs(9), Cost::Nothing),
@@ -116,9 +116,9 @@ fn a_change_of_the_neighbours_costs_only_those_whose_session_differs() {
         let found = cost(&mut pair, |speaker, now| speaker.set_peers(peers, now).unwrap());
         assert_eq!(found, Cost::Nothing, "{name}");
     }
-    let none = cost(&mut pair, |speaker, now| speaker.reset(&"third".into(), now));
+    let none = cost(&mut pair, |speaker, now| drop(speaker.reset(&"third".into(), "", now)));
     assert_eq!(none, Cost::Nothing, "reset of one that is not there");
-    let own = cost(&mut pair, |speaker, now| speaker.reset(&"other".into(), now));
+    let own = cost(&mut pair, |speaker, now| speaker.reset(&"other".into(), "", now).unwrap());
     assert_eq!(own, Cost::Session, "reset");
 }
 

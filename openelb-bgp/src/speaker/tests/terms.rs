@@ -8,7 +8,7 @@ fn answers(speaker: &mut Speaker, local: SocketAddr, remote: SocketAddr, open: O
     let now = *ORIGIN;
     while speaker.poll_output(now).is_some() {} // it would like to connect
     let info = ConnectionInfo { local, remote };
-    let connection = speaker.accept(info).unwrap().connection;
+    let connection = speaker.accept(info, *ORIGIN).unwrap().connection;
     speaker.handle_connected(connection, info, now);
     let mut bytes = bytes::BytesMut::new();
     for message in [Message::Open(open), Message::Keepalive] {
@@ -105,10 +105,10 @@ fn a_link_local_neighbour_is_known_by_its_interface_or_by_its_address_alone() {
     let bound = PeerConfig { name: "bound".into(), scope_id: 0, ..first.clone() };
     let mut speaker = Speaker::new(SpeakerConfig::new(65000, ADDRESSES[0]), *ORIGIN).unwrap();
     speaker.set_peers(vec![first, second], *ORIGIN).unwrap();
-    assert_eq!(speaker.accept(from(8)).unwrap().config.name.as_str(), "second");
-    assert!(matches!(speaker.accept(from(9)).unwrap_err(), Refusal::Unconfigured { .. }));
+    assert_eq!(speaker.accept(from(8), *ORIGIN).unwrap().config.name.as_str(), "second");
+    assert!(matches!(speaker.accept(from(9), *ORIGIN).unwrap_err(), Refusal::Unconfigured { .. }));
     speaker.set_peers(vec![bound], *ORIGIN).unwrap();
-    assert_eq!(speaker.accept(from(9)).unwrap().config.name.as_str(), "bound");
+    assert_eq!(speaker.accept(from(9), *ORIGIN).unwrap().config.name.as_str(), "bound");
 }
 
 #[test]
@@ -118,13 +118,13 @@ fn a_neighbour_that_pauses_after_an_error_is_refused_at_once() {
     let mut speaker = speaker_of(65_000, peer);
     let [local, remote] = [SocketAddr::new(ADDRESSES[0].into(), 179), (ADDRESSES[1], 50_000).into()];
     let info = ConnectionInfo { local, remote };
-    let connection = speaker.accept(info).unwrap().connection;
+    let connection = speaker.accept(info, *ORIGIN).unwrap().connection;
     speaker.handle_connected(connection, info, *ORIGIN);
     speaker.handle_bytes(connection, b"GET / HTTP/1.1\r\n\r\n", *ORIGIN);
     while speaker.poll_output(*ORIGIN).is_some() {}
-    assert!(matches!(speaker.accept(info).unwrap_err(), Refusal::Idle { .. }));
+    assert!(matches!(speaker.accept(info, *ORIGIN).unwrap_err(), Refusal::Idle { .. }));
     speaker.handle_timeout(speaker.poll_timeout().expect("the end of the pause"));
-    assert!(speaker.accept(info).is_ok());
+    assert!(speaker.accept(info, *ORIGIN).is_ok());
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! BgpConfs and BgpPeers, parsed.
 
+pub mod community;
 mod parse;
 
 use std::collections::BTreeMap;
@@ -19,7 +20,7 @@ use crate::names::{DEFAULT_OBJECT, annotation, label};
 use crate::object::NamespacedName;
 use crate::selector::{Labels, Selector};
 
-pub use parse::{WELL_KNOWN_COMMUNITIES, parse_conf, parse_peer};
+pub use parse::{parse_conf, parse_peer};
 
 /// BgpConfs, BgpPeers and the Secrets that they may name.
 #[derive(Clone, Debug, Default)]
@@ -91,6 +92,8 @@ impl Peers {
         for (name, text) in secret.string_data.iter().flatten() {
             data.insert(name.clone(), Password::new(text.trim_end_matches(['\n', '\r'])));
         }
+        // Nothing is no password.
+        data.retain(|_, password| !password.expose().is_empty());
         self.secrets.insert(key, data.clone()).as_ref() != Some(&data)
     }
 
@@ -351,11 +354,27 @@ pub struct AdvertisementSpec {
     pub service_selector: Selector,
     /// On which nodes.
     pub node_selector: Selector,
+    /// COMMUNITIES (RFC 1997).
+    pub communities: Vec<u32>,
+    /// LARGE_COMMUNITY (RFC 8092).
+    pub large_communities: Vec<[u32; 3]>,
+    /// EXTENDED COMMUNITIES (RFC 4360), as on the wire.
+    pub extended_communities: Vec<[u8; 8]>,
+    /// IPv4 addresses are announced as a prefix of this length, below 32.
+    pub aggregation_length: Option<u8>,
+    /// IPv6 addresses are announced as a prefix of this length, below 128.
+    pub aggregation_length_v6: Option<u8>,
     /// The rule as it is written.
     pub rule: Advertisement,
 }
 
 impl AdvertisementSpec {
+    /// The length of the prefix that an address is announced in; `None`: as itself.
+    #[must_use]
+    pub fn aggregation_length_of(&self, address: IpAddr) -> Option<u8> {
+        if address.is_ipv4() { self.aggregation_length } else { self.aggregation_length_v6 }
+    }
+
     /// Does the rule take an address of this pool and these Services?
     #[must_use]
     pub fn matches(&self, pool: &str, services: &[Labels]) -> bool {

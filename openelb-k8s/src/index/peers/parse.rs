@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::{AdvertisementSpec, BfdSpec, BgpConfParsed, Neighbor, NextHopMode, PeerFamily, PeerSpec};
+use super::{
+    AdvertisementSpec, BfdSpec, BgpConfParsed, Neighbor, NextHopMode, PeerFamily, PeerSpec, community,
+};
 use crate::announce::Password;
 use crate::crd::BgpConfSpec;
 use crate::crd::bgp_conf::GracefulRestart;
@@ -13,6 +15,10 @@ use crate::crd::bgp_peer::{Advertisement, AfiSafi, BgpPeerSpec, PrefixLimit};
 use crate::duration;
 use crate::index::SpecProblem;
 use crate::selector::Selector;
+
+/// A process that shares its cores with others misses shorter ones.
+const MIN_BFD_INTERVAL: Duration = Duration::from_millis(50);
+const MAX_BFD_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Validates a BgpConf.
 ///
@@ -132,7 +138,9 @@ pub fn parse_peer(spec: &BgpPeerSpec) -> Result<PeerSpec, Vec<SpecProblem>> {
     let mut p = Problems::default();
     let conf = spec.conf.clone().unwrap_or_default();
     let transport = spec.transport.clone().unwrap_or_default();
-    let neighbor = p.neighbor(text(conf.neighbor_address.as_deref()));
+    let interface =
+        text(transport.bind_interface.as_deref()).or_else(|| text(conf.neighbor_interface.as_deref()));
+    let (neighbor, zone) = p.neighbor(text(conf.neighbor_address.as_deref()), interface);
     for (field, asn) in [("spec.conf.peerAs", conf.peer_as), ("spec.conf.localAs", conf.local_as)] {
         reserved_asn(field, asn.unwrap_or(0), &mut p.list);
     }
@@ -164,9 +172,9 @@ pub fn parse_peer(spec: &BgpPeerSpec) -> Result<PeerSpec, Vec<SpecProblem>> {
     });
     let ttl_security_hops =
         transport.ttl_security.as_ref().map(|security| match security.hops.unwrap_or(1) {
-            hops @ 1..=255 => u8::try_from(hops).unwrap_or(1),
+            hops @ 1..=254 => u8::try_from(hops).unwrap_or(1),
             hops => {
-                p.push("spec.transport.ttlSecurity.hops", format!("{hops} is out of range"), "use 1 to 255");
+                p.push("spec.transport.ttlSecurity.hops", format!("{hops} is out of range"), "use 1 to 254");
                 1
             }
         });
@@ -248,7 +256,7 @@ pub fn parse_peer(spec: &BgpPeerSpec) -> Result<PeerSpec, Vec<SpecProblem>> {
             keepalive: Duration::from_secs(keepalive),
             connect_retry: connect_retry.filter(|s| *s > 0).map(Duration::from_secs),
             local_address,
-            bind_interface: text(transport.bind_interface.as_deref()).map(str::to_owned),
+            bind_interface: zone.or_else(|| text(transport.bind_interface.as_deref()).map(str::to_owned)),
             tcp_mss,
             graceful_restart: spec.graceful_restart.clone(),
             families,
@@ -277,27 +285,53 @@ impl Problems {
         self.list.push(SpecProblem::new(field, cause, remedy));
     }
 
-    fn neighbor(&mut self, address: Option<&str>) -> Option<Neighbor> {
+    /// Who it is, and the interface of a link-local address.
+    fn neighbor(
+        &mut self,
+        address: Option<&str>,
+        interface: Option<&str>,
+    ) -> (Option<Neighbor>, Option<String>) {
         const FIELD: &str = "spec.conf.neighborAddress";
         const REMEDY: &str = "use the router's address, or a prefix for dynamic neighbours";
-        let Some(address) = address else {
+        let Some(written) = address else {
             self.push(FIELD, "is missing", REMEDY);
-            return None;
+            return (None, None);
+        };
+        // RFC 4007 section 11: the zone of a link-local address is the interface.
+        let (address, zone) = match written.split_once('%') {
+            Some((address, zone)) => (address, Some(zone)),
+            None => (written, None),
         };
         let parsed = if address.contains('/') {
             address.parse::<IpNet>().ok().map(|net| Neighbor::Prefix(net.trunc()))
         } else {
             address.parse::<IpAddr>().ok().map(Neighbor::Address)
         };
-        match parsed {
-            None => self.push(FIELD, format!("{address:?} is not an address"), REMEDY),
+        let link_local = match parsed {
+            None => {
+                self.push(FIELD, format!("{written:?} is not an address"), REMEDY);
+                return (None, None);
+            }
             Some(Neighbor::Address(ip)) if ip.is_unspecified() || ip.is_multicast() => {
                 self.push(FIELD, format!("{ip} cannot be a neighbour"), REMEDY);
-                return None;
+                return (None, None);
             }
-            Some(_) => {}
+            Some(Neighbor::Address(IpAddr::V6(ip))) => ip.is_unicast_link_local(),
+            Some(_) => false,
+        };
+        if zone.is_some() && !link_local {
+            self.push(FIELD, format!("{written:?}: only a link-local address has a zone"), REMEDY);
+        } else if let (Some(zone), Some(interface)) = (zone, interface)
+            && zone != interface
+        {
+            let cause = format!("{written:?} is on another interface than {interface}");
+            self.push(FIELD, cause, "name one of them");
+        } else if link_local && zone.or(interface).is_none() {
+            let cause = format!("{written} is a link-local address, and its interface is not known");
+            self.push(FIELD, cause, "name it in conf.neighborInterface");
         }
-        parsed
+        let zone = zone.or(interface).filter(|_| link_local).map(str::to_owned);
+        (parsed, zone)
     }
 
     fn seconds(&mut self, field: &str, value: Option<&str>, maximum: u64) -> Option<u64> {
@@ -374,8 +408,8 @@ impl Problems {
                 Some(value) => self.duration(field, value),
             };
             match parsed {
-                Some(d) if d < Duration::from_millis(10) || d > Duration::from_secs(60) => {
-                    self.push(field, format!("{d:?} is out of range"), "use 10ms to 60s");
+                Some(d) if d < MIN_BFD_INTERVAL || d > MAX_BFD_INTERVAL => {
+                    self.push(field, format!("{d:?} is out of range"), "use 50ms to 60s");
                     d
                 }
                 Some(d) => d,
@@ -442,38 +476,40 @@ impl Problems {
         families
     }
 
+    fn communities<T>(
+        &mut self,
+        field: &str,
+        texts: Option<&[String]>,
+        parse: impl Fn(&str) -> Result<T, &'static str>,
+    ) -> Vec<T> {
+        let mut parsed = Vec::new();
+        for text in texts.unwrap_or_default() {
+            match parse(text.trim()) {
+                Ok(community) => parsed.push(community),
+                Err(remedy) => self.push(field, format!("{text:?} is none"), remedy),
+            }
+        }
+        parsed
+    }
+
     fn advertisements(&mut self, rules: &[Advertisement]) -> Vec<AdvertisementSpec> {
         let mut parsed = Vec::with_capacity(rules.len());
         for (index, rule) in rules.iter().enumerate() {
             let field = |name: &str| format!("spec.advertisements[{index}].{name}");
-            for community in rule.communities.iter().flatten() {
-                if !is_community(community) {
-                    let cause = format!("{community:?} is no community");
-                    self.push(
-                        &field("communities"),
-                        cause,
-                        "write AS:VALUE (each 0 to 65535), or a well-known name",
-                    );
-                }
-            }
-            for community in rule.large_communities.iter().flatten() {
-                let parts: Vec<_> = community.split(':').map(str::parse::<u32>).collect();
-                if parts.len() != 3 || parts.iter().any(Result::is_err) {
-                    let cause = format!("{community:?} is no large community");
-                    self.push(
-                        &field("largeCommunities"),
-                        cause,
-                        "write AS:VALUE:VALUE (each 0 to 4294967295)",
-                    );
-                }
-            }
-            for community in rule.ext_communities.iter().flatten() {
-                let mut parts = community.splitn(2, ':');
-                let kind = parts.next().unwrap_or_default();
-                if !["rt", "soo"].contains(&kind) || parts.next().is_none_or(|rest| !rest.contains(':')) {
-                    let cause = format!("{community:?} is no extended community");
-                    self.push(&field("extCommunities"), cause, "write rt:AS:VALUE or soo:AS:VALUE");
-                }
+            let communities =
+                self.communities(&field("communities"), rule.communities.as_deref(), community::standard);
+            let large = self.communities(
+                &field("largeCommunities"),
+                rule.large_communities.as_deref(),
+                community::large,
+            );
+            let extended = self.communities(
+                &field("extCommunities"),
+                rule.ext_communities.as_deref(),
+                community::extended,
+            );
+            if rule.as_path_prepend.is_some_and(|times| times > 16) {
+                self.push(&field("asPathPrepend"), "is out of range", "use 0 to 16");
             }
             for (name, length, maximum) in [
                 ("aggregationLength", rule.aggregation_length, 32),
@@ -485,27 +521,20 @@ impl Problems {
             }
             let service_selector = self.selector(&field("serviceSelector"), rule.service_selector.as_ref());
             let node_selector = self.selector(&field("nodeSelector"), rule.node_selector.as_ref());
-            parsed.push(AdvertisementSpec { service_selector, node_selector, rule: rule.clone() });
+            let length = |length: Option<u32>, host: u8| {
+                length.and_then(|length| u8::try_from(length).ok()).filter(|length| *length < host)
+            };
+            parsed.push(AdvertisementSpec {
+                service_selector,
+                node_selector,
+                communities,
+                large_communities: large,
+                extended_communities: extended,
+                aggregation_length: length(rule.aggregation_length, 32),
+                aggregation_length_v6: length(rule.aggregation_length_v6, 128),
+                rule: rule.clone(),
+            });
         }
         parsed
     }
-}
-
-/// The well-known communities that may be written by name.
-pub const WELL_KNOWN_COMMUNITIES: &[&str] = &[
-    "no-export",
-    "no-advertise",
-    "no-export-subconfed",
-    "no-peer",
-    "graceful-shutdown",
-    "accept-own",
-    "blackhole",
-];
-
-fn is_community(text: &str) -> bool {
-    if WELL_KNOWN_COMMUNITIES.contains(&text) || text.parse::<u32>().is_ok() {
-        return true;
-    }
-    text.split_once(':')
-        .is_some_and(|(asn, value)| asn.parse::<u16>().is_ok() && value.parse::<u16>().is_ok())
 }

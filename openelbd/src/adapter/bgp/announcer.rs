@@ -7,21 +7,21 @@ use std::{
     time::{Duration, Instant},
 };
 
+use ipnet::IpNet;
 use jiff::Timestamp;
 use openelb_bgp::{
     net::{self, Shutdown, SpeakerHandle},
-    speaker::{Advertisement, PeersSnapshot, Route, RouteAttributes, RouteStatus, RoutesSnapshot},
+    speaker::{Advertisement, NextHop, PeersSnapshot, Route, RouteAttributes, RouteStatus, RoutesSnapshot},
 };
 use openelb_k8s::announce::{Announcements, Announcer, AnnouncerProblem, AnnouncerStatus};
 use tokio::{
     sync::{oneshot, watch},
     task::JoinHandle,
-    time::{sleep, timeout, timeout_at},
+    time::{sleep, sleep_until, timeout, timeout_at},
 };
 
 use super::{
-    Note,
-    config::{self, Host},
+    config::{self, Host, Peers, Start},
     routes,
     status::{self, Calendar},
 };
@@ -36,6 +36,11 @@ const DRAIN_SHARE: u32 = 10;
 /// How often a route that is in flight is asked after when no snapshot says anything.
 const ASK_AGAIN: Duration = Duration::from_millis(20);
 
+/// End-of-RIB waits for what is true now until so long before neighbours would drop everything.
+const BEFORE_RESTART_TIME: Duration = Duration::from_secs(10);
+/// A source without routes, which is there once the others are: End-of-RIB waits for it.
+const COMPLETE: &str = "complete";
+
 /// How announcing ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnStop {
@@ -49,6 +54,7 @@ pub enum OnStop {
 pub struct BgpAnnouncer {
     desired: watch::Sender<Option<Announcements>>,
     status: watch::Receiver<Arc<AnnouncerStatus>>,
+    prefixes: watch::Receiver<Option<Arc<BTreeSet<IpNet>>>>,
     stop: Mutex<Option<oneshot::Sender<(OnStop, Instant)>>>,
     task: Mutex<Option<JoinHandle<()>>>,
     peers: Arc<Mutex<Option<watch::Receiver<Arc<PeersSnapshot>>>>>,
@@ -63,9 +69,10 @@ impl fmt::Debug for BgpAnnouncer {
 impl BgpAnnouncer {
     /// Starts the task on the current tokio runtime. `seed` is that of the speaker's timer jitter.
     #[must_use]
-    pub fn spawn(seed: u64) -> Self {
+    pub fn spawn(seed: u64, start: Start) -> Self {
         let (desired, wanted) = watch::channel(None);
         let (published, status) = watch::channel(Arc::default());
+        let (attracted, prefixes) = watch::channel(None);
         let (stop, stopping) = oneshot::channel();
         let peers = Arc::new(Mutex::new(None));
         let task = Task {
@@ -73,16 +80,21 @@ impl BgpAnnouncer {
             desired: Announcements::default(),
             speaker: None,
             published,
+            attracted,
             sources: BTreeSet::new(),
-            refused: BTreeMap::new(),
+            peers_wanted: Peers::default(),
+            warnings: BTreeMap::new(),
             failure: None,
+            start,
+            started: Instant::now(),
+            complete: false,
             calendar: Calendar::new(Instant::now(), Timestamp::now()),
             has_ipv6: std::path::Path::new("/proc/net/if_inet6").exists(),
             seed,
             peers: Arc::clone(&peers),
         };
         let task = tokio::spawn(task.run(stopping));
-        Self { desired, status, stop: Mutex::new(Some(stop)), task: Mutex::new(Some(task)), peers }
+        Self { desired, status, prefixes, stop: Mutex::new(Some(stop)), task: Mutex::new(Some(task)), peers }
     }
 
     /// Where metrics take the state of the sessions from.
@@ -93,6 +105,12 @@ impl BgpAnnouncer {
             let peers = peers.lock().unwrap_or_else(PoisonError::into_inner);
             peers.as_ref().map(|receiver| Arc::clone(&receiver.borrow())).unwrap_or_default()
         })
+    }
+
+    /// The prefixes whose packets neighbours send to this node, or will in a moment; `None`: it was not said yet.
+    #[must_use]
+    pub fn prefixes(&self) -> watch::Receiver<Option<Arc<BTreeSet<IpNet>>>> {
+        self.prefixes.clone()
     }
 
     /// Ends announcing, within `within`.
@@ -131,12 +149,19 @@ struct Task {
     desired: Announcements,
     speaker: Option<Running>,
     published: watch::Sender<Arc<AnnouncerStatus>>,
+    attracted: watch::Sender<Option<Arc<BTreeSet<IpNet>>>>,
     /// Every route source that ever had routes: one that is not wanted any more is emptied.
     sources: BTreeSet<String>,
-    /// Neighbours that the speaker cannot have.
-    refused: BTreeMap<String, Note>,
+    /// The neighbours, and those that the speaker cannot have.
+    peers_wanted: Peers,
+    /// What is to be known about BgpPeers, by name.
+    warnings: BTreeMap<String, String>,
     /// Why there is no speaker although one is wanted.
     failure: Option<String>,
+    start: Start,
+    started: Instant,
+    /// The speaker was told that its routes are all there are: End-of-RIB follows.
+    complete: bool,
     calendar: Calendar,
     has_ipv6: bool,
     seed: u64,
@@ -146,6 +171,13 @@ struct Task {
 impl Task {
     async fn run(mut self, mut stopping: oneshot::Receiver<(OnStop, Instant)>) {
         loop {
+            let completion = self.completion();
+            let complete = async {
+                match completion {
+                    Some(at) => sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
             let changed = async {
                 match &mut self.speaker {
                     // A sender that is gone means that the speaker stopped; it is started again below.
@@ -171,6 +203,7 @@ impl Task {
                     }
                     self.take_over().await;
                 }
+                () = complete => self.say_complete(),
                 alive = changed => {
                     if !alive {
                         tracing::error!("the BGP speaker stopped; it is started again");
@@ -183,35 +216,80 @@ impl Task {
         }
     }
 
+    /// When End-of-RIB is due although what is announced is only what was known before the start: neighbours drop what
+    /// was not announced again when it comes, and everything when it does not come in time. `None`: not yet, or it was.
+    fn completion(&self) -> Option<Instant> {
+        let bgp = self.desired.bgp.as_ref()?;
+        if self.complete || self.speaker.is_none() {
+            return None;
+        }
+        if !self.desired.provisional {
+            return Some(self.started);
+        }
+        let times =
+            bgp.peers.values().filter_map(|peer| config::restart_time(&peer.spec, &bgp.graceful_restart));
+        let shortest = times.min().unwrap_or(config::RESTART_TIME);
+        Some(self.started + shortest.saturating_sub(BEFORE_RESTART_TIME))
+    }
+
+    fn say_complete(&mut self) {
+        if let Some(running) = &self.speaker {
+            if self.desired.provisional {
+                tracing::warn!(
+                    "neighbours do not wait any longer: what the last speaker knew counts as everything"
+                );
+            }
+            running.handle.set_routes(COMPLETE, []);
+            self.complete = true;
+        }
+    }
+
     /// Makes the speaker what is desired.
     async fn take_over(&mut self) {
         let Some(bgp) = self.desired.bgp.clone() else {
             self.failure = None;
-            self.refused.clear();
+            self.peers_wanted = Peers::default();
+            self.warnings.clear();
             self.close(Shutdown::Notify).await;
+            self.attract(BTreeSet::new());
             return;
         };
-        let by_source = routes::routes(&self.desired, &Arc::default());
+        let plan = routes::routes(&self.desired, &Arc::default());
+        self.warnings = plan.warnings;
+        self.attract(own_prefixes(&plan.sources));
         let (ipv4, ipv6) = routes::own_addresses(&self.desired);
         let host = Host { has_ipv6: self.has_ipv6, ipv4, ipv6, seed: self.seed };
-        let names = by_source.keys().cloned();
+        let names = plan.sources.keys().cloned().chain([COMPLETE.to_owned()]);
         let speaker_config = config::speaker(&bgp, host, names);
-        let (peer_configs, refused) = config::peers(&bgp);
-        self.refused = refused;
+        self.peers_wanted = config::peers(&bgp, self.start);
         let outcome = match &self.speaker {
             Some(running) => running.handle.set_config(speaker_config),
             None => net::spawn(speaker_config).map(|(handle, task)| {
                 let (peers, routes) = (handle.watch_peers(), handle.watch_routes());
                 *self.peers.lock().unwrap_or_else(PoisonError::into_inner) = Some(peers.clone());
+                self.complete = false;
                 self.speaker = Some(Running { handle, task, peers, routes });
             }),
         };
         let outcome = outcome.and_then(|()| match &self.speaker {
-            Some(running) => running.handle.set_peers(peer_configs),
+            Some(running) => running
+                .handle
+                .set_peers(self.peers_wanted.known.clone())
+                .and_then(|()| running.handle.set_dynamic_peers(self.peers_wanted.dynamic.clone())),
             None => Ok(()),
         });
         self.failure = outcome.err().map(|error| error.to_string());
-        self.set_routes(by_source);
+        self.set_routes(plan.sources);
+    }
+
+    fn attract(&self, prefixes: BTreeSet<IpNet>) {
+        self.attracted.send_if_modified(|current| {
+            let changed = current.as_deref() != Some(&prefixes);
+            if changed {
+                *current = Some(Arc::new(prefixes));
+            }
+            changed
+        });
     }
 
     fn set_routes(&mut self, by_source: BTreeMap<String, Vec<Route>>) {
@@ -237,7 +315,11 @@ impl Task {
             reason: "ConfigurationRefused".to_owned(),
             message: format!("the BGP speaker does not take this configuration: {failure}"),
         }));
-        status.problems.extend(self.refused.iter().map(|(peer, note)| AnnouncerProblem {
+        for (name, warning) in &self.warnings {
+            let told = status.peer_warnings.entry(name.clone()).or_default();
+            *told = if told.is_empty() { warning.clone() } else { format!("{told}; {warning}") };
+        }
+        status.problems.extend(self.peers_wanted.refused.iter().map(|(peer, note)| AnnouncerProblem {
             reason: "PeerRefused".to_owned(),
             message: format!("BgpPeer {peer} is left out: {note}"),
         }));
@@ -266,12 +348,14 @@ impl Task {
         if how == OnStop::Withdraw {
             let shutdown =
                 RouteAttributes { communities: vec![GRACEFUL_SHUTDOWN], ..RouteAttributes::default() };
-            self.set_routes(routes::routes(&self.desired, &Arc::new(shutdown)));
-            self.wait_until_sent(until).await;
+            let last = routes::routes(&self.desired, &Arc::new(shutdown)).sources;
+            let prefixes: BTreeSet<IpNet> = last.values().flatten().map(|route| route.prefix).collect();
+            self.set_routes(last);
+            self.wait_until_sent(&prefixes, until).await;
             // The neighbours move traffic to other paths while this one still works.
             sleep(until.saturating_duration_since(Instant::now()) / DRAIN_SHARE).await;
             self.set_routes(BTreeMap::new());
-            self.wait_until_sent(until).await;
+            self.wait_until_sent(&prefixes, until).await;
             self.close(Shutdown::Notify).await;
         } else {
             self.close(Shutdown::Quiet).await;
@@ -279,12 +363,11 @@ impl Task {
     }
 
     /// Waits until every established neighbour has been sent what it is to know.
-    async fn wait_until_sent(&mut self, until: Instant) {
+    async fn wait_until_sent(&mut self, prefixes: &BTreeSet<IpNet>, until: Instant) {
         let Some(running) = &mut self.speaker else { return };
-        let addresses = self.desired.addresses.keys().copied();
         let settle = async {
-            for address in addresses {
-                while running.handle.route_status(address.into()).await.iter().any(in_flight) {
+            for prefix in prefixes {
+                while running.handle.route_status(*prefix).await.iter().any(in_flight) {
                     // Snapshots come several times a second while something changes.
                     let _ = timeout(ASK_AGAIN, running.routes.changed()).await;
                 }
@@ -292,6 +375,12 @@ impl Task {
         };
         let _ = timeout_at(until.into(), settle).await;
     }
+}
+
+/// The prefixes of which this node is the next hop.
+fn own_prefixes(sources: &BTreeMap<String, Vec<Route>>) -> BTreeSet<IpNet> {
+    let own = |route: &&Route| route.next_hop == NextHop::SelfAddress;
+    sources.values().flatten().filter(own).map(|route| route.prefix).collect()
 }
 
 /// Whether some neighbour has not been sent the latest word on a route.

@@ -1,37 +1,75 @@
-//! `spec.advertisements` of a `BgpPeer` → which addresses it hears of, and with which path attributes.
+//! `spec.advertisements` of a `BgpPeer` → which addresses it hears of, in which prefix, and with which path attributes.
 
-use std::{net::Ipv4Addr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
+use ipnet::IpNet;
 use openelb_bgp::speaker::RouteAttributes;
 use openelb_k8s::{
     announce::{Announcement, PeerAnnouncements},
     index::peers::AdvertisementSpec,
 };
 
-/// The attributes of an address towards a neighbour, on top of `base`; `None` if no rule lets it hear of the address.
-/// Matching rules unite their communities; of single values the first rule's is taken.
+/// How a neighbour hears of an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Advertised {
+    /// In which prefix: the address itself, or one that has room for others.
+    pub prefix: IpNet,
+    /// The rules that say so, by index into `spec.advertisements`; empty: there are no rules.
+    pub rules: Vec<usize>,
+}
+
+/// How a neighbour hears of an address; `None` if no rule lets it. Of the rules that match, the first with a length for
+/// the address's family says in which prefix.
 #[must_use]
-pub fn attributes(
+pub fn advertised(
     peer: &PeerAnnouncements,
+    address: IpAddr,
     announcement: &Announcement,
-    base: &Arc<RouteAttributes>,
-) -> Option<Arc<RouteAttributes>> {
-    let Some(matching) = peer.rules_for(announcement) else { return Some(Arc::clone(base)) };
+) -> Option<Advertised> {
+    let host = IpNet::from(address);
+    let Some(matching) = peer.rules_for(announcement) else {
+        return Some(Advertised { prefix: host, rules: Vec::new() });
+    };
     if matching.is_empty() {
         return None;
     }
+    let length = rules(peer, &matching).find_map(|rule| rule.aggregation_length_of(address));
+    let prefix = length.and_then(|length| IpNet::new(address, length).ok()).map_or(host, |net| net.trunc());
+    Some(Advertised { prefix, rules: matching })
+}
+
+fn rules<'a>(
+    peer: &'a PeerAnnouncements,
+    indexes: impl IntoIterator<Item = &'a usize>,
+) -> impl Iterator<Item = &'a AdvertisementSpec> {
     let rules = peer.spec.advertisements.as_deref().unwrap_or_default();
+    indexes.into_iter().filter_map(|index| rules.get(*index))
+}
+
+/// The attributes that these rules give, on top of `base`. They unite their communities; of single values the first
+/// rule's is taken.
+#[must_use]
+pub fn attributes(
+    peer: &PeerAnnouncements,
+    indexes: &BTreeSet<usize>,
+    base: &Arc<RouteAttributes>,
+) -> Arc<RouteAttributes> {
+    if indexes.is_empty() {
+        return Arc::clone(base);
+    }
     let mut attributes = RouteAttributes::clone(base);
     let mut prepend = None;
-    for AdvertisementSpec { rule, .. } in matching.into_iter().filter_map(|index| rules.get(index)) {
-        attributes.communities.extend(rule.communities.iter().flatten().filter_map(|text| community(text)));
-        let large = rule.large_communities.iter().flatten().filter_map(|text| large_community(text));
-        attributes.large_communities.extend(large);
-        let extended = rule.ext_communities.iter().flatten().filter_map(|text| extended_community(text));
-        attributes.extended_communities.extend(extended);
-        attributes.local_pref = attributes.local_pref.or(rule.local_preference);
-        attributes.med = attributes.med.or(rule.med);
-        prepend = prepend.or(rule.as_path_prepend);
+    for rule in rules(peer, indexes) {
+        attributes.communities.extend(&rule.communities);
+        attributes.large_communities.extend(&rule.large_communities);
+        attributes.extended_communities.extend(&rule.extended_communities);
+        attributes.local_pref = attributes.local_pref.or(rule.rule.local_preference);
+        attributes.med = attributes.med.or(rule.rule.med);
+        prepend = prepend.or(rule.rule.as_path_prepend);
     }
     attributes.as_path_prepend = prepend.map_or(0, |times| u8::try_from(times).unwrap_or(u8::MAX));
     attributes.communities.sort_unstable();
@@ -40,89 +78,58 @@ pub fn attributes(
     attributes.large_communities.dedup();
     attributes.extended_communities.sort_unstable();
     attributes.extended_communities.dedup();
-    Some(Arc::new(attributes))
+    Arc::new(attributes)
 }
 
-/// `AS:VALUE`, a number, or a well-known name (RFC 1997, RFC 3765, RFC 7611, RFC 7999, RFC 8326).
-fn community(text: &str) -> Option<u32> {
-    let known = match text {
-        "graceful-shutdown" => 0xffff_0000,
-        "accept-own" => 0xffff_0001,
-        "blackhole" => 0xffff_029a,
-        "no-export" => 0xffff_ff01,
-        "no-advertise" => 0xffff_ff02,
-        "no-export-subconfed" => 0xffff_ff03,
-        "no-peer" => 0xffff_ff04,
-        _ => {
-            let Some((asn, value)) = text.split_once(':') else { return text.parse().ok() };
-            let (asn, value): (u16, u16) = (asn.parse().ok()?, value.parse().ok()?);
-            u32::from(asn) << 16 | u32::from(value)
-        }
-    };
-    Some(known)
+/// Attributes by the rules that give them: thousands of addresses have the same.
+#[derive(Debug)]
+pub(super) struct Known<'a> {
+    peer: &'a PeerAnnouncements,
+    base: &'a Arc<RouteAttributes>,
+    by_rules: BTreeMap<BTreeSet<usize>, Arc<RouteAttributes>>,
 }
 
-/// `AS:VALUE:VALUE` (RFC 8092).
-fn large_community(text: &str) -> Option<[u32; 3]> {
-    let mut parts = text.splitn(3, ':').map(str::parse::<u32>);
-    Some([parts.next()?.ok()?, parts.next()?.ok()?, parts.next()?.ok()?])
-}
-
-/// `rt:AS:VALUE` and `soo:AS:VALUE`, AS also as an IPv4 address (RFC 4360 section 4, RFC 5668).
-fn extended_community(text: &str) -> Option<[u8; 8]> {
-    let (kind, rest) = text.split_once(':')?;
-    let subtype = match kind {
-        "rt" => 0x02,
-        "soo" => 0x03,
-        _ => return None,
-    };
-    let (administrator, value) = rest.rsplit_once(':')?;
-    if let Ok(address) = administrator.parse::<Ipv4Addr>() {
-        let ([a, b, c, d], [e, f]) = (address.octets(), value.parse::<u16>().ok()?.to_be_bytes());
-        return Some([0x01, subtype, a, b, c, d, e, f]);
+impl<'a> Known<'a> {
+    pub(super) fn new(peer: &'a PeerAnnouncements, base: &'a Arc<RouteAttributes>) -> Self {
+        Self { peer, base, by_rules: BTreeMap::new() }
     }
-    let asn: u32 = administrator.parse().ok()?;
-    match u16::try_from(asn) {
-        Ok(asn) => {
-            let ([a, b], [c, d, e, f]) = (asn.to_be_bytes(), value.parse::<u32>().ok()?.to_be_bytes());
-            Some([0x00, subtype, a, b, c, d, e, f])
+
+    pub(super) fn of(&mut self, rules: &BTreeSet<usize>) -> Arc<RouteAttributes> {
+        if let Some(known) = self.by_rules.get(rules) {
+            return Arc::clone(known);
         }
-        Err(_) => {
-            let ([a, b, c, d], [e, f]) = (asn.to_be_bytes(), value.parse::<u16>().ok()?.to_be_bytes());
-            Some([0x02, subtype, a, b, c, d, e, f])
-        }
+        let made = attributes(self.peer, rules, self.base);
+        self.by_rules.insert(rules.clone(), Arc::clone(&made));
+        made
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::{community, extended_community, large_community};
-
-    #[test]
-    fn communities_are_read_as_the_rfcs_write_them() {
-        let table = [
-            ("65000:100", Some(0xfde8_0064)),
-            ("4259840100", Some(0xfde8_0064)),
-            ("no-export", Some(0xffff_ff01)),
-            ("graceful-shutdown", Some(0xffff_0000)),
-            ("blackhole", Some(0xffff_029a)),
-            ("70000:1", None),
-            ("x", None),
-        ];
-        for (text, value) in table {
-            assert_eq!(community(text), value, "{text}");
-        }
-        assert_eq!(large_community("4200000000:1:2"), Some([4_200_000_000, 1, 2]));
-        assert_eq!(large_community("1:2"), None);
-        let table = [
-            ("rt:65000:7", Some([0x00, 0x02, 0xfd, 0xe8, 0, 0, 0, 7])),
-            ("soo:4200000000:7", Some([0x02, 0x03, 0xfa, 0x56, 0xea, 0x00, 0, 7])),
-            ("rt:192.0.2.1:7", Some([0x01, 0x02, 192, 0, 2, 1, 0, 7])),
-            ("rt:1", None),
-            ("xx:1:2", None),
-        ];
-        for (text, value) in table {
-            assert_eq!(extended_community(text), value, "{text}");
+/// Single values that rules give one prefix differently: which value, and the rules by index. The first one's counts.
+#[must_use]
+pub fn conflicts(peer: &PeerAnnouncements, indexes: &BTreeSet<usize>) -> Vec<(&'static str, usize, usize)> {
+    type Value = fn(&AdvertisementSpec) -> Option<u32>;
+    const SINGLE: [(&str, Value); 5] = [
+        ("localPreference", |rule| rule.rule.local_preference),
+        ("med", |rule| rule.rule.med),
+        ("asPathPrepend", |rule| rule.rule.as_path_prepend),
+        ("aggregationLength", |rule| rule.rule.aggregation_length),
+        ("aggregationLengthV6", |rule| rule.rule.aggregation_length_v6),
+    ];
+    let all = peer.spec.advertisements.as_deref().unwrap_or_default();
+    let mut found = Vec::new();
+    for (name, value) in SINGLE {
+        let mut first = None;
+        for (index, rule) in indexes.iter().filter_map(|index| Some((*index, all.get(*index)?))) {
+            let Some(value) = value(rule) else { continue };
+            match first {
+                None => first = Some((index, value)),
+                Some((first, taken)) if taken != value => {
+                    found.push((name, first, index));
+                    break;
+                }
+                Some(_) => {}
+            }
         }
     }
+    found
 }

@@ -6,12 +6,19 @@ use std::{
     time::Duration,
 };
 
+use ipnet::IpNet;
 use openelb_bgp::{
-    speaker::{FamilyConfig, PeerConfig, Secret, SpeakerConfig},
+    bfd,
+    speaker::{
+        BfdConfig, DynamicPeers, FamilyConfig, GracefulRestartConfig, LimitAction, PeerConfig, PrefixLimit,
+        ReceivedRoutes, Secret, SpeakerConfig,
+    },
     wire::Family,
 };
 use openelb_k8s::{
     announce::{BgpAnnouncements, PeerAnnouncements},
+    crd::bgp_conf::GracefulRestart,
+    duration,
     index::peers::{Neighbor, PeerSpec},
 };
 
@@ -19,8 +26,10 @@ use super::Note;
 
 /// The longest pause between attempts to connect, unless `connectRetry` asks for a longer one.
 const CONNECT_RETRY_MAX: Duration = Duration::from_secs(60);
-/// TTL that a neighbour with TTL security expects (RFC 5082).
-const TTL_SECURITY: u8 = 255;
+/// How long neighbours keep our routes while the speaker is away, unless `restartTime` says otherwise.
+pub const RESTART_TIME: Duration = Duration::from_secs(60);
+/// So many dynamic neighbours of one BgpPeer may be there at the same time.
+pub const MAX_DYNAMIC_PEERS: u32 = 256;
 
 /// What the host can do, and who it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,48 +66,92 @@ pub fn speaker(
     config
 }
 
-/// The neighbours that the speaker can have, and what keeps others (by name of the `BgpPeer`) out.
+/// Of TCP MD5.
+const MAX_PASSWORD: usize = 80;
+
+/// How this process came to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Start {
+    /// The kernel runs since before the last speaker of this host ended: it forwards as it did (the F bit).
+    pub forwarding_preserved: bool,
+}
+
+/// The neighbours that the speaker can have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Peers {
+    /// Those with an address.
+    pub known: Vec<PeerConfig>,
+    /// Whoever connects from a prefix.
+    pub dynamic: Vec<DynamicPeers>,
+    /// What keeps others out, by name of the `BgpPeer`.
+    pub refused: BTreeMap<String, Note>,
+}
+
+/// The neighbours that the speaker can have, and what keeps others out.
 #[must_use]
-pub fn peers(bgp: &BgpAnnouncements) -> (Vec<PeerConfig>, BTreeMap<String, Note>) {
-    let mut configs: Vec<PeerConfig> = Vec::new();
-    let mut refused = BTreeMap::new();
+pub fn peers(bgp: &BgpAnnouncements, start: Start) -> Peers {
+    let mut peers = Peers::default();
     for (name, announced) in &bgp.peers {
         // Names are in order, so of two with one address the first by name has it, on every node.
-        let outcome = peer(name, announced).and_then(|config| {
-            match configs.iter().find(|other| other.address == config.address) {
+        let outcome = peer(name, announced, &bgp.graceful_restart, start).and_then(|config| {
+            let twin = match announced.spec.neighbor {
+                Neighbor::Address(_) => {
+                    let address = config.address.to_canonical();
+                    peers
+                        .known
+                        .iter()
+                        .find(|other| other.address.to_canonical() == address)
+                        .map(|other| &other.name)
+                }
+                Neighbor::Prefix(prefix) => peers
+                    .dynamic
+                    .iter()
+                    .find(|other| other.prefix == prefix)
+                    .map(|other| &other.template.name),
+            };
+            match twin {
                 Some(other) => Err(Note::new(
                     "spec.conf.neighborAddress",
-                    format!("BgpPeer {} has the address {} already", other.name, config.address),
+                    format!("BgpPeer {other} has the address {} already", written(announced.spec.neighbor)),
                     "remove one of the two, or select different nodes",
                 )),
                 None => Ok(config),
             }
         });
-        match outcome {
-            Ok(config) => configs.push(config),
-            Err(note) => {
-                refused.insert(name.clone(), note);
+        match (outcome, announced.spec.neighbor) {
+            (Ok(config), Neighbor::Address(_)) => peers.known.push(config),
+            (Ok(template), Neighbor::Prefix(prefix)) => {
+                peers.dynamic.push(DynamicPeers { prefix, template, max_peers: MAX_DYNAMIC_PEERS });
+            }
+            (Err(note), _) => {
+                peers.refused.insert(name.clone(), note);
             }
         }
     }
-    (configs, refused)
+    peers
 }
 
-/// One neighbour.
+fn written(neighbor: Neighbor) -> String {
+    match neighbor {
+        Neighbor::Address(address) => address.to_string(),
+        Neighbor::Prefix(prefix) => prefix.to_string(),
+    }
+}
+
+/// One neighbour, or the pattern of those of a prefix.
 ///
 /// # Errors
 /// If the speaker cannot have it, with the reason.
-pub fn peer(name: &str, announced: &PeerAnnouncements) -> Result<PeerConfig, Note> {
+pub fn peer(
+    name: &str,
+    announced: &PeerAnnouncements,
+    conf: &GracefulRestart,
+    start: Start,
+) -> Result<PeerConfig, Note> {
     let spec = &announced.spec;
     let address = match spec.neighbor {
         Neighbor::Address(address) => address,
-        Neighbor::Prefix(prefix) => {
-            return Err(Note::new(
-                "spec.conf.neighborAddress",
-                format!("dynamic neighbours ({prefix}) are not supported yet"),
-                "write one BgpPeer for each neighbour",
-            ));
-        }
+        Neighbor::Prefix(prefix) => first_host(prefix),
     };
     let timers = Timers::of(spec);
     let mut config = PeerConfig::new(name, address, spec.asn.unwrap_or(0));
@@ -109,12 +162,15 @@ pub fn peer(name: &str, announced: &PeerAnnouncements) -> Result<PeerConfig, Not
     config.keepalive = timers.keepalive;
     config.connect_retry = timers.connect_retry;
     config.connect_retry_max = CONNECT_RETRY_MAX.max(timers.connect_retry);
-    config.multihop_ttl = spec.multihop_ttl.or_else(|| spec.ttl_security_hops.map(|_| TTL_SECURITY));
+    config.multihop_ttl = spec.multihop_ttl;
+    config.ttl_security = spec.ttl_security_hops;
     config.local_address = spec.local_address;
     config.bind_interface.clone_from(&spec.bind_interface);
     config.password = announced.password.as_ref().map(|password| Secret::new(password.expose()));
     // A session that was to be protected is never opened without protection.
-    config.admin_down = spec.admin_down || wants_password(spec);
+    config.admin_down = spec.admin_down || (wants_password(spec) && config.password.is_none());
+    // An IPv4 address over a session between IPv6 addresses may go out with our IPv6 next hop (RFC 8950).
+    config.extended_next_hop = !address.to_canonical().is_ipv4();
     if !spec.families.is_empty() {
         config.families = spec
             .families
@@ -126,16 +182,87 @@ pub fn peer(name: &str, announced: &PeerAnnouncements) -> Result<PeerConfig, Not
             })
             .collect();
     }
-    if let Some(limit) = &spec.prefix_limit
-        && limit.action.as_deref() != Some("Warn")
-        && let Some(max) = limit.max_prefixes
-    {
-        config.max_prefixes = max;
+    config.graceful_restart = graceful_restart(spec, conf, start);
+    config.bfd = spec.bfd.map(|bfd| BfdConfig {
+        timers: bfd::Timers {
+            detect_multiplier: bfd.detect_multiplier,
+            desired_min_tx: bfd.transmit_interval,
+            required_min_rx: bfd.receive_interval,
+            passive: bfd.passive,
+        },
+        minimum_ttl: bfd.minimum_ttl,
+    });
+    config.prefix_limit = prefix_limit(spec);
+    if spec.keep_received_routes {
+        config.received_routes = ReceivedRoutes::Keep;
+    }
+    if config.password.as_ref().is_some_and(|password| password.expose().len() > MAX_PASSWORD) {
+        let field =
+            if spec.password_secret.is_some() { "spec.passwordSecretRef" } else { "spec.conf.authPassword" };
+        let cause = format!("the password is longer than {MAX_PASSWORD} octets (RFC 2385, Linux)");
+        return Err(Note::new(field, cause, "use a shorter one on both sides"));
     }
     match config.validate() {
         Ok(()) => Ok(config),
         Err(error) => Err(Note::new("spec", error.to_string(), "correct the BgpPeer")),
     }
+}
+
+/// An address that the pattern of dynamic neighbours has in the place of theirs.
+fn first_host(prefix: IpNet) -> IpAddr {
+    prefix.hosts().next().filter(|address| !address.is_unspecified()).unwrap_or_else(|| prefix.broadcast())
+}
+
+/// Graceful restart towards a neighbour: on, unless the BgpPeer or else the BgpConf switches it off.
+fn graceful_restart(spec: &PeerSpec, conf: &GracefulRestart, start: Start) -> Option<GracefulRestartConfig> {
+    let restart_time = restart_time(spec, conf)?;
+    Some(GracefulRestartConfig {
+        restart_time,
+        restarting: true,
+        forwarding_preserved: start.forwarding_preserved,
+        // A dead node without BFD is withdrawn when the hold time ends, and never later (RFC 8538 section 4).
+        notification: spec.bfd.is_some()
+            && first(spec, conf, |restart| restart.notification_enabled).unwrap_or(true),
+    })
+}
+
+/// For how long the neighbour keeps our routes; `None`: not at all.
+#[must_use]
+pub fn restart_time(spec: &PeerSpec, conf: &GracefulRestart) -> Option<Duration> {
+    let on = first(spec, conf, |restart| restart.enabled).unwrap_or(true);
+    let helper_only = first(spec, conf, |restart| restart.helper_only).unwrap_or(false);
+    // Without a family in it there is nothing that could be kept.
+    let some_family = spec.families.is_empty() || spec.families.iter().any(|family| family.graceful_restart);
+    let seconds = first(spec, conf, |restart| restart.restart_time.filter(|seconds| *seconds > 0));
+    (on && !helper_only && some_family)
+        .then(|| seconds.map_or(RESTART_TIME, |seconds| Duration::from_secs(seconds.into())))
+}
+
+/// What the BgpPeer says, else what the BgpConf says.
+fn first<T>(
+    spec: &PeerSpec,
+    conf: &GracefulRestart,
+    field: impl Fn(&GracefulRestart) -> Option<T>,
+) -> Option<T> {
+    spec.graceful_restart.as_ref().and_then(&field).or_else(|| field(conf))
+}
+
+/// How many prefixes the neighbour may have.
+#[must_use]
+pub fn prefix_limit(spec: &PeerSpec) -> PrefixLimit {
+    let mut limit = PrefixLimit::default();
+    let Some(wanted) = &spec.prefix_limit else { return limit };
+    if let Some(max) = wanted.max_prefixes {
+        limit.max_prefixes = max;
+    }
+    if let Some(percent) = wanted.warning_percent.and_then(|percent| u8::try_from(percent).ok()) {
+        limit.warning_percent = percent;
+    }
+    if wanted.action.as_deref() == Some("Warn") {
+        limit.action = LimitAction::Warn;
+    }
+    limit.restart_after = wanted.restart_time.as_deref().and_then(|time| duration::parse(time).ok());
+    limit
 }
 
 /// Whether the session is to have a password, be it there or not.

@@ -54,107 +54,183 @@ fn on_behalf_source(peer: &str) -> String {
     format!("on-behalf/{peer}")
 }
 
+/// What is to be told to neighbours.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// Every source with its whole set of routes.
+    pub sources: BTreeMap<String, Vec<Route>>,
+    /// What is to be known about a `BgpPeer`'s rules, by its name.
+    pub warnings: BTreeMap<String, String>,
+}
+
 /// Every source with its whole set of routes, with `base` as their attributes. A source that has nothing to say is
 /// there with an empty set, so that End-of-RIB can follow.
 ///
 /// Neighbours that hear the same share a source; one with `advertisements` has its own.
 #[must_use]
-pub fn routes(desired: &Announcements, base: &Arc<RouteAttributes>) -> BTreeMap<String, Vec<Route>> {
-    let mut by_source = BTreeMap::from([(SELF.to_owned(), Vec::new()), (ALL_NODES.to_owned(), Vec::new())]);
-    let Some(bgp) = &desired.bgp else { return by_source };
+pub fn routes(desired: &Announcements, base: &Arc<RouteAttributes>) -> Plan {
+    let mut plan = Plan {
+        sources: BTreeMap::from([(SELF.to_owned(), Vec::new()), (ALL_NODES.to_owned(), Vec::new())]),
+        warnings: BTreeMap::new(),
+    };
+    let Some(bgp) = &desired.bgp else { return plan };
     for (source, mode) in [(SELF, NextHops::SelfOnly), (ALL_NODES, NextHops::AllNodes)] {
-        let peers: BTreeSet<PeerName> = bgp
+        let peers: BTreeMap<&str, &PeerAnnouncements> = bgp
             .peers
             .iter()
             .filter(|(_, peer)| peer.next_hops == mode && peer.spec.advertisements.is_none())
-            .map(|(name, _)| PeerName::from(name.as_str()))
+            .map(|(name, peer)| (name.as_str(), peer))
             .collect();
-        if peers.is_empty() {
-            continue;
-        }
+        let Some(first) = peers.values().next() else { continue };
+        let names = peers.keys().map(|name| PeerName::from(*name)).collect();
         let scope =
-            if peers.len() == bgp.peers.len() { PeerScope::All } else { PeerScope::Only(Arc::new(peers)) };
-        by_source.insert(
-            source.to_owned(),
-            source_routes(desired, source, mode, &scope, |_| Some(Arc::clone(base))),
-        );
+            if peers.len() == bgp.peers.len() { PeerScope::All } else { PeerScope::Only(Arc::new(names)) };
+        let mut paths = Paths::new(first, base);
+        paths.add_own(desired, mode);
+        plan.sources.insert(source.to_owned(), paths.routes(source, &scope));
     }
     for (name, peer) in &bgp.peers {
+        let scope = PeerScope::Only(Arc::new(BTreeSet::from([PeerName::from(name.as_str())])));
         if peer.spec.advertisements.is_some() {
-            let scope = PeerScope::Only(Arc::new(BTreeSet::from([PeerName::from(name.as_str())])));
-            let attributes = |announcement: &Announcement| attributes::attributes(peer, announcement, base);
+            let mut paths = Paths::new(peer, base);
+            paths.add_own(desired, peer.next_hops);
+            if let Some(warning) = paths.warning() {
+                plan.warnings.insert(name.clone(), warning);
+            }
             let source = source_of(name);
-            let routes = source_routes(desired, &source, peer.next_hops, &scope, attributes);
-            by_source.insert(source, routes);
+            let routes = paths.routes(&source, &scope);
+            plan.sources.insert(source, routes);
         }
         // In a source of their own, so that this node's own routes stay as they are when others come or go.
-        let routes = on_behalf_routes(desired, name, peer, base);
+        let source = on_behalf_source(name);
+        let mut paths = Paths::new(peer, base);
+        paths.add_on_behalf(desired);
+        let routes = paths.routes(&source, &scope);
         if !routes.is_empty() {
-            by_source.insert(on_behalf_source(name), routes);
+            plan.sources.insert(source, routes);
         }
     }
-    by_source
+    plan
 }
 
-fn source_routes(
-    desired: &Announcements,
-    source: &str,
-    mode: NextHops,
-    scope: &PeerScope,
-    attributes: impl Fn(&Announcement) -> Option<Arc<RouteAttributes>>,
-) -> Vec<Route> {
-    let rack = desired.bgp.as_ref().and_then(|bgp| bgp.rack.as_deref());
-    let mut routes = Vec::new();
-    for (address, announcement) in &desired.addresses {
-        if !announcement.protocols.contains(&Protocol::Bgp) {
-            continue;
+/// The prefixes in which neighbours hear of an address, by the name of the `BgpPeer`, if not in its own.
+#[must_use]
+pub fn aggregates(desired: &Announcements, address: IpAddr, announcement: &Announcement) -> BTreeSet<IpNet> {
+    let peers = desired.bgp.iter().flat_map(|bgp| bgp.peers.values());
+    peers
+        .filter(|peer| {
+            let mut rules = peer.spec.advertisements.iter().flatten();
+            rules.any(|rule| rule.aggregation_length_of(address).is_some())
+        })
+        .filter(|peer| {
+            announcement.self_eligible
+                || peer.next_hops == NextHops::AllNodes
+                || !peer.on_behalf_of(&desired.node, address, announcement).is_empty()
+        })
+        .filter_map(|peer| Some(attributes::advertised(peer, address, announcement)?.prefix))
+        .filter(|prefix| *prefix != IpNet::from(address))
+        .collect()
+}
+
+/// One path of a prefix.
+struct Path {
+    next_hop: NextHop,
+    /// Every rule that lets an address of the prefix go this way.
+    rules: BTreeSet<usize>,
+}
+
+/// The paths towards a neighbour by prefix and text of the next hop: several addresses may be heard of in one prefix.
+struct Paths<'a> {
+    peer: &'a PeerAnnouncements,
+    known: attributes::Known<'a>,
+    by_prefix: BTreeMap<(IpNet, String), Path>,
+}
+
+impl<'a> Paths<'a> {
+    fn new(peer: &'a PeerAnnouncements, base: &'a Arc<RouteAttributes>) -> Self {
+        Self { peer, known: attributes::Known::new(peer, base), by_prefix: BTreeMap::new() }
+    }
+
+    fn add_own(&mut self, desired: &Announcements, mode: NextHops) {
+        let rack = desired.bgp.as_ref().and_then(|bgp| bgp.rack.as_deref());
+        for (address, announcement) in of_bgp(desired) {
+            self.add(*address, announcement, |_| match mode {
+                NextHops::SelfOnly => this_node(desired, *address, announcement),
+                NextHops::AllNodes => all_nodes(desired, rack, *address, announcement),
+            });
         }
-        let Some(attributes) = attributes(announcement) else { continue };
-        let hops = match mode {
-            NextHops::SelfOnly => this_node(desired, *address, announcement),
-            NextHops::AllNodes => all_nodes(desired, rack, *address, announcement),
+    }
+
+    fn add_on_behalf(&mut self, desired: &Announcements) {
+        if self.peer.on_behalf.is_none() {
+            return;
+        }
+        let peer = self.peer;
+        for (address, announcement) in of_bgp(desired) {
+            self.add(*address, announcement, |prefix| {
+                // Addresses that are heard of as one are spread over the speakers as one.
+                let hops = peer.on_behalf_of(&desired.node, prefix.addr(), announcement);
+                // Two nodes that claim one address are one next hop.
+                let hops: BTreeSet<IpAddr> =
+                    hops.into_iter().filter_map(|hop| of_family(hop, *address)).collect();
+                hops.into_iter().map(|hop| (NextHop::Address(hop), hop.to_string())).collect()
+            });
+        }
+    }
+
+    fn add(
+        &mut self,
+        address: IpAddr,
+        announcement: &Announcement,
+        hops: impl FnOnce(IpNet) -> Vec<(NextHop, String)>,
+    ) {
+        let Some(advertised) = attributes::advertised(self.peer, address, announcement) else { return };
+        for (next_hop, text) in hops(advertised.prefix) {
+            let path = self
+                .by_prefix
+                .entry((advertised.prefix, text))
+                .or_insert_with(|| Path { next_hop, rules: BTreeSet::new() });
+            path.rules.extend(&advertised.rules);
+        }
+    }
+
+    fn routes(mut self, source: &str, scope: &PeerScope) -> Vec<Route> {
+        let paths = std::mem::take(&mut self.by_prefix);
+        paths
+            .into_iter()
+            .map(|((prefix, text), path)| Route {
+                prefix,
+                path_id: identifier(source, &text, path.next_hop == NextHop::SelfAddress),
+                next_hop: path.next_hop,
+                attributes: self.known.of(&path.rules),
+                scope: scope.clone(),
+            })
+            .collect()
+    }
+
+    /// Rules that contradict each other, in words.
+    fn warning(&self) -> Option<String> {
+        let mut told: BTreeMap<(&str, usize, usize), IpNet> = BTreeMap::new();
+        let mut seen: BTreeSet<&BTreeSet<usize>> = BTreeSet::new();
+        for ((prefix, _), path) in &self.by_prefix {
+            if path.rules.len() > 1 && seen.insert(&path.rules) {
+                for conflict in attributes::conflicts(self.peer, &path.rules) {
+                    told.entry(conflict).or_insert(*prefix);
+                }
+            }
+        }
+        let say = |((field, first, other), prefix): (&(&str, usize, usize), &IpNet)| {
+            format!(
+                "spec.advertisements[{first}] and [{other}] give {prefix} different values of {field}: that of the \
+                 first is taken"
+            )
         };
-        routes.extend(hops.into_iter().map(|(next_hop, text)| Route {
-            prefix: IpNet::from(*address),
-            path_id: identifier(source, &text, next_hop == NextHop::SelfAddress),
-            next_hop,
-            attributes: Arc::clone(&attributes),
-            scope: scope.clone(),
-        }));
+        (!told.is_empty()).then(|| told.iter().map(say).collect::<Vec<_>>().join("; "))
     }
-    routes
 }
 
-fn on_behalf_routes(
-    desired: &Announcements,
-    name: &str,
-    peer: &PeerAnnouncements,
-    base: &Arc<RouteAttributes>,
-) -> Vec<Route> {
-    let mut routes = Vec::new();
-    if peer.on_behalf.is_none() {
-        return routes;
-    }
-    let source = on_behalf_source(name);
-    let scope = PeerScope::Only(Arc::new(BTreeSet::from([PeerName::from(name)])));
-    for (address, announcement) in &desired.addresses {
-        if !announcement.protocols.contains(&Protocol::Bgp) {
-            continue;
-        }
-        let Some(attributes) = attributes::attributes(peer, announcement, base) else { continue };
-        let hops = peer.on_behalf_of(&desired.node, *address, announcement);
-        // Two nodes that claim one address are one next hop.
-        let next_hops: BTreeSet<IpAddr> =
-            hops.into_iter().filter_map(|hop| of_family(hop, *address)).collect();
-        routes.extend(next_hops.into_iter().map(|next_hop| Route {
-            prefix: IpNet::from(*address),
-            path_id: identifier(&source, &next_hop.to_string(), false),
-            next_hop: NextHop::Address(next_hop),
-            attributes: Arc::clone(&attributes),
-            scope: scope.clone(),
-        }));
-    }
-    routes
+fn of_bgp(desired: &Announcements) -> impl Iterator<Item = (&IpAddr, &Arc<Announcement>)> {
+    desired.addresses.iter().filter(|(_, announcement)| announcement.protocols.contains(&Protocol::Bgp))
 }
 
 /// The node's own InternalIPs, for sessions whose local address is of the other family.

@@ -1,21 +1,31 @@
 //! State of the BGP speaker → status in the words of the seam.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
 };
 
+use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use openelb_bgp::{
     fsm::State,
-    speaker::{Advertisement, ListenerState, MessageCounters, PeerStatus, PeersSnapshot, RoutesSnapshot},
+    speaker::{
+        Advertisement, ListenerState, MessageCounters, PathState, PeerStatus, PeersSnapshot, RoutesSnapshot,
+        SessionStatus,
+    },
+    wire::Capability,
 };
-use openelb_k8s::announce::{
-    self, AddressStatus, Announcements, AnnouncerProblem, AnnouncerStatus, MessageCounts, Protocol,
-    SessionState,
+use openelb_k8s::{
+    announce::{
+        self, AddressStatus, Announcements, AnnouncerProblem, AnnouncerStatus, MessageCounts, Protocol,
+        SessionState,
+    },
+    crd::bgp_conf::GracefulRestart,
 };
+
+use super::config::Timers;
 
 /// Ties the monotonic clock to the calendar, once: the same instant always gives the same time of day.
 #[derive(Clone, Copy, Debug)]
@@ -55,9 +65,18 @@ pub fn status(
 ) -> AnnouncerStatus {
     let wanted = desired.addresses.iter().filter(|(_, a)| a.protocols.contains(&Protocol::Bgp));
     let mut shared: Arc<BTreeMap<String, bool>> = Arc::default();
+    let aggregates = desired.bgp.as_ref().is_some_and(|bgp| {
+        let mut rules = bgp.peers.values().flat_map(|peer| peer.spec.advertisements.iter().flatten());
+        rules.any(|rule| rule.aggregation_length.is_some() || rule.aggregation_length_v6.is_some())
+    });
     let addresses = wanted
         .map(|(address, announcement)| {
-            let mut status = address_status(*address, desired, announcement, peers, routes);
+            let wider = if aggregates {
+                super::routes::aggregates(desired, *address, announcement)
+            } else {
+                BTreeSet::new()
+            };
+            let mut status = address_status(*address, &wider, desired, announcement, peers, routes);
             if status.peers == shared {
                 status.peers = Arc::clone(&shared);
             } else {
@@ -75,7 +94,10 @@ pub fn status(
         .peers
         .iter()
         .map(|(name, peer)| {
-            let configured = desired.bgp.as_ref().and_then(|bgp| bgp.peers.get(name.as_str()));
+            // A dynamic neighbour is named NAME/ADDRESS.
+            let of = name.as_str().split('/').next().unwrap_or_default();
+            let bgp = desired.bgp.as_ref();
+            let configured = bgp.and_then(|bgp| Some((bgp.peers.get(of)?, &bgp.graceful_restart)));
             (name.as_str().to_owned(), peer_status(peer, configured, calendar))
         })
         .collect();
@@ -83,6 +105,7 @@ pub fn status(
         addresses,
         peers: sessions,
         problems: listener_problems(peers),
+        peer_warnings: peer_warnings(desired, peers),
         ..AnnouncerStatus::default()
     }
 }
@@ -111,6 +134,7 @@ fn listener_problems(peers: &PeersSnapshot) -> Vec<AnnouncerProblem> {
 
 fn address_status(
     address: IpAddr,
+    wider: &BTreeSet<IpNet>,
     desired: &Announcements,
     announcement: &announce::Announcement,
     peers: &PeersSnapshot,
@@ -119,7 +143,8 @@ fn address_status(
     let mut advertised: BTreeMap<String, bool> =
         peers.peers.keys().map(|name| (name.as_str().to_owned(), false)).collect();
     let mut why: BTreeMap<String, Advertisement> = BTreeMap::new();
-    for route in routes.get(address.into()) {
+    let prefixes = std::iter::once(IpNet::from(address)).chain(wider.iter().copied());
+    for route in prefixes.flat_map(|prefix| routes.get(prefix)) {
         for (peer, state) in &route.peers {
             if *state == Advertisement::Advertised {
                 advertised.insert(peer.as_str().to_owned(), true);
@@ -136,7 +161,9 @@ fn address_status(
     let detail = if announced {
         let to: Vec<&str> =
             advertised.iter().filter(|(_, yes)| **yes).map(|(name, _)| name.as_str()).collect();
-        format!("advertised to {}", to.join(", "))
+        let prefixes: Vec<String> = wider.iter().map(ToString::to_string).collect();
+        let within = if prefixes.is_empty() { String::new() } else { format!(" in {}", prefixes.join(", ")) };
+        format!("advertised{within} to {}", to.join(", "))
     } else if desired.bgp.is_none() {
         "there is no usable BgpConf named default".to_owned()
     } else if peers.peers.is_empty() {
@@ -192,12 +219,14 @@ fn counts(of: &MessageCounters) -> MessageCounts {
 
 fn peer_status(
     peer: &PeerStatus,
-    configured: Option<&announce::PeerAnnouncements>,
+    configured: Option<(&announce::PeerAnnouncements, &GracefulRestart)>,
     calendar: Calendar,
 ) -> announce::PeerStatus {
     let session = peer.session.as_ref();
     let families = || session.into_iter().flat_map(|session| &session.families);
-    let timers = configured.map(|configured| super::config::Timers::of(&configured.spec)).unwrap_or_default();
+    let timers = configured.map(|(configured, _)| Timers::of(&configured.spec)).unwrap_or_default();
+    let restarts =
+        configured.is_some_and(|(peer, conf)| super::config::restart_time(&peer.spec, conf).is_some());
     let pending: u64 = families().map(|family| family.pending).sum();
     let up = peer.state == State::Established;
     announce::PeerStatus {
@@ -223,7 +252,54 @@ fn peer_status(
         advertised: families().map(|family| family.advertised).sum(),
         received_prefixes: families().map(|family| family.received).sum(),
         last_error: peer.last_error.as_ref().map(|error| error.reason.clone()),
+        // Down, and not yet up for the first time, are told apart by whether anything was said.
+        bfd: configured.filter(|(peer, _)| peer.spec.bfd.is_some()).map(|_| {
+            peer.path.map_or_else(|| "down: nothing was heard yet".to_owned(), |path| path.to_string())
+        }),
+        authenticated: configured.is_some_and(|(peer, _)| peer.password.is_some()),
+        ttl_security: configured.and_then(|(peer, _)| peer.spec.ttl_security_hops),
+        graceful_restart: restarts.then(|| session.is_some_and(takes_graceful_restart)),
     }
+}
+
+fn takes_graceful_restart(session: &SessionStatus) -> bool {
+    session.remote_capabilities.iter().any(|capability| matches!(capability, Capability::GracefulRestart(_)))
+}
+
+/// What is to be known about each BgpPeer, in words.
+fn peer_warnings(desired: &Announcements, peers: &PeersSnapshot) -> BTreeMap<String, String> {
+    let mut warnings: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let Some(bgp) = &desired.bgp else { return BTreeMap::new() };
+    for (name, peer) in &peers.peers {
+        let of = name.as_str().split('/').next().unwrap_or_default();
+        let Some(configured) = bgp.peers.get(of) else { continue };
+        let mut told = Vec::new();
+        if let (Some(_), Some(PathState::Down(cause))) = (configured.spec.bfd, peer.path) {
+            told.push(format!("BFD with {} is down: {cause}", peer.address));
+        }
+        let limit = super::config::prefix_limit(&configured.spec);
+        for family in peer.session.iter().flat_map(|session| &session.families) {
+            let max = u64::from(limit.max_prefixes);
+            let close = (max * u64::from(limit.warning_percent)).div_ceil(100);
+            // The numbers move all the time; what is told does not.
+            if family.over_limit || family.received > max {
+                told.push(format!(
+                    "{} has more prefixes of {} than prefixLimit allows ({max})",
+                    peer.address, family.family
+                ));
+            } else if family.received > 0 && family.received >= close {
+                let percent = limit.warning_percent;
+                told.push(format!(
+                    "{} has {percent} % or more of the {max} prefixes of {} that prefixLimit allows",
+                    peer.address, family.family
+                ));
+            }
+        }
+        if !told.is_empty() {
+            warnings.entry(of.to_owned()).or_default().extend(told);
+        }
+    }
+    warnings.into_iter().map(|(name, told)| (name, told.join("; "))).collect()
 }
 
 /// While it goes round Connect, Active and OpenSent the session is down all the time; the last error is when that
@@ -243,6 +319,8 @@ pub fn is_same_but_for_counters(a: &AnnouncerStatus, b: &AnnouncerStatus) -> boo
     };
     a.addresses == b.addresses
         && a.problems == b.problems
+        && a.warnings == b.warnings
+        && a.peer_warnings == b.peer_warnings
         && a.peers.len() == b.peers.len()
         && a.peers.iter().zip(&b.peers).all(|((an, a), (bn, b))| an == bn && strip(a) == strip(b))
 }

@@ -1,6 +1,8 @@
 //! Settings that are accepted and kept, and that this version does not act on. Each is named in a condition of its
 //! object; none is silently ignored.
 
+use std::net::Ipv6Addr;
+
 use openelb_k8s::crd::{
     bgp_conf::{BgpConfSpec, GracefulRestart},
     bgp_peer::{AfiSafi, BgpPeerSpec, PeerConf, PeerPolicies, Transport},
@@ -22,7 +24,8 @@ pub fn of_conf(spec: &BgpConfSpec) -> Vec<Note> {
     if spec.use_multiple_paths == Some(true) {
         notes.push("spec.useMultiplePaths", "received routes are not installed anywhere", "leave it out");
     }
-    notes.graceful_restart(spec.graceful_restart.as_ref());
+    // Whether there is BFD is each BgpPeer's.
+    notes.graceful_restart(spec.graceful_restart.as_ref(), true);
     notes.text("spec.policy", spec.policy.as_deref(), "policies are not applied yet", LATER);
     notes.list
 }
@@ -33,9 +36,6 @@ pub fn of_peer(spec: &BgpPeerSpec) -> Vec<Note> {
     let mut notes = Notes::default();
     if let Some(conf) = &spec.conf {
         notes.conf(conf);
-    }
-    if spec.password_secret_ref.is_some() {
-        notes.password("spec.passwordSecretRef");
     }
     let timers = spec.timers.as_ref().and_then(|timers| timers.config.as_ref());
     if timers.and_then(|t| t.minimum_advertisement_interval.as_deref()).is_some_and(|v| !is_zero(v)) {
@@ -48,44 +48,9 @@ pub fn of_peer(spec: &BgpPeerSpec) -> Vec<Note> {
     if let Some(transport) = &spec.transport {
         notes.transport(transport);
     }
-    notes.graceful_restart(spec.graceful_restart.as_ref());
-    for (index, family) in spec.afi_safis.iter().flatten().enumerate() {
-        notes.family(index, family);
-    }
-    if spec.received_routes.as_deref() == Some("Keep") {
-        notes.push("spec.receivedRoutes", "received routes are counted, not kept", LATER);
-    }
-    if let Some(limit) = &spec.prefix_limit {
-        if limit.action.as_deref() == Some("Warn") {
-            notes.push("spec.prefixLimit.action", "there is no warning yet and no limit", LATER);
-        }
-        if limit.warning_percent.is_some() {
-            notes.push("spec.prefixLimit.warningPercent", "there is no warning yet", LATER);
-        }
-        if limit.restart_time.is_some() {
-            let cause = "after Cease the session comes up again when its back-off ends";
-            notes.push("spec.prefixLimit.restartTime", cause, LATER);
-        }
-    }
-    if spec.bfd.as_ref().and_then(|bfd| bfd.enabled) == Some(true) {
-        notes.push(
-            "spec.bfd",
-            "BFD is not spoken yet; a dead neighbour is noticed when the hold time ends",
-            "shorten timers.config.holdTime until then",
-        );
-    }
-    for (index, rule) in spec.advertisements.iter().flatten().enumerate() {
-        let lengths = [
-            ("aggregationLength", rule.aggregation_length.is_some_and(|length| length != 32)),
-            ("aggregationLengthV6", rule.aggregation_length_v6.is_some_and(|length| length != 128)),
-        ];
-        for (name, aggregates) in lengths {
-            if aggregates {
-                let field = format!("spec.advertisements[{index}].{name}");
-                notes.push(&field, "addresses are announced one by one", LATER);
-            }
-        }
-    }
+    let bfd = spec.bfd.as_ref().and_then(|bfd| bfd.enabled) == Some(true);
+    notes.graceful_restart(spec.graceful_restart.as_ref(), bfd);
+    notes.families(spec.afi_safis.as_deref().unwrap_or_default());
     if let Some(policies) = &spec.policies {
         notes.policies(policies);
     }
@@ -112,24 +77,7 @@ impl Notes {
         }
     }
 
-    /// Fails closed: without the protection that was asked for there is no session.
-    fn password(&mut self, field: &str) {
-        self.push(
-            field,
-            "TCP MD5 is not supported yet; the session is kept down rather than opened without it",
-            "remove the password on both sides until then",
-        );
-    }
-
     fn conf(&mut self, conf: &PeerConf) {
-        if conf.auth_password.as_deref().is_some_and(|password| !password.is_empty()) {
-            self.password("spec.conf.authPassword");
-        }
-        if conf.neighbor_address.as_deref().is_some_and(|address| address.contains('/')) {
-            let field = "spec.conf.neighborAddress";
-            let cause = "dynamic neighbours are not supported yet; there is no session";
-            self.push(field, cause, "write one BgpPeer for each neighbour");
-        }
         let group = "peer groups do not exist here";
         self.text(
             "spec.conf.peerGroup",
@@ -142,13 +90,18 @@ impl Notes {
         if conf.route_flap_damping == Some(true) {
             self.push("spec.conf.routeFlapDamping", "received routes are not used", "leave it out");
         }
-        let interface = "unnumbered neighbours are not supported yet";
-        self.text(
-            "spec.conf.neighborInterface",
-            conf.neighbor_interface.as_deref(),
-            interface,
-            "use an address",
-        );
+        let link_local = conf.neighbor_address.as_deref().is_some_and(|address| {
+            let address = address.split('%').next().unwrap_or_default().trim().parse::<Ipv6Addr>();
+            address.is_ok_and(|address| address.is_unicast_link_local())
+        });
+        if !link_local {
+            self.text(
+                "spec.conf.neighborInterface",
+                conf.neighbor_interface.as_deref(),
+                "it tells the interface of a link-local conf.neighborAddress, and nothing else",
+                "use transport.bindInterface, or the neighbour's link-local address",
+            );
+        }
         let vrf = "VRFs are not supported";
         self.text(
             "spec.conf.vrf",
@@ -186,26 +139,57 @@ impl Notes {
                 "set advmss on the route",
             );
         }
-        if transport.ttl_security.is_some() {
+    }
+
+    fn graceful_restart(&mut self, restart: Option<&GracefulRestart>, bfd: bool) {
+        let Some(restart) = restart else { return };
+        if restart.notification_enabled == Some(true) && !bfd {
             self.push(
-                "spec.transport.ttlSecurity",
-                "packets are sent with TTL 255 as the neighbour expects, but the TTL of received ones is not checked yet",
-                LATER,
+                "spec.gracefulRestart.notificationEnabled",
+                "it needs BFD: without it neighbours would keep the routes of a dead node for longer than the hold time",
+                "enable spec.bfd, or leave it out",
+            );
+        }
+        if restart.longlived_enabled == Some(true) {
+            self.push(
+                "spec.gracefulRestart.longlivedEnabled",
+                "long-lived graceful restart (RFC 9494) is not spoken",
+                "set restartTime, up to 4095 seconds",
+            );
+        }
+        let received = "received routes are not used, so none are kept for a neighbour that restarts";
+        if restart.helper_only == Some(true) {
+            self.push("spec.gracefulRestart.helperOnly", received, "set enabled: false");
+        }
+        if restart.stale_routes_time.is_some_and(|time| time > 0) {
+            self.push("spec.gracefulRestart.staleRoutesTime", received, "leave it out");
+        }
+        if restart.deferral_time.is_some_and(|time| time > 0) {
+            self.push(
+                "spec.gracefulRestart.deferralTime",
+                "End-of-RIB waits for the first complete set of routes, at most until 10 s before restartTime",
+                "leave it out",
             );
         }
     }
 
-    fn graceful_restart(&mut self, restart: Option<&GracefulRestart>) {
-        if restart.and_then(|restart| restart.enabled) == Some(true) {
-            self.push("spec.gracefulRestart", "graceful restart is not offered yet", LATER);
+    fn families(&mut self, families: &[AfiSafi]) {
+        let restart = |family: &AfiSafi| {
+            family
+                .mp_graceful_restart
+                .as_ref()
+                .and_then(|restart| restart.config.as_ref())
+                .and_then(|c| c.enabled)
+        };
+        if families.iter().all(|family| restart(family) == Some(false)) {
+            return;
         }
-    }
-
-    fn family(&mut self, index: usize, family: &AfiSafi) {
-        let restart = family.mp_graceful_restart.as_ref().and_then(|restart| restart.config.as_ref());
-        if restart.and_then(|config| config.enabled) == Some(true) {
-            let field = format!("spec.afiSafis[{index}].mpGracefulRestart");
-            self.push(&field, "graceful restart is not offered yet", LATER);
+        for (index, _) in families.iter().enumerate().filter(|(_, family)| restart(family) == Some(false)) {
+            self.push(
+                &format!("spec.afiSafis[{index}].mpGracefulRestart"),
+                "graceful restart is for all families of a session, or for none",
+                "leave it out, or switch it off for all of them",
+            );
         }
     }
 

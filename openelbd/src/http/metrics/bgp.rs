@@ -4,8 +4,8 @@ use std::{fmt, time::Instant};
 
 use openelb_bgp::{
     fsm::State,
-    speaker::{ListenerState, MessageCounters, PeerStatus, PeersSnapshot},
-    wire::Family,
+    speaker::{ListenerState, MessageCounters, PathState, PeerStatus, PeersSnapshot},
+    wire::{Capability, Family},
 };
 use prometheus_client::{collector::Collector, encoding::DescriptorEncoder};
 
@@ -142,6 +142,28 @@ fn sessions(encoder: &mut DescriptorEncoder<'_>, peers: &[Named<'_>], now: Insta
             .iter()
             .filter_map(|peer| Some((peer.labels(), peer.status.session.as_ref()?.hold_time.as_secs_f64()))),
     )?;
+    gauges(
+        encoder,
+        "bgp_bfd_up",
+        "Whether BFD says that packets get through both ways",
+        peers.iter().filter_map(|peer| {
+            let path = peer.status.path?;
+            Some((peer.labels(), f64::from(u8::from(path == PathState::Up))))
+        }),
+    )?;
+    gauges(
+        encoder,
+        "bgp_graceful_restart_negotiated",
+        "Whether both sides offer graceful restart: the neighbour keeps our routes while the speaker restarts",
+        peers.iter().filter_map(|peer| {
+            let session = peer.status.session.as_ref()?;
+            let offered = |capabilities: &[Capability]| {
+                capabilities.iter().any(|one| matches!(one, Capability::GracefulRestart(_)))
+            };
+            let both = offered(&session.local_capabilities) && offered(&session.remote_capabilities);
+            Some((peer.labels(), f64::from(u8::from(both))))
+        }),
+    )?;
     counters(
         encoder,
         "bgp_sessions_established",
@@ -190,7 +212,12 @@ fn messages(encoder: &mut DescriptorEncoder<'_>, peers: &[Named<'_>]) -> fmt::Re
 
 fn routes(encoder: &mut DescriptorEncoder<'_>, peers: &[Named<'_>]) -> fmt::Result {
     type Value = fn(&openelb_bgp::speaker::FamilyStatus) -> u64;
-    let metrics: [(&str, &str, Value); 3] = [
+    let metrics: [(&str, &str, Value); 4] = [
+        (
+            "bgp_prefix_limit_exceeded",
+            "Whether the neighbour has announced more prefixes than prefixLimit allows",
+            |f| u64::from(f.over_limit),
+        ),
         ("bgp_routes_advertised", "Routes that the neighbour has been sent and not withdrawn", |f| {
             f.advertised
         }),

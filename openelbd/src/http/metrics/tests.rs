@@ -8,8 +8,8 @@ use std::{
 use openelb_bgp::{
     fsm::State,
     speaker::{
-        FamilyStatus, ListenerState, ListenerStatus, MessageCounters, PeerCounters, PeerName, PeerStatus,
-        PeersSnapshot, SessionStatus,
+        FamilyStatus, ListenerState, ListenerStatus, MessageCounters, PathState, PeerCounters, PeerName,
+        PeerStatus, PeersSnapshot, SessionStatus,
     },
     wire::Family,
 };
@@ -36,7 +36,9 @@ fn snapshot() -> PeersSnapshot {
             paths_per_prefix: 1,
             end_of_rib_sent: true,
             end_of_rib_received: true,
+            ..FamilyStatus::new(Family::IPV4_UNICAST)
         }],
+        ..SessionStatus::new(now, "192.0.2.2:179".parse().unwrap(), "192.0.2.1:179".parse().unwrap())
     };
     let peer = PeerStatus {
         name: name.clone(),
@@ -54,6 +56,8 @@ fn snapshot() -> PeersSnapshot {
             dropped: 1,
             ..PeerCounters::default()
         },
+        path: Some(PathState::Down(openelb_bgp::bfd::Cause::TimeExpired)),
+        ..PeerStatus::new(name.clone(), address, now)
     };
     PeersSnapshot {
         peers: BTreeMap::from([(name, peer)]),
@@ -61,9 +65,13 @@ fn snapshot() -> PeersSnapshot {
             address: "0.0.0.0:179".parse().unwrap(),
             bound: None,
             state: ListenerState::Failed { error: "address in use".to_owned() },
+            unprotected: Vec::new(),
         }],
         routes_complete: true,
         refused_connections: 5,
+        md5_failures: 0,
+        bfd_discarded: 0,
+        clashes: Vec::new(),
     }
 }
 
@@ -102,6 +110,9 @@ fn every_value_is_under_its_name_and_labels() {
         &format!("openelb_bgp_session_up{{{peer}}} 1.0"),
         &format!("openelb_bgp_session_state{{{peer}}} 6.0"),
         &format!("openelb_bgp_sessions_dropped_total{{{peer}}} 1"),
+        &format!("openelb_bgp_bfd_up{{{peer}}} 0.0"),
+        &format!("openelb_bgp_graceful_restart_negotiated{{{peer}}} 0.0"),
+        &format!(r#"openelb_bgp_prefix_limit_exceeded{{{peer},family="ipv4-unicast"}} 0.0"#),
         &format!(r#"openelb_bgp_messages_total{{{peer},direction="sent",type="update"}} 4"#),
         &format!(r#"openelb_bgp_message_bytes_total{{{peer},direction="sent"}} 400"#),
         &format!(r#"openelb_bgp_routes_advertised{{{peer},family="ipv4-unicast"}} 7.0"#),

@@ -30,16 +30,33 @@ impl Owner {
             self.event(EventType::Warning, &object, &problem.reason, &problem.reason, &problem.message);
         }
         for (name, peer) in &status.peers {
-            let object = ObjectRef::cluster(Kind::BgpPeer, name.as_str());
+            // A dynamic neighbour is named BGPPEER/ADDRESS.
+            let (object, topic) = match name.split_once('/') {
+                Some((name, address)) => (name, format!("session/{address}")),
+                None => (name.as_str(), "session".to_owned()),
+            };
+            let object = ObjectRef::cluster(Kind::BgpPeer, object);
             match &peer.last_error {
                 Some(error) if peer.state != SessionState::Established => {
                     let message = format!("{}: {error}", self.settings.node_name);
-                    self.event(EventType::Warning, &object, "session", "SessionDown", &message);
+                    self.event(EventType::Warning, &object, &topic, "SessionDown", &message);
                 }
                 _ => {
-                    self.events.clear(&object, "session");
+                    self.events.clear(&object, &topic);
                 }
             }
+        }
+        for (name, warning) in &status.peer_warnings {
+            let (object, message) = (
+                ObjectRef::cluster(Kind::BgpPeer, name.as_str()),
+                format!("{}: {warning}", self.settings.node_name),
+            );
+            self.event(EventType::Warning, &object, condition::WARNINGS, event::PEER_WARNING, &message);
+        }
+        for name in
+            self.announced.peer_warnings.keys().filter(|name| !status.peer_warnings.contains_key(*name))
+        {
+            self.events.clear(&ObjectRef::cluster(Kind::BgpPeer, name.as_str()), condition::WARNINGS);
         }
         self.announced = status;
         self.check_listeners();

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use openelb_k8s::{
     announce::{AnnouncerStatus, SessionState},
-    names::{condition, reason},
+    names::{condition, event, reason},
     object::{Kind, ObjectRef},
     plan,
     problem::{Problem, Severity},
@@ -34,15 +34,30 @@ impl Owner {
             self.event(EventType::Warning, &conf, &problem.reason, &problem.reason, &problem.message);
         }
         for (name, peer) in &status.peers {
-            let object = ObjectRef::cluster(Kind::BgpPeer, name.as_str());
+            // A dynamic neighbour is named BGPPEER/ADDRESS.
+            let (object, topic) = match name.split_once('/') {
+                Some((name, address)) => (name, format!("session/{address}")),
+                None => (name.as_str(), "session".to_owned()),
+            };
+            let object = ObjectRef::cluster(Kind::BgpPeer, object);
             match &peer.last_error {
                 Some(error) if peer.state != SessionState::Established => {
-                    self.event(EventType::Warning, &object, "session", "SessionDown", error);
+                    let message = error.clone();
+                    self.event(EventType::Warning, &object, &topic, "SessionDown", &message);
                 }
                 _ => {
-                    self.events.clear(&object, "session");
+                    self.events.clear(&object, &topic);
                 }
             }
+        }
+        for (name, warning) in &status.peer_warnings {
+            let (object, message) = (ObjectRef::cluster(Kind::BgpPeer, name.as_str()), warning.clone());
+            self.event(EventType::Warning, &object, condition::WARNINGS, event::PEER_WARNING, &message);
+        }
+        for name in
+            self.announced.peer_warnings.keys().filter(|name| !status.peer_warnings.contains_key(*name))
+        {
+            self.events.clear(&ObjectRef::cluster(Kind::BgpPeer, name.as_str()), condition::WARNINGS);
         }
         self.announced = status;
         self.check_listeners();

@@ -16,9 +16,10 @@ use super::{
 use crate::{
     Lab, Process,
     client::{self, Plan},
+    download::Downloads,
     eventually,
     kube::{Cluster, Place, ProxyMode},
-    topology::{self, NODES, node},
+    topology::{self, CLIENT, NODES, node},
 };
 
 const NAMESPACE: &str = "openelb-system";
@@ -228,6 +229,8 @@ fn kill_speaker(
 ) -> anyhow::Result<()> {
     let first = *web.first().context("web has no address")?;
     let running = stage.client("speaker-killed", first, 80, MEANWHILE)?;
+    let target = SocketAddr::new(first, 80);
+    let downloads = Downloads::start(stage.lab, CLIENT, target, 12, Duration::from_secs(4))?;
     let process = speakers.get_mut(2).context("no speaker on node-3")?;
     stage.lab.signal(process, "KILL")?;
     stage.lab.wait_exit(process, Duration::from_secs(5))?;
@@ -241,6 +244,10 @@ fn kill_speaker(
     d.say(format!("the router has three next hops {:.1} s later", routed.as_secs_f64()));
     d.time("back_s", took + routed);
     ensure!(stage.addresses("default", "web")? == web, "default/web has other addresses now");
+    let broken = downloads.finish();
+    d.say(format!("12 downloads went on meanwhile, {} broke", broken.len()));
+    d.count("downloads_broken", broken.len());
+    ensure!(broken.is_empty(), "downloads broke: {broken:?}");
     let meanwhile = running.stop(Duration::from_secs(10))?;
     d.say(format!("{} requests meanwhile, {} failed", meanwhile.requests, meanwhile.failed));
     d.count("meanwhile_failed", meanwhile.failed);

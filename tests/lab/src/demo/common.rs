@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     time::Duration,
 };
 
@@ -10,10 +10,11 @@ use anyhow::{Context, ensure};
 
 use super::{report::Detail, stage::Stage};
 use crate::{
-    bird::Bird,
+    bird::{Bird, kernel_next_hops},
     client::{Figures, Plan},
+    download::Downloads,
     eventually,
-    topology::{self, NODES, node, node_of, node_v4, node_v6},
+    topology::{self, CLIENT, NODES, ROUTER, node, node_of, node_v4, node_v6},
 };
 
 pub(super) const ROUTE_DEADLINE: Duration = Duration::from_secs(20);
@@ -161,6 +162,44 @@ pub(super) fn added(
     ));
     d.count("meanwhile_failed", meanwhile.failed);
     ensure!(meanwhile.failed == 0, "requests to another Service failed: {:?}", meanwhile.errors);
+    Ok(())
+}
+
+/// So many downloads at once: that none of them goes over one node of three has the odds of 1 to 130.
+const DOWNLOADS: usize = 12;
+
+/// A speaker dies and comes back: the router keeps its routes (graceful restart), and the node forwards.
+pub(super) fn restarted(
+    stage: &Stage<'_>,
+    bird: &Bird<'_>,
+    web: &[IpAddr],
+    d: &mut Detail,
+    restart: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let first = *web.first().context("web has no address")?;
+    let downloads =
+        Downloads::start(stage.lab, CLIENT, SocketAddr::new(first, 80), DOWNLOADS, Duration::from_secs(4))?;
+    restart()?;
+    let wanted = hops(first, NODES);
+    let mut changed = None;
+    let what = "three established sessions";
+    let (_, took) = eventually(what, ROUTE_DEADLINE, || {
+        let seen = kernel_next_hops(stage.lab, ROUTER, first)?;
+        if seen != wanted {
+            changed = Some(seen);
+        }
+        Ok((changed.is_some() || bird.established()? == NODES.len()).then_some(()))
+    })?;
+    ensure!(changed.is_none(), "the router changed its route to {first}: {changed:?}");
+    d.say(format!(
+        "the session is Established again after {:.1} s; the router had three next hops all the time",
+        took.as_secs_f64()
+    ));
+    d.time("back_s", took);
+    let broken = downloads.finish();
+    d.say(format!("{DOWNLOADS} downloads of 4 s went on meanwhile, {} broke", broken.len()));
+    d.count("downloads_broken", broken.len());
+    ensure!(broken.is_empty(), "downloads broke: {broken:?}");
     Ok(())
 }
 

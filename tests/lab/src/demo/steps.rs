@@ -5,11 +5,12 @@ use std::{net::IpAddr, time::Duration};
 use anyhow::{Context, bail, ensure};
 
 use super::{
-    common::{Addresses, ROUTE_DEADLINE, added, assigned, back, cut, hops, routes, traffic},
+    common::{Addresses, ROUTE_DEADLINE, added, assigned, back, cut, hops, restarted, routes, traffic},
     report::{Detail, Report},
     stage::Stage,
 };
 use crate::{
+    Process,
     client::Plan,
     eventually,
     topology::{self, NODES, Virtual, program_nodes},
@@ -25,14 +26,10 @@ pub(super) fn play(stage: &Stage<'_>, report: &mut Report) {
         return;
     };
     let started = report.step("Nodes: openelbd standalone on each, one state directory, no cluster", |_| {
-        for n in NODES {
-            topology::start_node(stage.lab, &stage.openelbd, n, &stage.manifests, &stage.state)?;
-        }
-        Ok(())
+        let start = |n| topology::start_node(stage.lab, &stage.openelbd, n, &stage.manifests, &stage.state);
+        NODES.into_iter().map(start).collect::<anyhow::Result<Vec<Process>>>()
     });
-    if started.is_none() {
-        return;
-    }
+    let Some(nodes) = started else { return };
     let Some(addresses) =
         report.step("Addresses: two Services get theirs from the pool", |d| assigned(stage, d))
     else {
@@ -53,6 +50,14 @@ pub(super) fn play(stage: &Stage<'_>, report: &mut Report) {
         added(stage, &addresses.web, d, |added| {
             services.push(Virtual { addresses: added.to_vec(), port: 80 });
             program_nodes(stage.lab, &services)
+        })
+    });
+    report.step("Restart: openelbd on node-3 is killed and comes back; downloads through it go on", |d| {
+        restarted(stage, &bird, &addresses.web, d, || {
+            let process = nodes.last().context("there is no node-3")?;
+            stage.lab.signal(process, "KILL")?;
+            stage.lab.wait_exit(process, Duration::from_secs(5))?;
+            topology::start_node(stage.lab, &stage.openelbd, 3, &stage.manifests, &stage.state).map(drop)
         })
     });
     report.step("Failure: the uplink of node-2 is cut off silently", |d| cut(stage, &addresses.web, d));

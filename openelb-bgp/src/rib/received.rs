@@ -1,0 +1,343 @@
+//! The routes that neighbours have sent and that are kept with their attributes (Adj-RIB-In): shown, compared, and
+//! never passed on.
+//!
+//! Equal attribute sets are kept once. What a neighbour had when its session ended under graceful restart is *stale*
+//! until it sends it again or says that it is done (RFC 4724 §4.2); likewise what it has not yet sent again in a refresh
+//! (RFC 7313 §4).
+
+use std::{collections::HashMap, hash::BuildHasher, sync::Arc, time::Instant};
+
+use foldhash::fast::FixedState;
+use hashbrown::{HashTable, hash_table::Entry};
+
+use super::selection::{Candidate, Origination, decide};
+use crate::{
+    speaker::{PathAttributes, PeerId},
+    wire::{Family, Nlri, Prefix},
+};
+
+/// One route.
+#[derive(Clone, Debug)]
+pub(crate) struct ReceivedPath {
+    pub(crate) peer: PeerId,
+    pub(crate) path_id: u32,
+    pub(crate) attributes: Arc<PathAttributes>,
+    /// When it came as it is.
+    pub(crate) since: Instant,
+    pub(crate) stale: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Count {
+    all: usize,
+    stale: usize,
+}
+
+/// What was received and is kept, of all neighbours and both families.
+#[derive(Debug)]
+pub(crate) struct Received {
+    ipv4: HashMap<Prefix, Vec<ReceivedPath>, FixedState>,
+    ipv6: HashMap<Prefix, Vec<ReceivedPath>, FixedState>,
+    counts: HashMap<(PeerId, Family), Count, FixedState>,
+    neighbors: HashMap<PeerId, Origination, FixedState>,
+    sets: HashTable<Arc<PathAttributes>>,
+    /// When there are so many sets, those are looked for that somebody outside held when their last route went.
+    purge_at: usize,
+    hasher: FixedState,
+}
+
+/// The least number of sets at which unused ones are looked for.
+const PURGE: usize = 256;
+
+/// A neighbour and a family of it.
+pub(crate) type Owner = (PeerId, Family);
+
+impl Received {
+    pub(crate) fn new(seed: u64) -> Self {
+        let hasher = FixedState::with_seed(seed);
+        Self {
+            ipv4: HashMap::with_hasher(hasher.clone()),
+            ipv6: HashMap::with_hasher(hasher.clone()),
+            counts: HashMap::with_hasher(hasher.clone()),
+            neighbors: HashMap::with_hasher(hasher.clone()),
+            sets: HashTable::new(),
+            purge_at: PURGE,
+            hasher,
+        }
+    }
+
+    fn table(&self, family: Family) -> &HashMap<Prefix, Vec<ReceivedPath>, FixedState> {
+        if family == Family::IPV4_UNICAST { &self.ipv4 } else { &self.ipv6 }
+    }
+
+    /// Who the routes of a neighbour come from; said when its session comes up.
+    pub(crate) fn set_neighbor(&mut self, peer: PeerId, origination: Origination) {
+        self.neighbors.insert(peer, origination);
+    }
+
+    /// The one set that is equal to this.
+    pub(crate) fn intern(&mut self, attributes: PathAttributes) -> Arc<PathAttributes> {
+        if self.sets.len() >= self.purge_at {
+            self.sets.retain(|set| Arc::strong_count(set) > 1);
+            self.purge_at = PURGE.max(2 * self.sets.len());
+        }
+        let hash = self.hasher.hash_one(&attributes);
+        let hasher = &self.hasher;
+        match self.sets.entry(hash, |known| **known == attributes, |known| hasher.hash_one(&**known)) {
+            Entry::Occupied(entry) => Arc::clone(entry.get()),
+            Entry::Vacant(entry) => {
+                let set = Arc::new(attributes);
+                entry.insert(Arc::clone(&set));
+                set
+            }
+        }
+    }
+
+    /// A route has given its set back: the set goes with the last one.
+    pub(crate) fn release(&mut self, set: Arc<PathAttributes>) {
+        // This one, and that of the table.
+        if Arc::strong_count(&set) > 2 {
+            return;
+        }
+        let hash = self.hasher.hash_one(&*set);
+        if let Ok(entry) = self.sets.find_entry(hash, |known| Arc::ptr_eq(known, &set)) {
+            entry.remove();
+        }
+    }
+
+    /// The neighbour announced this.
+    pub(crate) fn announce(
+        &mut self,
+        (peer, family): Owner,
+        Nlri { prefix, path_id }: Nlri,
+        attributes: &Arc<PathAttributes>,
+        now: Instant,
+    ) {
+        let table = if family == Family::IPV4_UNICAST { &mut self.ipv4 } else { &mut self.ipv6 };
+        let paths = table.entry(prefix).or_insert_with(|| Vec::with_capacity(1));
+        let count = self.counts.entry((peer, family)).or_default();
+        if let Some(known) = paths.iter_mut().find(|path| path.peer == peer && path.path_id == path_id) {
+            count.stale -= usize::from(std::mem::take(&mut known.stale));
+            if !Arc::ptr_eq(&known.attributes, attributes) {
+                known.since = now;
+                let before = std::mem::replace(&mut known.attributes, Arc::clone(attributes));
+                self.release(before);
+            }
+            return;
+        }
+        let attributes = Arc::clone(attributes);
+        paths.push(ReceivedPath { peer, path_id, attributes, since: now, stale: false });
+        count.all += 1;
+    }
+
+    /// The neighbour withdrew this.
+    pub(crate) fn withdraw(&mut self, (peer, family): Owner, Nlri { prefix, path_id }: Nlri) {
+        let table = if family == Family::IPV4_UNICAST { &mut self.ipv4 } else { &mut self.ipv6 };
+        let Some(paths) = table.get_mut(&prefix) else { return };
+        let Some(at) = paths.iter().position(|path| path.peer == peer && path.path_id == path_id) else {
+            return;
+        };
+        let gone = paths.swap_remove(at);
+        if paths.is_empty() {
+            table.remove(&prefix);
+        }
+        let count = self.counts.entry((peer, family)).or_default();
+        count.all -= 1;
+        count.stale -= usize::from(gone.stale);
+        self.release(gone.attributes);
+    }
+
+    /// How many routes a neighbour has in a family, stale ones included.
+    pub(crate) fn len(&self, owner: Owner) -> usize {
+        self.counts.get(&owner).map_or(0, |count| count.all)
+    }
+
+    /// How many of them are stale.
+    pub(crate) fn stale(&self, owner: Owner) -> usize {
+        self.counts.get(&owner).map_or(0, |count| count.stale)
+    }
+
+    /// All routes of a neighbour are stale until they come again.
+    pub(crate) fn mark_stale(&mut self, (peer, family): Owner) {
+        let Some(count) = self.counts.get_mut(&(peer, family)) else { return };
+        count.stale = count.all;
+        let table = if family == Family::IPV4_UNICAST { &mut self.ipv4 } else { &mut self.ipv6 };
+        table.values_mut().flatten().filter(|path| path.peer == peer).for_each(|path| path.stale = true);
+    }
+
+    /// What is stale of a neighbour goes; gives the prefixes that it was for.
+    pub(crate) fn sweep(&mut self, owner: Owner) -> Vec<Prefix> {
+        if self.stale(owner) == 0 {
+            return Vec::new();
+        }
+        self.remove(owner, |path| path.stale)
+    }
+
+    /// All routes of a neighbour go; gives the prefixes that they were for.
+    pub(crate) fn clear(&mut self, owner: Owner) -> Vec<Prefix> {
+        let prefixes = if self.len(owner) == 0 { Vec::new() } else { self.remove(owner, |_| true) };
+        self.counts.remove(&owner);
+        prefixes
+    }
+
+    /// The neighbour is no longer configured.
+    pub(crate) fn forget(&mut self, peer: PeerId) {
+        self.neighbors.remove(&peer);
+    }
+
+    fn remove(&mut self, owner: Owner, which: impl Fn(&ReceivedPath) -> bool) -> Vec<Prefix> {
+        let (peer, family) = owner;
+        let table = if family == Family::IPV4_UNICAST { &mut self.ipv4 } else { &mut self.ipv6 };
+        let (mut gone, mut prefixes) = (Vec::new(), Vec::new());
+        table.retain(|prefix, paths| {
+            let before = gone.len();
+            paths.retain(|path| {
+                let goes = path.peer == peer && which(path);
+                if goes {
+                    gone.push((Arc::clone(&path.attributes), path.stale));
+                }
+                !goes
+            });
+            if gone.len() > before {
+                prefixes.push(*prefix);
+            }
+            !paths.is_empty()
+        });
+        if let Some(count) = self.counts.get_mut(&owner) {
+            count.all = count.all.saturating_sub(gone.len());
+            count.stale = count.stale.saturating_sub(gone.iter().filter(|(_, stale)| *stale).count());
+        }
+        gone.into_iter().for_each(|(set, _)| self.release(set));
+        prefixes
+    }
+
+    /// The routes of a neighbour in a family, in no order.
+    pub(crate) fn of(&self, (peer, family): Owner) -> impl Iterator<Item = (&Prefix, &ReceivedPath)> {
+        let all = self.table(family).iter();
+        all.flat_map(|(prefix, paths)| paths.iter().map(move |path| (prefix, path)))
+            .filter(move |(_, path)| path.peer == peer)
+    }
+
+    /// The prefixes that are known in a family, in no order.
+    pub(crate) fn prefixes(&self, family: Family) -> impl Iterator<Item = &Prefix> {
+        self.table(family).keys()
+    }
+
+    /// The routes of a prefix.
+    pub(crate) fn paths(&self, prefix: &Prefix) -> &[ReceivedPath] {
+        self.table(prefix.family()).get(prefix).map_or(&[], Vec::as_slice)
+    }
+
+    /// What the decision looks at of a route.
+    pub(crate) fn candidate<'a>(&self, path: &'a ReceivedPath) -> Candidate<'a> {
+        let unknown = Origination {
+            external: true,
+            router_id: std::net::Ipv4Addr::BROADCAST,
+            address: std::net::Ipv4Addr::BROADCAST.into(),
+        };
+        Candidate {
+            attributes: &path.attributes.attributes,
+            from: Some(self.neighbors.get(&path.peer).copied().unwrap_or(unknown)),
+            path_id: path.path_id,
+        }
+    }
+
+    /// The best of a prefix's received routes.
+    pub(crate) fn best(&self, prefix: &Prefix) -> Option<&ReceivedPath> {
+        match self.paths(prefix) {
+            [] => None,
+            [only] => Some(only),
+            paths => {
+                let candidates: Vec<Candidate<'_>> = paths.iter().map(|path| self.candidate(path)).collect();
+                let (best, _) = decide(&candidates)?;
+                paths.get(best)
+            }
+        }
+    }
+
+    /// How many different attribute sets there are.
+    pub(crate) fn attribute_sets(&self) -> usize {
+        self.sets.len()
+    }
+
+    /// How many routes there are.
+    pub(crate) fn routes(&self) -> usize {
+        self.counts.values().map(|count| count.all).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{Attributes, NextHop};
+
+    fn origin() -> Instant {
+        #[allow(clippy::disallowed_methods, reason = "some instant is needed to count from")]
+        Instant::now()
+    }
+
+    fn nlri(last: u8, path_id: u32) -> Nlri {
+        let prefix: ipnet::IpNet = format!("203.0.113.{last}/32").parse().unwrap();
+        Nlri { path_id, prefix: prefix.into() }
+    }
+
+    fn set(med: u32) -> PathAttributes {
+        let attributes = Attributes { med: Some(med), ..Attributes::default() };
+        PathAttributes { attributes, next_hop: NextHop::V4("192.0.2.1".parse().unwrap()) }
+    }
+
+    #[test]
+    fn equal_sets_are_kept_once_and_go_with_their_last_route() {
+        let mut received = Received::new(0);
+        let owner = (PeerId(1), Family::IPV4_UNICAST);
+        for last in 0..10 {
+            let set = received.intern(set(u32::from(last) % 2));
+            received.announce(owner, nlri(last, 0), &set, origin());
+            received.release(set);
+        }
+        assert_eq!((received.attribute_sets(), received.len(owner)), (2, 10));
+        for last in (0..10).step_by(2) {
+            received.withdraw(owner, nlri(last, 0));
+        }
+        assert_eq!((received.attribute_sets(), received.len(owner)), (1, 5));
+        // Replaced by another set.
+        let other = received.intern(set(7));
+        (1..10).step_by(2).for_each(|last| received.announce(owner, nlri(last, 0), &other, origin()));
+        received.release(other);
+        assert_eq!((received.attribute_sets(), received.len(owner)), (1, 5));
+        assert_eq!(received.clear(owner).len(), 5);
+        assert_eq!((received.attribute_sets(), received.len(owner), received.routes()), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_set_that_somebody_holds_when_its_last_route_goes_does_not_stay_for_ever() {
+        let mut received = Received::new(0);
+        let owner = (PeerId(1), Family::IPV4_UNICAST);
+        for med in 0..10_000 {
+            let set = received.intern(set(med));
+            received.announce(owner, nlri(1, 0), &set, origin());
+            received.release(Arc::clone(&set)); // one reference too many
+        }
+        assert!(received.attribute_sets() <= 2 * PURGE, "{}", received.attribute_sets());
+    }
+
+    #[test]
+    fn what_is_stale_goes_unless_it_came_again_and_others_routes_stay() {
+        let mut received = Received::new(0);
+        let (a, b) = ((PeerId(1), Family::IPV4_UNICAST), (PeerId(2), Family::IPV4_UNICAST));
+        let plain = received.intern(set(0));
+        for owner in [a, b] {
+            (0..4).for_each(|last| received.announce(owner, nlri(last, 0), &plain, origin()));
+        }
+        received.mark_stale(a);
+        assert_eq!((received.stale(a), received.stale(b)), (4, 0));
+        received.announce(a, nlri(0, 0), &plain, origin());
+        received.withdraw(a, nlri(1, 0));
+        assert_eq!((received.len(a), received.stale(a)), (3, 2));
+        assert_eq!(received.sweep(a).len(), 2);
+        assert_eq!((received.len(a), received.stale(a), received.len(b)), (1, 0, 4));
+        assert_eq!(received.paths(&nlri(2, 0).prefix).len(), 1);
+        received.withdraw(a, nlri(9, 0));
+        assert_eq!(received.len(a), 1, "what was not there counts nothing");
+    }
+}

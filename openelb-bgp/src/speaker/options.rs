@@ -1,0 +1,168 @@
+//! What of a neighbour goes beyond its session: protection, failure detection, limits.
+
+use std::{fmt, net::IpAddr, time::Duration};
+
+use ipnet::IpNet;
+
+use super::config::{ConfigError, PeerConfig, PeerName};
+use crate::bfd;
+
+/// BFD with a neighbour (RFC 5880): its session ends when the path is lost, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BfdConfig {
+    /// Multiplier and intervals, and whether we wait for the neighbour to speak first.
+    pub timers: bfd::Timers,
+    /// Packets with a lower TTL are discarded. `None`: 255 with a directly connected neighbour (RFC 5881 §5), any over
+    /// several hops (RFC 5883 §5).
+    pub minimum_ttl: Option<u8>,
+}
+
+/// What happens when a neighbour has more prefixes of one family than allowed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LimitAction {
+    /// The session ends with Cease/1, Maximum Number of Prefixes Reached (RFC 4486 §4).
+    #[default]
+    Cease,
+    /// It is told once, and the session goes on.
+    Warn,
+}
+
+/// How many prefixes of one family a neighbour may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PrefixLimit {
+    /// So many; more are too many.
+    pub max_prefixes: u32,
+    /// From this percentage of them on it is told; 1 to 100.
+    pub warning_percent: u8,
+    /// What happens with more.
+    pub action: LimitAction,
+    /// After Cease the neighbour is connected to again when this has passed; `None`: when the usual back-off ends.
+    pub restart_after: Option<Duration>,
+}
+
+impl Default for PrefixLimit {
+    fn default() -> Self {
+        Self { max_prefixes: 1_500_000, warning_percent: 75, action: LimitAction::Cease, restart_after: None }
+    }
+}
+
+/// What is kept of the routes that a neighbour sends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReceivedRoutes {
+    /// Their number.
+    #[default]
+    Count,
+    /// The routes with their attributes (Adj-RIB-In); the best of each prefix is chosen. They are never passed on.
+    Keep,
+}
+
+/// Neighbours that are not known by address: whoever connects from a prefix and says the right things.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DynamicPeers {
+    /// Where they connect from.
+    pub prefix: IpNet,
+    /// How each is treated. Its name is followed by `/ADDRESS`; it is passive; its address is not used.
+    pub template: PeerConfig,
+    /// At most so many at the same time.
+    pub max_peers: u32,
+}
+
+impl DynamicPeers {
+    /// The configuration of the neighbour with this address.
+    pub(crate) fn instance(&self, address: IpAddr, scope_id: u32) -> PeerConfig {
+        PeerConfig {
+            name: PeerName::new(format!("{}/{address}", self.template.name)),
+            address,
+            scope_id,
+            passive: true,
+            ..self.template.clone()
+        }
+    }
+
+    /// Whether it is a neighbour's address.
+    pub(crate) fn contains(&self, address: IpAddr) -> bool {
+        self.prefix.contains(&address.to_canonical())
+    }
+
+    /// Checks the values against the protocol.
+    ///
+    /// # Errors
+    /// The first value of the template that is out of its range.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let stand_in: IpAddr = match self.prefix {
+            IpNet::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+            IpNet::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+        };
+        PeerConfig { name: self.template.name.clone(), ..self.instance(stand_in, 0) }.validate()
+    }
+}
+
+/// What BFD says of the path to a neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum PathState {
+    /// Packets get through both ways.
+    Up,
+    /// They do not, or nobody knows.
+    Down(bfd::Cause),
+}
+
+impl fmt::Display for PathState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Up => f.write_str("up"),
+            Self::Down(cause) => write!(f, "down: {cause}"),
+        }
+    }
+}
+
+/// What an operator can do to a neighbour, beyond its configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PeerCommand {
+    /// End the session with Cease/2, Administrative Shutdown, and this text (RFC 9003; at most 255 octets of it are
+    /// sent); the neighbour stays down until [`Enable`](Self::Enable), whatever becomes of its configuration.
+    Shutdown {
+        /// For the operators at the other end; may be empty.
+        text: String,
+    },
+    /// Undo [`Shutdown`](Self::Shutdown). One that is down by configuration stays so.
+    Enable,
+    /// End the session with Cease/4, Administrative Reset, and this text; it comes up again by itself.
+    Reset {
+        /// For the operators at the other end; may be empty.
+        text: String,
+    },
+    /// Ask the neighbour for all its routes again (ROUTE-REFRESH, RFC 2918).
+    SoftResetIn,
+    /// Send all routes again.
+    SoftResetOut,
+    /// Both.
+    SoftReset,
+}
+
+/// A command that cannot be carried out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CommandError {
+    /// There is no such neighbour.
+    #[error("there is no peer {peer}")]
+    UnknownPeer {
+        /// The name.
+        peer: PeerName,
+    },
+    /// Only an established session can be refreshed.
+    #[error("peer {peer} has no session: wait until it is Established")]
+    NotEstablished {
+        /// Which.
+        peer: PeerName,
+    },
+    /// The neighbour does not offer route refresh.
+    #[error("peer {peer} does not know ROUTE-REFRESH: reset the session instead")]
+    NoRouteRefresh {
+        /// Which.
+        peer: PeerName,
+    },
+    /// The speaker has stopped.
+    #[error("the speaker has stopped")]
+    Stopped,
+}
