@@ -73,6 +73,10 @@ pub(super) struct Peer {
     path: Option<PathState>,
     /// The neighbour has not had all our routes since this speaker began (the R bit).
     restarting: bool,
+    /// It has had them.
+    told: bool,
+    /// The prefix limit is another one.
+    limit_changed: bool,
     /// When End-of-RIB is sent though routes may be missing; taken when it has passed.
     complete_at: Option<Instant>,
     /// That has passed.
@@ -117,7 +121,10 @@ impl Peer {
         now: Instant,
     ) -> Self {
         let local_asn = config.local_asn.unwrap_or(speaker.asn);
-        let restarting = config.graceful_restart.is_some_and(|restart| restart.restarting);
+        // The restart is over once the neighbour was told everything, or has given up waiting for us.
+        let restarting = config
+            .graceful_restart
+            .is_some_and(|restart| restart.restarting && !before.told && now < began + restart.restart_time);
         // Peers must not draw the same jitter: they would move in lock-step.
         let seed = speaker.seed ^ (id.0 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let mut fsm = Fsm::new(fsm_config(&config, speaker, local_asn, restarting), seed);
@@ -143,6 +150,8 @@ impl Peer {
             shutdown: before.shutdown,
             path: None,
             restarting,
+            told: before.told,
+            limit_changed: false,
             complete: complete_at.is_some_and(|at| at <= now),
             complete_at: complete_at.filter(|at| *at > now),
             config,
@@ -160,6 +169,7 @@ impl Peer {
             counters: PeerCounters { dropped, ..self.counters },
             source: self.source.clone(),
             shutdown: self.shutdown.clone(),
+            told: self.told,
         }
     }
 
@@ -227,7 +237,10 @@ impl Peer {
             session.set_reception(config.received_routes, (self.id, speaker.seed), rib);
         }
         let begins = |config: &PeerConfig| config.graceful_restart.is_some_and(|restart| restart.restarting);
-        self.restarting = (self.restarting || !begins(&self.config)) && begins(&config);
+        let again = !begins(&self.config) && begins(&config);
+        self.told &= !again;
+        self.restarting = (self.restarting || again) && begins(&config);
+        self.limit_changed |= self.config.prefix_limit != config.prefix_limit;
         if config.bfd.is_none() {
             self.path = None;
         }
@@ -491,18 +504,23 @@ pub(super) struct Before {
     pub(super) counters: PeerCounters,
     pub(super) source: PeerSource,
     pub(super) shutdown: Option<String>,
+    /// It has had all our routes since this speaker began.
+    pub(super) told: bool,
 }
 
 impl Before {
     /// Nothing.
     pub(super) fn new(source: PeerSource) -> Self {
-        Self { counters: PeerCounters::default(), source, shutdown: None }
+        Self { counters: PeerCounters::default(), source, shutdown: None, told: false }
     }
 }
 
 impl Peer {
     /// What to do next: what the state machine wants, then UPDATEs as far as the connection takes them.
     pub(super) fn poll_output(&mut self, around: &mut Surroundings<'_>, now: Instant) -> Option<Output> {
+        if std::mem::take(&mut self.limit_changed) {
+            self.check_limit(around, now);
+        }
         loop {
             if let Some(output) = self.pending.pop_front() {
                 return Some(output);
@@ -521,7 +539,8 @@ impl Peer {
             return None;
         }
         let pulled = session.pull(around.routes_complete || self.complete, around.rib);
-        if self.restarting && session.is_complete() {
+        if !self.told && session.is_complete() {
+            self.told = true;
             self.restarting = false;
             self.fsm.set_graceful_restart(graceful_restart(&self.config, false));
         }

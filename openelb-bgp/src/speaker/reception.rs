@@ -215,9 +215,9 @@ impl Peer {
         self.check_limit(around, now);
     }
 
-    fn check_limit(&mut self, around: &mut Surroundings<'_>, now: Instant) {
+    pub(super) fn check_limit(&mut self, around: &mut Surroundings<'_>, now: Instant) {
         let limit = self.config.prefix_limit;
-        let Some(session) = &mut self.session else { return };
+        let Some(session) = self.session.as_mut().filter(|session| !session.ending) else { return };
         let max = u64::from(limit.max_prefixes);
         let close = (max * u64::from(limit.warning_percent)).div_ceil(100);
         let mut over = None;

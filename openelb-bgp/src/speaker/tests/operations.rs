@@ -372,6 +372,19 @@ fn a_prefix_limit_warns_then_ends_the_session_for_as_long_as_it_says() {
 }
 
 #[test]
+fn a_lower_prefix_limit_holds_at_once() {
+    let mut scripted = Scripted::new(|_| {});
+    let connection = scripted.establish(their_open(None));
+    announcing(&mut scripted, connection, &["203.0.113.1/32", "203.0.113.2/32"]);
+    let mut config = (*scripted.speaker.peers.values().next().unwrap().config).clone();
+    config.prefix_limit.max_prefixes = 1;
+    scripted.speaker.set_peers(vec![config], scripted.now).unwrap();
+    scripted.settle();
+    assert_eq!(last_notification(&scripted), Some(Notification::maximum_prefixes(Family::IPV4_UNICAST, 1)));
+    assert_eq!(scripted.status().counters.dropped, 1);
+}
+
+#[test]
 fn a_prefix_limit_that_only_warns_says_so_once_each_time() {
     let mut scripted = Scripted::new(|peer| {
         peer.prefix_limit.max_prefixes = 1;

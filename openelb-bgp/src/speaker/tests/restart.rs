@@ -49,6 +49,30 @@ fn the_r_bit_is_told_until_end_of_rib_was_sent_once() {
 }
 
 #[test]
+fn a_restart_is_told_once_also_to_a_neighbour_that_is_configured_anew() {
+    let mut scripted = Scripted::new(graceful);
+    let open = their_open(Some(restart_capability(true, false)));
+    scripted.speaker.set_routes("test", [route("198.51.100.1/32")], scripted.now);
+    let first = scripted.establish(open.clone());
+    assert!(offered(&scripted, first).restarted);
+    // Another hold time needs another session.
+    let mut config = (*scripted.speaker.peers.values().next().unwrap().config).clone();
+    config.hold_time = Duration::from_secs(60);
+    scripted.speaker.set_peers(vec![config.clone()], scripted.now).unwrap();
+    scripted.settle();
+    let second = scripted.establish(open.clone());
+    let offer = offered(&scripted, second);
+    assert!(!offer.restarted && offer.families.iter().all(|row| row.forwarding));
+    // Who is new when the restart time is over has nothing of ours to keep.
+    scripted.advance(Duration::from_secs(61));
+    scripted.speaker.set_peers(vec![], scripted.now).unwrap();
+    scripted.speaker.set_peers(vec![config], scripted.now).unwrap();
+    scripted.settle();
+    let third = scripted.establish(open);
+    assert!(!offered(&scripted, third).restarted);
+}
+
+#[test]
 fn the_bits_can_be_said_anew_without_touching_the_session() {
     let mut scripted = Scripted::new(graceful);
     scripted.establish(their_open(Some(restart_capability(true, false))));
