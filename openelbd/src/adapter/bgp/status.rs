@@ -105,6 +105,7 @@ pub fn status(
         addresses,
         peers: sessions,
         problems: listener_problems(peers),
+        warnings: unprotected(peers),
         peer_warnings: peer_warnings(desired, peers),
         ..AnnouncerStatus::default()
     }
@@ -130,6 +131,12 @@ fn listener_problems(peers: &PeersSnapshot) -> Vec<AnnouncerProblem> {
             }),
         })
         .collect()
+}
+
+/// Neighbours that a listener cannot protect as they are to be.
+fn unprotected(peers: &PeersSnapshot) -> Vec<AnnouncerProblem> {
+    let all = peers.listeners.iter().flat_map(|listener| &listener.unprotected);
+    all.map(|text| AnnouncerProblem { reason: "NotProtected".to_owned(), message: text.clone() }).collect()
 }
 
 fn address_status(

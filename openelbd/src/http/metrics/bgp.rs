@@ -108,6 +108,18 @@ fn encode(encoder: &mut DescriptorEncoder<'_>, snapshot: &PeersSnapshot, now: In
         "bgp_refused_connections",
         "BGP connections from addresses that no peer has",
         [(vec![], snapshot.refused_connections)],
+    )?;
+    counters(
+        encoder,
+        "bgp_md5_failures",
+        "Segments that the kernel dropped for their TCP MD5 signature, in this network namespace",
+        [(vec![], snapshot.md5_failures)],
+    )?;
+    counters(
+        encoder,
+        "bgp_bfd_discarded_packets",
+        "BFD packets that were discarded",
+        [(vec![], snapshot.bfd_discarded)],
     )
 }
 
