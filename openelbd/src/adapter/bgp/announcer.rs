@@ -22,7 +22,7 @@ use tokio::{
 use super::{
     Note,
     config::{self, Host},
-    routes,
+    deltas, routes,
     status::{self, Calendar},
 };
 use crate::http::metrics::BgpSource;
@@ -166,10 +166,13 @@ impl Task {
                     if wanted.is_err() {
                         return self.stop(OnStop::Withdraw, Instant::now()).await;
                     }
-                    if let Some(desired) = self.wanted.borrow_and_update().clone() {
-                        self.desired = desired;
+                    let desired = self.wanted.borrow_and_update().clone();
+                    if let Some(desired) = desired {
+                        let before = std::mem::replace(&mut self.desired, desired);
+                        if !self.take_over_changes(&before) {
+                            self.take_over().await;
+                        }
                     }
-                    self.take_over().await;
                 }
                 alive = changed => {
                     if !alive {
@@ -181,6 +184,21 @@ impl Task {
             }
             self.publish();
         }
+    }
+
+    /// Makes the speaker what is desired if that is cheaper from what was desired before, and it is that now; else
+    /// says no.
+    fn take_over_changes(&self, before: &Announcements) -> bool {
+        let Some(running) = self.speaker.as_ref().filter(|_| self.failure.is_none()) else { return false };
+        let Some(deltas) = deltas::deltas(before, &self.desired, &Arc::default()) else { return false };
+        // A source that is new is one for the configuration, too.
+        if !deltas.iter().all(|(source, delta)| delta.is_empty() || self.sources.contains(source)) {
+            return false;
+        }
+        for (source, delta) in deltas {
+            running.handle.apply(&source, delta);
+        }
+        true
     }
 
     /// Makes the speaker what is desired.
