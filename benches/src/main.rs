@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use clap::Parser;
 use openelb_benches::suites::{self, Part, Suite};
-use openelb_benches::{Machine, Options, Outcome, Report};
+use openelb_benches::{Machine, Options, Outcome, Report, manual};
 use serde_json::json;
 
 /// Measure OpenELB beside its peers, on this machine, in this run.
@@ -18,6 +18,9 @@ struct Arguments {
     /// Also write machine, rows and verdicts to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Also write the tables into this file of the manual, where it has room for the suite.
+    #[arg(long, value_name = "FILE", conflicts_with = "smoke")]
+    write_docs: Option<PathBuf>,
     /// Seconds instead of minutes: fails when a bench panics, errs or measures nothing, judges no target.
     #[arg(long)]
     smoke: bool,
@@ -63,6 +66,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     let mut bad = false;
     let mut parts = Vec::new();
     for suite in chosen {
+        let mut tables = Vec::new();
         let wanted = |part: &&Part| arguments.part.as_deref().is_none_or(|name| name == part.name);
         for part in suite.parts.iter().filter(wanted) {
             eprintln!("running {} / {} ...", suite.name, part.name);
@@ -72,6 +76,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<u8> {
             });
             if !report.rows().is_empty() {
                 println!("\n== {} / {}\n{}", suite.name, part.name, report.table(judge));
+                tables.push(format!("== {}\n{}", part.name, report.table(judge)));
             }
             bad |= report.outcome(judge) == Outcome::Bad;
             let rows: Vec<_> = report
@@ -81,6 +86,14 @@ fn run(arguments: &Arguments) -> anyhow::Result<u8> {
                 .collect();
             parts
                 .push(json!({"suite": suite.name, "part": part.name, "rows": rows, "notes": report.notes()}));
+        }
+        if let Some(path) = arguments.write_docs.as_ref().filter(|_| !tables.is_empty()) {
+            let cannot = || format!("cannot write the figures into {}", path.display());
+            let text = std::fs::read_to_string(path).with_context(cannot)?;
+            let measured = format!("Measured on {machine}; best of {} rounds.", options.rounds);
+            let text = manual::with_figures(&text, suite.name, &measured, &tables.join("\n"))
+                .with_context(cannot)?;
+            std::fs::write(path, text).with_context(cannot)?;
         }
     }
     if parts.is_empty() {

@@ -4,6 +4,7 @@
 //! beside it, many at a time, each a compare-and-swap on what it was decided on, so that nothing has to be undone when
 //! somebody else was first, and two leaders at once do no harm.
 
+mod departed;
 mod fences;
 mod leader;
 mod owner;
@@ -15,7 +16,7 @@ use anyhow::Context as _;
 use openelb_k8s::{
     index::services::ClassRules,
     object::Kind,
-    source::kube::{Selection, watch},
+    source::kube::{Selection, Versions, watch_beside},
     store::ApiServer,
 };
 use tokio::{
@@ -75,7 +76,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let client = kubernetes::client(&options.cluster).await?;
     let kinds = DECIDED_ON.into_iter().chain(SHOWN).map(Selection::all);
-    let (watches, mut changes) = watch(client.clone(), kinds);
+    let versions = Versions::default();
+    let (watches, mut changes) = watch_beside(client.clone(), kinds, &versions);
     let mut failing = watches.failing();
 
     let metrics = Arc::new(Metrics::new(Sources::default()));
@@ -97,7 +99,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         ))
     });
     let reporter = api_events::Reporter::spawn(client.clone(), REPORTER, &options.identity);
-    let mut owner = Owner::new(&options, ApiServer::new(client), reporter, metrics, readiness);
+    let mut owner = Owner::new(&options, ApiServer::new(client), versions, reporter, metrics, readiness);
     let (ask_snapshot, mut readers) = mpsc::channel(16);
     let reader = http::read_api::Reader::new(ask_snapshot, owner.revisions());
     let (api_state, _) = state::channel(ServerState::default());

@@ -1,6 +1,7 @@
 //! What happened to objects: one log line for each change, never again for the same cause.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::hash::{BuildHasher as _, RandomState};
 
 use jiff::Timestamp;
 use openelb_k8s::object::ObjectRef;
@@ -30,7 +31,9 @@ impl EventType {
 /// The last event of each object and topic, so that a cause is told once.
 #[derive(Debug, Default)]
 pub(crate) struct EventLog {
-    last: BTreeMap<(ObjectRef, String), (String, String)>,
+    /// By object: each topic, and a digest of the last word on it. There may be one for each of many Services.
+    last: BTreeMap<ObjectRef, Vec<(Box<str>, u64)>>,
+    digests: RandomState,
     recent: VecDeque<Told>,
 }
 
@@ -55,12 +58,13 @@ impl EventLog {
         reason: &str,
         message: &str,
     ) -> bool {
-        let said = (reason.to_owned(), message.to_owned());
-        let key = (object.clone(), topic.to_owned());
-        if self.last.get(&key) == Some(&said) {
-            return false;
+        let said = self.digests.hash_one((reason, message));
+        let topics = self.last.entry(object.clone()).or_default();
+        match topics.iter_mut().find(|(known, _)| **known == *topic) {
+            Some((_, last)) if *last == said => return false,
+            Some((_, last)) => *last = said,
+            None => topics.push((topic.into(), said)),
         }
-        self.last.insert(key, said);
         if self.recent.len() == KEPT {
             self.recent.pop_front();
         }
@@ -85,12 +89,19 @@ impl EventLog {
 
     /// Forgets a topic whose cause is gone: when it comes back it is told again.
     pub(crate) fn clear(&mut self, object: &ObjectRef, topic: &str) -> bool {
-        self.last.remove(&(object.clone(), topic.to_owned())).is_some()
+        let Some(topics) = self.last.get_mut(object) else { return false };
+        let before = topics.len();
+        topics.retain(|(known, _)| **known != *topic);
+        let cleared = topics.len() < before;
+        if topics.is_empty() {
+            self.last.remove(object);
+        }
+        cleared
     }
 
     /// Forgets an object that is gone.
     pub(crate) fn forget(&mut self, object: &ObjectRef) {
-        self.last.retain(|(other, _), _| other != object);
+        self.last.remove(object);
     }
 }
 

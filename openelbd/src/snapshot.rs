@@ -118,9 +118,12 @@ impl View<'_> {
 
     /// An address, once for each protocol that announces it, or should.
     fn address(&self, service: &ServiceView, address: IpAddr) -> Vec<Value> {
-        let pool = self.indexes.pools.iter().find(|pool| pool.is_held_by(address, &service.key));
-        let pool = pool.map(|pool| pool.name.as_str());
         let desired = self.desired.iter().find_map(|desired| desired.addresses.get(&address));
+        let holding = self.indexes.pools.iter().find(|pool| pool.is_held_by(address, &service.key));
+        // A speaker does not read who holds what in a pool, but knows why it announces.
+        let pool = holding
+            .map(|pool| pool.name.as_str())
+            .or_else(|| desired.map(|announcement| announcement.pool.as_str()));
         let wanted = desired.iter().flat_map(|desired| desired.protocols.iter().copied());
         let mut protocols: BTreeSet<Option<Protocol>> =
             wanted.chain(self.announced.of(address).map(|status| status.protocol)).map(Some).collect();
@@ -222,4 +225,44 @@ fn event(told: &crate::events::Told) -> Value {
         "reason": told.reason,
         "message": told.message,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use openelb_k8s::{
+        object::Object,
+        plan::{Settings, announcement},
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_speaker_shows_the_pool_of_an_address_although_it_does_not_read_who_holds_what() {
+        let mut indexes = Indexes::default();
+        let version = "network.kubesphere.io/v1alpha2";
+        for value in [
+            json!({"apiVersion": version, "kind": "Eip", "metadata": {"name": "pool"},
+                   "spec": {"address": "192.0.2.0/24", "protocol": "bgp"}}),
+            json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-1"}}),
+            json!({"apiVersion": "v1", "kind": "Service",
+                   "metadata": {"name": "web", "namespace": "shop",
+                                "annotations": {"lb.kubesphere.io/v1alpha1": "openelb"}},
+                   "spec": {"type": "LoadBalancer", "ports": [{"port": 80}]},
+                   "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}}),
+        ] {
+            indexes.apply(&Object::from_value(value).unwrap().unwrap());
+        }
+        let settings = Settings { node_name: "node-1".to_owned(), standalone: false, ..Settings::default() };
+        let desired = announcement::plan(&indexes, &settings);
+        let (announced, events) = (AnnouncerStatus::default(), EventLog::default());
+        let view = View {
+            indexes: &indexes,
+            node_name: "node-1",
+            announced: &announced,
+            desired: Some(&desired),
+            events: &events,
+        };
+        let services = view.snapshot().services;
+        assert_eq!(services[0]["addresses"][0]["pool"], "pool", "{services:?}");
+    }
 }

@@ -16,6 +16,10 @@ pub(crate) struct Arguments {
     /// Also write machine, rows and verdicts to this file.
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Also write the tables into this file of the manual, where it has room for the suite: docs/src/benchmarks.md has it
+    /// for `kube`.
+    #[arg(long, value_name = "FILE", conflicts_with = "smoke")]
+    write_docs: Option<PathBuf>,
     /// Seconds instead of minutes, without optimisation: fails when a bench panics or measures nothing, judges no target.
     #[arg(long)]
     smoke: bool,
@@ -40,6 +44,7 @@ impl Arguments {
         Self {
             suites: vec!["all".into()],
             json: None,
+            write_docs: None,
             smoke: true,
             rounds: None,
             part: None,
@@ -85,6 +90,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     command.args(&arguments.suites);
     if let Some(path) = &arguments.json {
         command.arg("--json").arg(std::path::absolute(path)?);
+    }
+    if let Some(path) = &arguments.write_docs {
+        command.arg("--write-docs").arg(std::path::absolute(path)?);
     }
     if arguments.smoke {
         command.arg("--smoke");

@@ -91,6 +91,11 @@ impl Cluster {
         })?
     }
 
+    /// Processor time of the API server so far.
+    pub(super) fn api_processor(&self) -> anyhow::Result<Duration> {
+        Ok(openelb_lab::idle::usage(&self.lab, &self.kube.api_server()?)?.1)
+    }
+
     /// Starts the router.
     pub(super) fn start_router(&self) -> anyhow::Result<Arrivals> {
         Ok(self.lab.within(CONTROL, || Collector::listen(ROUTER_V4, 179))??.run())

@@ -21,7 +21,8 @@ use super::{cluster::NODE, system::System};
 use crate::collector::Arrivals;
 
 const NAMESPACE: &str = "default";
-const WITHIN: Duration = Duration::from_secs(300);
+/// MetalLB takes minutes for 10,000 routes.
+const WITHIN: Duration = Duration::from_secs(900);
 /// Requests at a time while objects are prepared.
 const PREPARING: usize = 32;
 
@@ -224,18 +225,21 @@ fn status_patch(address: &str) -> Value {
     })
 }
 
-/// `count` bare patches of `services/status`, so many at a time, until the same watcher has seen the last of them.
+/// `count` bare patches of `services/status` of the Services `waiting-N`, so many at a time, until the same watcher has
+/// seen the last of them.
 pub(super) async fn floor(client: Client, count: usize, at_a_time: usize) -> anyhow::Result<Duration> {
-    create(&client, "floor", count, |_| None).await?;
     let api = services(&client);
-    let patches = stream::iter(0..count)
-        .map(|number| {
-            let api = api.clone();
-            let patch = Patch::Merge(status_patch(&format!("10.0.{}.{}", number / 256, number % 256)));
-            async move { api.patch_status(&format!("floor-{number}"), &PatchParams::default(), &patch).await }
-        })
-        .buffer_unordered(at_a_time)
-        .try_for_each(|_| async { Ok(()) });
+    let patches =
+        stream::iter(0..count)
+            .map(|number| {
+                let api = api.clone();
+                let patch = Patch::Merge(status_patch(&format!("10.0.{}.{}", number / 256, number % 256)));
+                async move {
+                    api.patch_status(&format!("waiting-{number}"), &PatchParams::default(), &patch).await
+                }
+            })
+            .buffer_unordered(at_a_time)
+            .try_for_each(|_| async { Ok(()) });
     let (_, took) = until_assigned(&client, count, async { Ok(patches.await?) }).await?;
     Ok(took)
 }
@@ -331,8 +335,9 @@ pub(super) fn all_routes(arrivals: &Arrivals, count: usize) -> anyhow::Result<(I
 pub(super) async fn publish(client: Client, system: System, count: usize) -> anyhow::Result<()> {
     system.create_pool(&client, 0).await?;
     if system == System::MetalLb {
-        create_endpoints(&client, "floor", count).await?;
+        create_endpoints(&client, "waiting", count).await?;
     }
+    create(&client, "waiting", count, |_| None).await?;
     floor(client, count, PREPARING).await?;
     Ok(())
 }

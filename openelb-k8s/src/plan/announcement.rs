@@ -30,10 +30,36 @@ pub fn plan(indexes: &Indexes, settings: &Settings) -> Announcements {
     Announcements {
         node: settings.node_name.clone(),
         provisional: false,
-        addresses: addresses(indexes, settings),
+        addresses: addresses(indexes, settings, None),
         bgp: bgp(indexes, settings),
         layer2: layer2(indexes, settings),
     }
+}
+
+/// Makes of what [`plan`] said what it says now, where nothing has changed but Services, which published or publish
+/// these addresses and no others. Says whether that is a difference. It costs a tenth of a whole plan.
+pub fn update(
+    announcements: &mut Announcements,
+    indexes: &Indexes,
+    settings: &Settings,
+    touched: &BTreeSet<IpAddr>,
+) -> bool {
+    let mut fresh = addresses(indexes, settings, Some(touched));
+    let mut changed = false;
+    for address in touched {
+        match (announcements.addresses.get(address), fresh.remove(address)) {
+            (before, Some(now)) if before != Some(&now) => {
+                announcements.addresses.insert(*address, now);
+                changed = true;
+            }
+            (Some(_), None) => {
+                announcements.addresses.remove(address);
+                changed = true;
+            }
+            _ => {}
+        }
+    }
+    changed
 }
 
 /// Services that publish one address of one pool.
@@ -43,10 +69,15 @@ struct Published<'a> {
     services: Vec<&'a ServiceView>,
 }
 
-fn addresses(indexes: &Indexes, settings: &Settings) -> BTreeMap<IpAddr, Arc<Announcement>> {
+fn addresses(
+    indexes: &Indexes,
+    settings: &Settings,
+    only: Option<&BTreeSet<IpAddr>>,
+) -> BTreeMap<IpAddr, Arc<Announcement>> {
     let mut published: BTreeMap<IpAddr, Published<'_>> = BTreeMap::new();
+    let wanted = |address: &IpAddr| only.is_none_or(|only| only.contains(address));
     for service in indexes.services.ours() {
-        for address in service.published() {
+        for address in service.ingress.iter().filter_map(|ingress| ingress.address).filter(wanted) {
             if let Some(found) = published.get_mut(&address) {
                 let recorded = found.pool.used.contains_key(&address);
                 if !recorded || found.pool.is_held_by(address, &service.key) {

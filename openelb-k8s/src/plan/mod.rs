@@ -14,9 +14,11 @@ mod tests;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::object::ObjectRef;
@@ -37,6 +39,32 @@ pub struct Write {
 enum Patch {
     Open(Value),
     Packed(Arc<str>),
+}
+
+/// What a patch says of the addresses of a Service.
+#[derive(Deserialize)]
+struct Shown<'a> {
+    #[serde(borrow)]
+    status: Option<ShownStatus<'a>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ShownStatus<'a> {
+    #[serde(borrow)]
+    load_balancer: Option<ShownBalancer<'a>>,
+}
+
+#[derive(Deserialize)]
+struct ShownBalancer<'a> {
+    #[serde(borrow)]
+    ingress: Option<Vec<ShownIngress<'a>>>,
+}
+
+#[derive(Deserialize)]
+struct ShownIngress<'a> {
+    #[serde(borrow)]
+    ip: Option<Cow<'a, str>>,
 }
 
 impl PartialEq for Write {
@@ -62,6 +90,35 @@ impl Write {
             Patch::Open(patch) => Cow::Borrowed(patch),
             Patch::Packed(text) => Cow::Owned(serde_json::from_str(text).unwrap_or_default()),
         }
+    }
+
+    /// The same as text.
+    #[must_use]
+    pub(crate) fn text(&self) -> Cow<'_, str> {
+        match &self.patch {
+            Patch::Open(patch) => Cow::Owned(patch.to_string()),
+            Patch::Packed(text) => Cow::Borrowed(text),
+        }
+    }
+
+    /// The addresses that a Service publishes after this write; `None` if they stay as they are.
+    ///
+    /// ```
+    /// use openelb_k8s::{object::{Kind, NamespacedName, ObjectRef}, plan::Write};
+    ///
+    /// let service = ObjectRef::namespaced(Kind::Service, &NamespacedName::new("shop", "web"));
+    /// let write = Write::new(service, "7");
+    /// assert_eq!(write.published(), None);
+    /// let ingress = serde_json::json!([{"ip": "192.0.2.1", "ipMode": "VIP"}]);
+    /// let write = write.set(&["status", "loadBalancer", "ingress"], ingress);
+    /// assert_eq!(write.published(), Some(vec!["192.0.2.1".parse().unwrap()]));
+    /// ```
+    #[must_use]
+    pub fn published(&self) -> Option<Vec<IpAddr>> {
+        let text = self.text();
+        let shown: Shown<'_> = serde_json::from_str(&text).ok()?;
+        let ingress = shown.status?.load_balancer?.ingress?;
+        Some(ingress.iter().filter_map(|entry| entry.ip.as_deref()?.parse().ok()).collect())
     }
 
     /// The same, small and cheap to clone: for whoever keeps it.

@@ -5,12 +5,11 @@ use std::time::Duration;
 use kube::Client;
 use kube::api::{GetParams, ListParams, Patch, PatchParams};
 use kube::core::request::Request;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use serde_json::{Map, Value, json};
 use tokio::time::timeout;
 
-use super::{Store, StoreError, allowed};
+use super::{Store, StoreError};
 use crate::object::{Kind, Object, ObjectRef};
 use crate::plan::Write;
 use crate::source::kube::reflector::{describe, path};
@@ -93,14 +92,12 @@ impl ApiServer {
         write: &Write,
         version: &str,
         subresource: Option<&str>,
-        mut patch: Map<String, Value>,
+        parts: &Parts<'_>,
     ) -> Result<Object, StoreError> {
         let target = &write.target;
-        let metadata = patch.entry("metadata").or_insert_with(|| json!({}));
-        if let Value::Object(metadata) = metadata {
-            metadata.insert("resourceVersion".to_owned(), json!(version));
-        }
-        let (parameters, patch) = (PatchParams::default(), Patch::Merge(Value::Object(patch)));
+        let metadata = MetadataParts { resource_version: Some(version), ..parts.metadata };
+        let patch = Parts { metadata, status: parts.status };
+        let (parameters, patch) = (PatchParams::default(), Patch::Merge(patch));
         let request = match subresource {
             Some(subresource) => {
                 request(target).patch_subresource(subresource, &target.name, &parameters, &patch)
@@ -175,6 +172,35 @@ fn refused(target: &ObjectRef, error: &kube::Error) -> StoreError {
     }
 }
 
+/// The parts of a patch that a plan may write, as text: nothing is gained by reading them.
+#[derive(Clone, Copy, Default, Deserialize, Serialize)]
+struct Parts<'a> {
+    #[serde(borrow, default)]
+    metadata: MetadataParts<'a>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    status: Option<&'a RawValue>,
+}
+
+#[derive(Clone, Copy, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct MetadataParts<'a> {
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    labels: Option<&'a RawValue>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    annotations: Option<&'a RawValue>,
+    #[serde(borrow, skip_serializing_if = "Option::is_none")]
+    finalizers: Option<&'a RawValue>,
+    /// The version that the patch holds for: not of the plan, but of the request.
+    #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
+    resource_version: Option<&'a str>,
+}
+
+impl MetadataParts<'_> {
+    const fn is_empty(&self) -> bool {
+        self.labels.is_none() && self.annotations.is_none() && self.finalizers.is_none()
+    }
+}
+
 #[derive(Deserialize)]
 struct List {
     #[serde(default)]
@@ -195,32 +221,26 @@ impl Store for ApiServer {
     }
 
     async fn write(&self, write: &Write) -> Result<Option<Object>, StoreError> {
-        let Value::Object(mut patch) = allowed(&write.patch()) else { return Ok(None) };
+        let text = write.text();
+        let Ok(whole) = serde_json::from_str::<Parts<'_>>(&text) else { return Ok(None) };
         let version = write.resource_version.as_str();
-        let status = patch.remove("status");
-        let mut metadata = Map::new();
-        metadata.extend(patch.remove("metadata").map(|metadata| ("metadata".to_owned(), metadata)));
-        let with_status = |status: Value| Map::from_iter([("status".to_owned(), status)]);
-        let object = match status {
-            None => self.patch(write, version, None, metadata).await?,
-            Some(status) if write.target.kind == Kind::Service => {
-                metadata.insert("status".to_owned(), status);
-                self.patch(write, version, Some("status"), metadata).await?
+        let object = match whole.status {
+            None => self.patch(write, version, None, &whole).await?,
+            Some(_) if write.target.kind == Kind::Service => {
+                self.patch(write, version, Some("status"), &whole).await?
             }
-            Some(status) if metadata.is_empty() => {
-                self.patch(write, version, Some("status"), with_status(status)).await?
+            Some(_) if whole.metadata.is_empty() => {
+                self.patch(write, version, Some("status"), &whole).await?
             }
-            Some(status) => {
-                let finalizers = metadata.get("metadata").and_then(|metadata| metadata.get("finalizers"));
-                let removed = finalizers.is_some_and(|list| list.as_array().is_none_or(Vec::is_empty));
-                let (first, second) = if removed {
-                    ((Some("status"), with_status(status)), (None, metadata))
-                } else {
-                    ((None, metadata), (Some("status"), with_status(status)))
-                };
-                let between = self.patch(write, version, first.0, first.1).await?;
+            Some(_) => {
+                let metadata = (None, Parts { status: None, ..whole });
+                let status = (Some("status"), Parts { metadata: MetadataParts::default(), ..whole });
+                let removed =
+                    whole.metadata.finalizers.is_some_and(|list| matches!(list.get(), "[]" | "null"));
+                let (first, second) = if removed { (status, metadata) } else { (metadata, status) };
+                let between = self.patch(write, version, first.0, &first.1).await?;
                 let version = between.metadata().resource_version.clone().unwrap_or_default();
-                self.patch(write, &version, second.0, second.1).await?
+                self.patch(write, &version, second.0, &second.1).await?
             }
         };
         let metadata = object.metadata();
@@ -233,8 +253,37 @@ impl Store for ApiServer {
 #[cfg(test)]
 mod tests {
     use kube::core::Status;
+    use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_patch_has_what_a_plan_may_write_and_the_version() {
+        let service = ObjectRef::cluster(Kind::Service, "s");
+        let write = Write::new(service, "7")
+            .label("a", Some("b"))
+            .annotation("c", None)
+            .finalizers(&[])
+            .set(&["metadata", "name"], json!("another"))
+            .set(&["spec", "type"], json!("ClusterIP"))
+            .set(&["status", "loadBalancer", "ingress"], json!([{"ip": "192.0.2.1"}]));
+        for write in [write.clone(), write.packed()] {
+            let text = write.text();
+            let parts: Parts<'_> = serde_json::from_str(&text).unwrap();
+            assert!(!parts.metadata.is_empty());
+            let metadata = MetadataParts { resource_version: Some("7"), ..parts.metadata };
+            assert_eq!(
+                serde_json::to_value(Parts { metadata, status: parts.status }).unwrap(),
+                json!({
+                    "metadata": {"labels": {"a": "b"}, "annotations": {"c": null}, "finalizers": [],
+                                 "resourceVersion": "7"},
+                    "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}},
+                })
+            );
+        }
+        let nothing: Parts<'_> = serde_json::from_str("{}").unwrap();
+        assert!(nothing.metadata.is_empty() && nothing.status.is_none());
+    }
 
     fn answer(code: u16, message: &str) -> StoreError {
         let status = Status { code, message: message.to_owned(), ..Status::default() };

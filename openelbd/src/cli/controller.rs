@@ -81,8 +81,8 @@ pub(super) fn run(arguments: Arguments) -> Result<Outcome, Failure> {
         writers: usize::from(arguments.writers),
         drain_timeout: Duration::from_secs(1),
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+    // One thread: all state has one owner, and what a request costs besides is less than to wake another thread for it.
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?;

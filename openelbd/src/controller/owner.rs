@@ -26,6 +26,7 @@ use tokio::{
 
 use super::{
     DECIDED_ON, Options,
+    departed::Departed,
     fences::{Fences, Record},
     writer::{self, Done, Ended, Job},
 };
@@ -101,6 +102,8 @@ pub(super) struct Owner {
     writers: usize,
     tasks: JoinSet<Ended>,
     in_flight: HashMap<Id, ObjectRef>,
+    /// Objects that went while writes were under way.
+    departed: Departed,
     /// Records that a write which is under way commits or confirms, by Eip.
     committing: HashMap<String, BTreeSet<Record>>,
     fences: Fences,
@@ -122,6 +125,7 @@ impl Owner {
     pub(super) fn new(
         options: &Options,
         store: ApiServer,
+        versions: Versions,
         reporter: Reporter,
         metrics: Arc<Metrics>,
         readiness: watch::Sender<Readiness>,
@@ -138,7 +142,7 @@ impl Owner {
             revision: watch::Sender::new(0),
             indexes: Indexes::new(options.rules.clone()),
             planner: Planner::new(),
-            versions: Versions::default(),
+            versions,
             notes: Notes::default(),
             events: EventLog::default(),
             announced: AnnouncerStatus::default(),
@@ -158,6 +162,7 @@ impl Owner {
             writers: options.writers.max(1),
             tasks: JoinSet::new(),
             in_flight: HashMap::new(),
+            departed: Departed::default(),
             committing: HashMap::new(),
             fences: Fences::default(),
             surveying: BTreeSet::new(),
@@ -368,6 +373,9 @@ impl Owner {
         };
         (self.echoed, self.unreported) = (true, true);
         self.undecided |= !as_decided;
+        if self.tasks.is_empty() {
+            self.departed.clear();
+        }
         self.work();
     }
 
@@ -395,6 +403,7 @@ impl Owner {
         self.written(&write.target, made);
         for (reference, found) in read {
             match found {
+                Some(object) if self.departed.covers(&object) => {}
                 Some(object) => {
                     self.versions.set(&object);
                     self.apply(&object, true);
@@ -414,6 +423,7 @@ impl Owner {
                 self.pause.reset();
                 self.refused.remove(&write.target);
                 match object {
+                    Some(object) if self.departed.covers(&object) => {}
                     Some(object) => {
                         if self.versions.admit_object(&object) {
                             self.apply(&object, false);
@@ -458,7 +468,12 @@ impl Owner {
             }
             match change {
                 Change::Apply(object) => self.apply(&object, true),
-                Change::Delete { reference, .. } => self.delete(&reference),
+                Change::Delete { reference, version, .. } => {
+                    if !self.tasks.is_empty() {
+                        self.departed.went(reference.clone(), version);
+                    }
+                    self.delete(&reference);
+                }
                 Change::Reached(Kind::Service, version) => self.fences.services_reached(version),
                 Change::Reached(Kind::Eip, version) => self.fences.eips_reached(version),
                 Change::Reached(..) => {}

@@ -5,6 +5,7 @@ mod telling;
 use std::{
     collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hash as _, Hasher as _},
+    net::IpAddr,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -102,6 +103,8 @@ pub(super) struct Owner {
     saving: Option<tokio::task::JoinHandle<()>>,
 
     undecided: bool,
+    /// Nothing has changed since the last decision but Services that published or publish these; `None`: anything.
+    touched: Option<BTreeSet<IpAddr>>,
     decided_at: Option<Instant>,
     decision_took: Duration,
     desired: Option<Announcements>,
@@ -146,6 +149,7 @@ impl Owner {
             saved_at: None,
             saving: None,
             undecided: true,
+            touched: None,
             decided_at: None,
             decision_took: Duration::ZERO,
             desired: None,
@@ -216,7 +220,7 @@ impl Owner {
         let connected = connected::prefixes();
         if connected != self.settings.connected {
             self.settings.connected = connected;
-            self.undecided = true;
+            self.decide_anew();
         }
         self.tell_cluster_warnings();
     }
@@ -232,24 +236,39 @@ impl Owner {
             return;
         }
         self.undecided = false;
+        let touched = self.touched.replace(BTreeSet::new()).filter(|_| !self.stale);
         self.settings.dataplane_healthy = self.parts.data_plane.as_ref().is_some_and(Health::is_healthy);
         self.settings.speakers_known = !self.is_unlisted(Kind::SpeakerStatus);
-        let desired = plan::announcement::plan(&self.indexes, &self.settings);
+        let changed = match (&mut self.desired, touched) {
+            (Some(desired), Some(touched)) => {
+                plan::announcement::update(desired, &self.indexes, &self.settings, &touched)
+            }
+            (before, _) => {
+                let desired = plan::announcement::plan(&self.indexes, &self.settings);
+                let changed = before.as_ref() != Some(&desired);
+                *before = Some(desired);
+                changed
+            }
+        };
         self.remembered = None;
         if std::mem::take(&mut self.stale) {
             self.events.clear(&self.own_reference(), condition::STALE);
             tracing::info!("what is announced is what the API server says");
         }
         self.check(Check::Decisions, Ok(()));
-        if self.desired.as_ref() != Some(&desired) {
+        if let Some(desired) = self.desired.as_ref().filter(|_| changed) {
             tracing::debug!(addresses = desired.addresses.len(), "announcements change");
             self.parts.announcer.set_desired(desired.clone());
-            self.desired = Some(desired);
         }
         (self.unsaved, self.unshown) = (true, true);
         self.decided_at = Some(Instant::now());
         self.decision_took = now.elapsed();
         self.parts.metrics.count_decision(self.decision_took);
+    }
+
+    /// Anything may be different.
+    fn decide_anew(&mut self) {
+        (self.undecided, self.touched) = (true, None);
     }
 
     /// EndpointSlices while a `Local` Service of ours or a flag needs them; the Secrets that BgpPeers name.
@@ -345,7 +364,9 @@ impl Owner {
                 self.show_unreadable();
             }
             Change::Listed(kind) => {
-                self.undecided |= self.unlisted.remove(&kind);
+                if self.unlisted.remove(&kind) {
+                    self.decide_anew();
+                }
             }
             Change::Reached(..) => {}
         }
@@ -354,7 +375,9 @@ impl Owner {
     fn show_unreadable(&mut self) {
         let all: Vec<(ObjectRef, Problem)> =
             self.unreadable.iter().map(|(reference, problem)| (reference.clone(), problem.clone())).collect();
-        self.undecided |= self.indexes.set_unreadable(&all);
+        if self.indexes.set_unreadable(&all) {
+            self.decide_anew();
+        }
     }
 
     fn apply(&mut self, object: &Object) {
@@ -362,10 +385,14 @@ impl Owner {
         if self.unreadable.remove(&reference).is_some() {
             self.show_unreadable();
         }
-        let announced = self.publishes(&reference);
+        let before = self.published(&reference);
         if self.indexes.apply(object) {
-            // A Service that waits is announced by nobody.
-            self.undecided |= reference.kind != Kind::Service || announced || self.publishes(&reference);
+            if reference.kind == Kind::Service {
+                let now = self.published(&reference);
+                self.touch(before.into_iter().chain(now));
+            } else {
+                self.decide_anew();
+            }
             self.unshown = true;
         }
         self.specs.apply(object);
@@ -374,18 +401,36 @@ impl Owner {
         }
     }
 
-    /// Is it a Service that publishes addresses?
-    fn publishes(&self, reference: &ObjectRef) -> bool {
-        reference.kind == Kind::Service
-            && self.indexes.services.get(&reference.key()).is_some_and(|service| !service.ingress.is_empty())
+    /// The addresses that a Service publishes.
+    fn published(&self, reference: &ObjectRef) -> Vec<IpAddr> {
+        if reference.kind != Kind::Service {
+            return Vec::new();
+        }
+        self.indexes.services.get(&reference.key()).map(|service| service.published()).unwrap_or_default()
+    }
+
+    /// Services that publish these are different. One that waits is announced by nobody.
+    fn touch(&mut self, addresses: impl Iterator<Item = IpAddr>) {
+        for address in addresses {
+            self.undecided = true;
+            if let Some(touched) = &mut self.touched {
+                touched.insert(address);
+            }
+        }
     }
 
     fn delete(&mut self, reference: &ObjectRef) {
         if self.unreadable.remove(reference).is_some() {
             self.show_unreadable();
         }
+        let before = self.published(reference);
         if self.indexes.delete(reference) {
-            (self.undecided, self.unshown) = (true, true);
+            if reference.kind == Kind::Service {
+                self.touch(before.into_iter());
+            } else {
+                self.decide_anew();
+            }
+            self.unshown = true;
         }
         if *reference == self.own_reference() {
             // Somebody removed it: others would announce this node as one without a speaker.
@@ -414,7 +459,8 @@ impl Owner {
             self.event(EventType::Warning, &node, "dataplane", "DataPlaneUnhealthy", &message);
         }
         self.parts.data_plane = health;
-        (self.undecided, self.unshown) = (true, true);
+        self.decide_anew();
+        self.unshown = true;
         self.work();
     }
 

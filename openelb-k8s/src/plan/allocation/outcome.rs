@@ -357,7 +357,14 @@ impl<'a> Case<'a> {
         let list = addresses.iter().map(|(_, address)| address.to_string()).collect::<Vec<_>>().join(", ");
         let lacking: Vec<_> = self.families.iter().filter(|case| case.held.is_none()).collect();
         let explain_case = |case: &FamilyCase| {
-            let why = case.refused.as_ref().map(Refused::message).unwrap_or_default();
+            let why = match &case.refused {
+                Some(refused) => refused.message(),
+                // The other family has the reason.
+                None if self.requires_both() => {
+                    "the Service requires both families (RequireDualStack)".to_owned()
+                }
+                None => String::new(),
+            };
             if self.families.len() > 1 { format!("no {} address: {why}", case.family) } else { why }
         };
         let refused = self.families.iter().find_map(|case| case.refused.as_ref());

@@ -22,7 +22,10 @@ impl Refused {
 pub(super) fn of(state: &State<'_>, refusals: &[(Option<PoolId>, Refusal)]) -> Refused {
     let details = refusals.iter().map(|(pool, refusal)| match pool {
         Some(id) => format!("{}: {}", state.name(*id), words(refusal)),
-        None => words(refusal),
+        None => match refusal {
+            Refusal::OutsidePool(address) => format!("{address} lies in no Eip"),
+            other => words(other),
+        },
     });
     Refused {
         reason: refusals.first().map_or(reason::NO_MATCHING_POOL, |(_, refusal)| code(refusal)),

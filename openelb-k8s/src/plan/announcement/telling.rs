@@ -25,8 +25,8 @@ pub fn warnings(indexes: &Indexes, settings: &Settings) -> Vec<Event> {
         return Vec::new();
     }
     let cluster = Settings { dataplane_healthy: true, ..settings.clone() };
-    let announced = addresses(indexes, &cluster);
-    let without_label = addresses(indexes, &Settings { ignore_exclude_label: true, ..cluster });
+    let announced = addresses(indexes, &cluster, None);
+    let without_label = addresses(indexes, &Settings { ignore_exclude_label: true, ..cluster }, None);
     let mut silent: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for (address, announcement) in
         without_label.iter().filter(|(address, _)| !announced.contains_key(*address))

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::{plan, teller, warnings};
+use super::{plan, teller, update, warnings};
 use crate::announce::PeerAnnouncements;
 use crate::object::{Kind, ObjectRef};
 use crate::plan::tests::{Cluster, ip, object, ours};
@@ -256,4 +256,47 @@ fn one_speaker_tells_for_all() {
     assert_eq!(teller(&cluster.indexes), Some("node-2"));
     cluster.node(2, json!({}), json!({}), json!([{"type": "Ready", "status": "Unknown"}]));
     assert_eq!(teller(&cluster.indexes), Some("node-3"));
+}
+
+#[test]
+fn what_is_updated_is_what_is_planned() {
+    let mut cluster = cluster(json!({}), &[1, 2, 3]);
+    let service = |name: &str, addresses: &[&str], node_proxy: bool| {
+        let ingress: Vec<Value> = addresses.iter().map(|ip| json!({"ip": ip})).collect();
+        let mut annotations = json!({"lb.kubesphere.io/v1alpha1": "openelb"});
+        if node_proxy {
+            annotations["node-proxy.openelb.kubesphere.io/type"] = json!("daemonset");
+        }
+        object(json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {"name": name, "namespace": "default", "annotations": annotations},
+            "spec": {"type": "LoadBalancer", "ports": [{"port": 80}]},
+            "status": {"loadBalancer": {"ingress": ingress}},
+        }))
+    };
+    let mut announcements = plan(&cluster.indexes, &cluster.settings);
+    let steps: [(&str, &[&str], bool); 8] = [
+        ("b", &["192.0.2.10"], false),
+        ("a", &["192.0.2.10"], false),
+        ("c", &["192.0.2.11", "198.51.100.1"], false),
+        ("c", &["192.0.2.12"], false),
+        ("b", &[], false),
+        ("a", &["192.0.2.10"], true),
+        ("d", &["192.0.2.12"], false),
+        ("c", &[], false),
+    ];
+    for (name, addresses, node_proxy) in steps {
+        let key = crate::object::NamespacedName::new("default", name);
+        let published = |cluster: &Cluster| {
+            cluster.indexes.services.get(&key).map(|service| service.published()).unwrap_or_default()
+        };
+        let mut touched: BTreeSet<_> = published(&cluster).into_iter().collect();
+        cluster.indexes.apply(&service(name, addresses, node_proxy));
+        touched.extend(published(&cluster));
+        let before = announcements.clone();
+        let changed = update(&mut announcements, &cluster.indexes, &cluster.settings, &touched);
+        let whole = plan(&cluster.indexes, &cluster.settings);
+        assert_eq!(announcements, whole, "{name} {addresses:?}");
+        assert_eq!(changed, before != whole, "{name} {addresses:?}");
+    }
 }

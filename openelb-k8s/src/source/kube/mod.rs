@@ -26,8 +26,8 @@ use crate::problem::Problem;
 
 pub use versions::{Versions, version};
 
-/// So many batches wait for a slow reader.
-const CHANNEL: usize = 64;
+/// So many batches wait for a slow reader: of thousands of objects that it has not taken yet, the server holds the text.
+const CHANNEL: usize = 4;
 
 /// Which objects to watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,6 +120,8 @@ pub struct Watch {
     tasks: BTreeMap<Kind, AbortHandle>,
     sender: mpsc::Sender<Vec<Change>>,
     reachability: Arc<signal::Sender<BTreeMap<Kind, String>>>,
+    /// What the reader knows from elsewhere.
+    versions: Versions,
 }
 
 impl fmt::Debug for Watch {
@@ -142,9 +144,21 @@ pub fn watch(
     client: Client,
     selections: impl IntoIterator<Item = Selection>,
 ) -> (Watch, mpsc::Receiver<Vec<Change>>) {
+    watch_beside(client, selections, &Versions::default())
+}
+
+/// The same for a reader that also writes: a version of an object that it [knows](Versions) already, from the answer to
+/// a write, is not told.
+#[must_use]
+pub fn watch_beside(
+    client: Client,
+    selections: impl IntoIterator<Item = Selection>,
+    versions: &Versions,
+) -> (Watch, mpsc::Receiver<Vec<Change>>) {
     let (sender, receiver) = mpsc::channel(CHANNEL);
     let reachability = Arc::new(signal::Sender::new(BTreeMap::new()));
-    let mut watch = Watch { client, tasks: BTreeMap::new(), sender, reachability };
+    let versions = versions.clone();
+    let mut watch = Watch { client, tasks: BTreeMap::new(), sender, reachability, versions };
     for selection in selections {
         watch.add(selection);
     }
@@ -156,8 +170,9 @@ impl Watch {
     pub fn add(&mut self, selection: Selection) {
         let kind = selection.kind;
         let reachability = Arc::clone(&self.reachability);
+        let (sender, versions) = (self.sender.clone(), self.versions.clone());
         let reflector =
-            reflector::Reflector::new(self.client.clone(), selection, self.sender.clone(), reachability);
+            reflector::Reflector::new(self.client.clone(), selection, sender, reachability, versions);
         let task = tokio::spawn(reflector.run()).abort_handle();
         if let Some(before) = self.tasks.insert(kind, task) {
             before.abort();

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use super::text::{Identity, read_text};
-use super::versions::parse;
+use super::versions::{Versions, parse};
 use super::{Backoff, Change, Selection};
 use crate::index::{SpecProblem, mark_unreadable, unreadable};
 use crate::names::annotation;
@@ -72,6 +72,8 @@ pub(super) struct Reflector {
     sender: mpsc::Sender<Vec<Change>>,
     failing: Arc<watch::Sender<BTreeMap<Kind, String>>>,
     known: HashMap<ObjectRef, Known>,
+    /// What the reader knows without us.
+    versions: Versions,
     listed: bool,
 }
 
@@ -90,8 +92,9 @@ impl Reflector {
         selection: Selection,
         sender: mpsc::Sender<Vec<Change>>,
         failing: Arc<watch::Sender<BTreeMap<Kind, String>>>,
+        versions: Versions,
     ) -> Self {
-        Self { client, selection, sender, failing, known: HashMap::new(), listed: false }
+        Self { client, selection, sender, failing, known: HashMap::new(), versions, listed: false }
     }
 
     pub(super) async fn run(mut self) {
@@ -324,7 +327,12 @@ impl Reflector {
             self.known.insert(reference.clone(), known);
             read(reference.kind, value)
         } else {
+            let answered = known.is_some() && self.versions.has(&reference, version);
             self.known.insert(reference.clone(), Known { version, essence: None });
+            if answered {
+                // The reader has it, or a later one, from the answer to a write.
+                return Ok(());
+            }
             read_text(reference.kind, text.get())
         };
         match read {

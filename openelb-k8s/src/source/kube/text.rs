@@ -1,12 +1,13 @@
 //! Objects as text: what an API server sends, read once and without what is of no use to us.
 //!
-//! Services are many. They are read in one go; `metadata.managedFields`, often the bigger part, is skipped. Everything
-//! else, and a Service that is not of its form, goes by way of [`Value`], where what is wrong can be named.
+//! Services are many. They are read in one go; `metadata.managedFields`, often the bigger part, and what of the spec
+//! says nothing to us are skipped. Everything else, and a Service that is not of its form, goes by way of [`Value`], where
+//! what is wrong can be named.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Service, ServiceSpec, ServiceStatus};
+use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec, ServiceStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde::Deserialize;
 use serde_json::Value;
@@ -51,12 +52,56 @@ impl<'a> Identity<'a> {
     }
 }
 
-/// A Service without its managed fields.
+/// A Service without its managed fields, and of the spec only what [`ServiceView`](crate::index::ServiceView) looks at.
 #[derive(Deserialize)]
 struct Lean {
     metadata: LeanMetadata,
-    spec: Option<ServiceSpec>,
+    spec: Option<LeanSpec>,
     status: Option<ServiceStatus>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct LeanSpec {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    load_balancer_class: Option<String>,
+    #[serde(rename = "loadBalancerIP")]
+    load_balancer_ip: Option<String>,
+    ip_families: Option<Vec<String>>,
+    ip_family_policy: Option<String>,
+    #[serde(rename = "clusterIP")]
+    cluster_ip: Option<String>,
+    #[serde(rename = "clusterIPs")]
+    cluster_ips: Option<Vec<String>>,
+    ports: Option<Vec<LeanPort>>,
+    external_traffic_policy: Option<String>,
+    selector: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Deserialize)]
+struct LeanPort {
+    port: i32,
+    protocol: Option<String>,
+}
+
+impl From<LeanSpec> for ServiceSpec {
+    fn from(lean: LeanSpec) -> Self {
+        let port = |LeanPort { port, protocol }| ServicePort { port, protocol, ..ServicePort::default() };
+        Self {
+            type_: lean.kind,
+            load_balancer_class: lean.load_balancer_class,
+            load_balancer_ip: lean.load_balancer_ip,
+            ip_families: lean.ip_families,
+            ip_family_policy: lean.ip_family_policy,
+            cluster_ip: lean.cluster_ip,
+            cluster_ips: lean.cluster_ips,
+            ports: lean.ports.map(|ports| ports.into_iter().map(port).collect()),
+            external_traffic_policy: lean.external_traffic_policy,
+            selector: lean.selector,
+            ..Self::default()
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -91,7 +136,7 @@ impl From<Lean> for Service {
                 finalizers: metadata.finalizers,
                 ..ObjectMeta::default()
             },
-            spec: lean.spec,
+            spec: lean.spec.map(ServiceSpec::from),
             status: lean.status,
         }
     }
@@ -120,6 +165,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::index::{ServiceView, services::ClassRules};
     use crate::names::annotation;
 
     fn service() -> Value {
@@ -133,9 +179,23 @@ mod tests {
                 "managedFields": [{"manager": "m", "operation": "Update", "fieldsType": "FieldsV1",
                                    "fieldsV1": {"f:spec": {}}}],
             },
-            "spec": {"type": "LoadBalancer", "ports": [{"port": 80, "protocol": "TCP"}], "newer": {"a": 1}},
-            "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}},
+            "spec": {
+                "type": "LoadBalancer", "loadBalancerClass": "openelb.io/openelb", "loadBalancerIP": "192.0.2.1",
+                "clusterIP": "10.96.0.9", "clusterIPs": ["10.96.0.9", "fd00::9"], "ipFamilies": ["IPv4", "IPv6"],
+                "ipFamilyPolicy": "PreferDualStack", "externalTrafficPolicy": "Local", "selector": {"app": "web"},
+                "ports": [{"port": 80, "protocol": "TCP", "nodePort": 30080, "targetPort": "http", "name": "http"},
+                          {"port": 53, "protocol": "UDP", "targetPort": 53}],
+                "sessionAffinity": "None", "newer": {"a": 1},
+            },
+            "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1", "ipMode": "VIP"}]},
+                       "conditions": [{"type": "a", "status": "True", "reason": "b", "message": "c",
+                                       "lastTransitionTime": "2026-01-01T00:00:00Z"}]},
         })
+    }
+
+    fn view(object: &Object) -> ServiceView {
+        let Object::Service(service) = object else { panic!("a Service is one") };
+        ServiceView::parse(service, &ClassRules::default())
     }
 
     #[test]
@@ -151,16 +211,20 @@ mod tests {
             without.as_object_mut().unwrap().remove(part);
             texts.push(without);
         }
+        for part in service()["spec"].as_object().unwrap().keys() {
+            let mut without = service();
+            without["spec"].as_object_mut().unwrap().remove(part);
+            texts.push(without);
+        }
         let mut garbled = service();
         garbled["status"] = json!({"loadBalancer": "gone"});
         texts.push(garbled);
         for value in texts {
             let text = value.to_string();
-            assert_eq!(
-                read_text(Kind::Service, &text).unwrap(),
-                read(Kind::Service, value).unwrap(),
-                "{text}"
-            );
+            let (at_once, by_value) =
+                (read_text(Kind::Service, &text).unwrap(), read(Kind::Service, value).unwrap());
+            assert_eq!(at_once.metadata(), by_value.metadata(), "{text}");
+            assert_eq!(view(&at_once), view(&by_value), "{text}");
         }
     }
 

@@ -1,16 +1,18 @@
 //! What is newer.
 
 use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Change;
 use crate::object::{Object, ObjectRef};
 
 /// The newest version known of each object: lets changes pass that are not older.
 ///
-/// For readers that also write: the answer to a write is newer than what the watch brings next.
-#[derive(Debug, Default)]
+/// For readers that also write: the answer to a write is newer than what the watch brings next. A clone shares what is
+/// known, so that a [watch](super::watch_beside) need not read what the answer has said already.
+#[derive(Clone, Debug, Default)]
 pub struct Versions {
-    known: HashMap<ObjectRef, u64>,
+    known: Arc<Mutex<HashMap<ObjectRef, u64>>>,
 }
 
 /// An object's `resourceVersion` as a number (they are comparable: KEP-5504), or 0 if it is none.
@@ -24,15 +26,26 @@ pub(super) fn parse(version: Option<&str>) -> u64 {
 }
 
 impl Versions {
+    fn known(&self) -> MutexGuard<'_, HashMap<ObjectRef, u64>> {
+        // A map of numbers is whole at every moment.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Is exactly this version, or a newer one, known already?
+    pub(super) fn has(&self, reference: &ObjectRef, version: u64) -> bool {
+        version != 0 && self.known().get(reference).is_some_and(|known| *known >= version)
+    }
+
     /// Is the change not older than what is known? If so it is known from now on.
     pub fn admit(&mut self, change: &Change) -> bool {
         match change {
             Change::Apply(object) => self.admit_object(object),
             Change::Delete { reference, version, .. } => {
-                if self.known.get(reference).is_some_and(|known| known > version) {
+                let mut known = self.known();
+                if known.get(reference).is_some_and(|known| known > version) {
                     return false;
                 }
-                self.known.remove(reference).is_some()
+                known.remove(reference).is_some()
             }
             Change::Unreadable(..) | Change::Listed(_) | Change::Reached(..) => true,
         }
@@ -41,7 +54,7 @@ impl Versions {
     /// Is this object not older than what is known? If so it is known from now on.
     pub fn admit_object(&mut self, object: &Object) -> bool {
         let version = version(object);
-        match self.known.entry(object.reference()) {
+        match self.known().entry(object.reference()) {
             std::collections::hash_map::Entry::Occupied(mut known) => {
                 let newer = version >= *known.get();
                 if newer {
@@ -58,11 +71,11 @@ impl Versions {
 
     /// The object was read directly: that is how it is, whatever was known.
     pub fn set(&mut self, object: &Object) {
-        self.known.insert(object.reference(), version(object));
+        self.known().insert(object.reference(), version(object));
     }
 
     /// The object is not there: that is how it is, whatever was known.
     pub fn remove(&mut self, reference: &ObjectRef) {
-        self.known.remove(reference);
+        self.known().remove(reference);
     }
 }

@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use openelb_bgp::{
     net::{self, Shutdown, SpeakerHandle},
-    speaker::{Advertisement, NextHop, PeersSnapshot, Route, RouteAttributes, RouteStatus, RoutesSnapshot},
+    speaker::{Advertisement, PeersSnapshot, Route, RouteAttributes, RouteStatus, RoutesSnapshot},
 };
 use openelb_k8s::announce::{Announcements, Announcer, AnnouncerProblem, AnnouncerStatus};
 use tokio::{
@@ -22,7 +22,7 @@ use tokio::{
 
 use super::{
     config::{self, Host, Peers, Start},
-    routes,
+    deltas, routes,
     status::{self, Calendar},
 };
 use crate::http::metrics::BgpSource;
@@ -198,10 +198,13 @@ impl Task {
                     if wanted.is_err() {
                         return self.stop(OnStop::Withdraw, Instant::now()).await;
                     }
-                    if let Some(desired) = self.wanted.borrow_and_update().clone() {
-                        self.desired = desired;
+                    let desired = self.wanted.borrow_and_update().clone();
+                    if let Some(desired) = desired {
+                        let before = std::mem::replace(&mut self.desired, desired);
+                        if !self.take_over_changes(&before) {
+                            self.take_over().await;
+                        }
                     }
-                    self.take_over().await;
                 }
                 () = complete => self.say_complete(),
                 alive = changed => {
@@ -244,6 +247,27 @@ impl Task {
         }
     }
 
+    /// Makes the speaker what is desired if that is cheaper from what was desired before, and it is that now; else
+    /// says no.
+    fn take_over_changes(&self, before: &Announcements) -> bool {
+        let Some(running) = self.speaker.as_ref().filter(|_| self.failure.is_none()) else { return false };
+        let Some(changes) = deltas::deltas(before, &self.desired, &Arc::default()) else { return false };
+        // A source that is new is one for the configuration, too.
+        if !changes.sources.iter().all(|(source, delta)| delta.is_empty() || self.sources.contains(source)) {
+            return false;
+        }
+        for (source, delta) in changes.sources {
+            running.handle.apply(&source, delta);
+        }
+        if !changes.left.is_empty() || !changes.drawn.is_empty() {
+            let mut prefixes = self.attracted.borrow().as_deref().cloned().unwrap_or_default();
+            prefixes.retain(|prefix| !changes.left.contains(prefix));
+            prefixes.extend(changes.drawn);
+            self.attract(prefixes);
+        }
+        true
+    }
+
     /// Makes the speaker what is desired.
     async fn take_over(&mut self) {
         let Some(bgp) = self.desired.bgp.clone() else {
@@ -256,7 +280,7 @@ impl Task {
         };
         let plan = routes::routes(&self.desired, &Arc::default());
         self.warnings = plan.warnings;
-        self.attract(own_prefixes(&plan.sources));
+        self.attract(routes::own_prefixes(&plan.sources));
         let (ipv4, ipv6) = routes::own_addresses(&self.desired);
         let host = Host { has_ipv6: self.has_ipv6, ipv4, ipv6, seed: self.seed };
         let names = plan.sources.keys().cloned().chain([COMPLETE.to_owned()]);
@@ -375,12 +399,6 @@ impl Task {
         };
         let _ = timeout_at(until.into(), settle).await;
     }
-}
-
-/// The prefixes of which this node is the next hop.
-fn own_prefixes(sources: &BTreeMap<String, Vec<Route>>) -> BTreeSet<IpNet> {
-    let own = |route: &&Route| route.next_hop == NextHop::SelfAddress;
-    sources.values().flatten().filter(own).map(|route| route.prefix).collect()
 }
 
 /// Whether some neighbour has not been sent the latest word on a route.

@@ -11,6 +11,7 @@
 mod announcer;
 pub mod attributes;
 pub mod config;
+pub mod deltas;
 pub mod routes;
 pub mod status;
 pub mod unsupported;

@@ -113,6 +113,13 @@ pub fn routes(desired: &Announcements, base: &Arc<RouteAttributes>) -> Plan {
     plan
 }
 
+/// The prefixes whose next hop is this node.
+#[must_use]
+pub fn own_prefixes(sources: &BTreeMap<String, Vec<Route>>) -> BTreeSet<IpNet> {
+    let own = |route: &&Route| route.next_hop == NextHop::SelfAddress;
+    sources.values().flatten().filter(own).map(|route| route.prefix).collect()
+}
+
 /// The prefixes in which neighbours hear of an address, by the name of the `BgpPeer`, if not in its own.
 #[must_use]
 pub fn aggregates(desired: &Announcements, address: IpAddr, announcement: &Announcement) -> BTreeSet<IpNet> {

@@ -25,23 +25,19 @@ impl Owner {
 
     /// Must something else be done before this write? If so that is begun, or waits for its turn.
     pub(super) fn is_held_back(&mut self, write: &Write) -> bool {
-        let patch = write.patch();
-        let status = patch.get("status");
         match write.target.kind {
-            Kind::Eip if status.is_some_and(|status| status.get("used").is_some()) => {
+            Kind::Eip => {
                 let Some(least) = self.fences.behind(&write.target.name) else { return false };
-                self.survey(Kind::Service, least);
-                true
+                let gives = write.patch().pointer("/status/used").is_some();
+                if gives {
+                    self.survey(Kind::Service, least);
+                }
+                gives
             }
             Kind::Service => {
-                let ingress = status
-                    .and_then(|status| status.pointer("/loadBalancer/ingress"))
-                    .and_then(serde_json::Value::as_array);
-                let (Some(ingress), key) = (ingress, write.target.key()) else { return false };
+                let (Some(after), key) = (write.published(), write.target.key()) else { return false };
                 let Some(view) = self.indexes.services.get(&key) else { return false };
                 let (before, version) = (view.published(), view.resource_version.parse().unwrap_or(0));
-                let after: Vec<IpAddr> =
-                    ingress.iter().filter_map(|entry| entry.get("ip")?.as_str()?.parse().ok()).collect();
                 let records = self.indexes.pools.records(&key);
                 let mut held = false;
                 for address in after.iter().filter(|address| !before.contains(address)) {
@@ -136,7 +132,7 @@ impl Owner {
         };
         let there: BTreeSet<ObjectRef> = objects.iter().map(Object::reference).collect();
         for object in &objects {
-            if self.versions.admit_object(object) {
+            if !self.departed.covers(object) && self.versions.admit_object(object) {
                 self.apply(object, true);
             }
         }

@@ -60,7 +60,6 @@ impl Owner {
         }
         self.announced = status;
         self.check_listeners();
-        self.tell_services();
         self.work();
     }
 
@@ -241,6 +240,7 @@ impl Owner {
         let ready = self.parts.readiness.borrow().is_ready();
         self.parts.metrics.set_inventory(self.view().inventory(problems, ready));
         self.revision.send_modify(|revision| *revision = revision.wrapping_add(1));
+        self.tell_services();
         self.say();
     }
 }
