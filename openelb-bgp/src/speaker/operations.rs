@@ -68,10 +68,8 @@ impl Neighbors {
     }
 
     /// Gives whether they are others than before.
-    pub(super) fn set_clashes(&mut self, clashes: Vec<PeerClash>) -> bool {
-        let changed = self.clashes != clashes;
+    pub(super) fn set_clashes(&mut self, clashes: Vec<PeerClash>) {
         self.clashes = clashes;
-        changed
     }
 
     pub(super) fn clashes(&self) -> &[PeerClash] {

@@ -228,9 +228,9 @@ impl Speaker {
     /// Makes the neighbours what they should be.
     pub(super) fn reconcile_peers(&mut self, now: Instant) {
         let (mut wanted, clashes) = self.neighbors.merged();
-        if self.neighbors.set_clashes(clashes) {
-            self.state_revision += 1;
-        }
+        self.neighbors.set_clashes(clashes);
+        // Also of a change that touches no session: whoever watches over neighbours has to know groups and options.
+        self.state_revision += 1;
         let mut remains = HashMap::new();
         let known: Vec<(PeerName, PeerId)> =
             self.by_name.iter().map(|(name, id)| (name.clone(), *id)).collect();

@@ -1,7 +1,7 @@
 //! What this node says of itself, in versions, and how much of it each other node has.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
@@ -43,7 +43,7 @@ pub(crate) struct Replica {
     epoch: u64,
     version: u64,
     about: About,
-    items: HashMap<IpAddr, (u64, Item)>,
+    items: BTreeMap<IpAddr, (u64, Item)>,
     /// Every address that ever had an item, by the version of its last change.
     changes: BTreeMap<u64, IpAddr>,
     removed: BTreeSet<u64>,
@@ -59,7 +59,7 @@ impl Replica {
             epoch,
             version: 1,
             about: About::default(),
-            items: HashMap::new(),
+            items: BTreeMap::new(),
             changes: BTreeMap::new(),
             removed: BTreeSet::new(),
             floor: 0,
@@ -251,7 +251,7 @@ mod tests {
         let node = NodeId(1);
         let mut replica = replica(node);
         let mut now = Instant::now();
-        let mut copy: HashMap<IpAddr, Item> = HashMap::new();
+        let mut copy: BTreeMap<IpAddr, Item> = BTreeMap::new();
         let (mut has, mut pieces) = (0, 0);
         for n in 0..3000 {
             replica.set_item(address(n), Item { candidate: true, ..Item::default() });
