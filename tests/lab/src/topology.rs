@@ -120,7 +120,7 @@ protocol device { scan time 1; }
 protocol kernel kernel4 { ipv4 { import none; export all; }; merge paths yes limit 16; }
 protocol kernel kernel6 { ipv6 { import none; export all; }; merge paths yes limit 16; }
 filter addresses {
-  if net ~ [198.51.100.0/24{32,32}, fd00:5b::/64{128,128}] then accept;
+  if net ~ [198.51.100.0/24{24,32}, fd00:5b::/64{64,128}] then accept;
   reject;
 }
 template bgp nodes {
@@ -134,10 +134,10 @@ template bgp nodes {
 ",
     )
     .replace(
-        "if net ~ [198.51.100.0/24{32,32}, fd00:5b::/64{128,128}] then accept;",
+        "if net ~ [198.51.100.0/24{24,32}, fd00:5b::/64{64,128}] then accept;",
         "\
-if (net.type = NET_IP4) then { if net ~ [198.51.100.0/24{32,32}] then accept; }
-  if (net.type = NET_IP6) then { if net ~ [fd00:5b::/64{128,128}] then accept; }",
+if (net.type = NET_IP4) then { if net ~ [198.51.100.0/24{24,32}] then accept; }
+  if (net.type = NET_IP6) then { if net ~ [fd00:5b::/64{64,128}] then accept; }",
     );
     for n in NODES {
         text.push_str(&format!("protocol bgp node{n} from nodes {{ neighbor {} as 64501; }}\n", node_v4(n)));
