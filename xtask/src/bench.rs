@@ -57,7 +57,7 @@ impl Arguments {
 /// The exit code is the runner's: 0 every judged target is met, 1 not, 2 nothing to measure yet.
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     if arguments.suites.iter().any(|suite| suite == "bgp" || suite == "all") {
-        system::require("cargo xtask bench", &[system::BIRD])?;
+        system::require("cargo xtask bench", system::BGP_PEERS)?;
     }
     let wants = |name: &str| arguments.suites.iter().any(|suite| suite == name || suite == "all");
     if wants("kube") {

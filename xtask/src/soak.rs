@@ -13,8 +13,8 @@ use crate::shell::{self, End, Line};
 use crate::{fuzz, system, test};
 use std::time::Duration;
 
-/// Fuzz every target for ten minutes, let everything go wrong around the controllers for as long, and run the lab's
-/// tests again and again.
+/// Fuzz every target for ten minutes, let everything go wrong around the controllers for as long, speak with routers of
+/// all makes (which writes docs/src/interop.md), and run the lab's tests again and again.
 ///
 /// Everything that is said is also appended to target/soak/TIME.log, and one line for each target and trial to
 /// target/soak/history.tsv, which is kept from run to run: time (Unix seconds), what, how long (s), result.
@@ -29,7 +29,7 @@ pub(crate) struct Arguments {
     /// Seed of the chaos; what the scheduler does is random anyway.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// Only these: a fuzz target, `chaos` or `lab`.
+    /// Only these: a fuzz target, `chaos`, `interop`, `failures`, `bfd` or `lab`.
     only: Vec<String>,
 }
 
@@ -37,9 +37,17 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     let mut targets = fuzz::targets()?;
     let mut trials = arguments.trials;
     if !arguments.only.is_empty() {
-        let known = |name: &String| name == "lab" || name == "chaos" || targets.contains(name);
+        let known = |name: &String| {
+            ["lab", "chaos"].contains(&name.as_str())
+                || ROUTERS.iter().any(|(known, _)| known == name)
+                || targets.contains(name)
+        };
         if let Some(unknown) = arguments.only.iter().find(|name| !known(name)) {
-            bail!("nothing to soak is called {unknown:?}; there are: {}, chaos, lab", targets.join(", "));
+            bail!(
+                "nothing to soak is called {unknown:?}; there are: {}, chaos, {}, lab",
+                targets.join(", "),
+                ROUTERS.map(|(name, _)| name).join(", ")
+            );
         }
         targets.retain(|target| arguments.only.contains(target));
         trials = if arguments.only.iter().any(|name| name == "lab") { trials } else { 0 };
@@ -76,6 +84,16 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
         log.end(&what, seconds, &result)?;
         failed.extend(result.is_err().then_some(what));
     }
+    for (name, page) in ROUTERS {
+        if !arguments.only.is_empty() && !arguments.only.iter().any(|only| only == name) {
+            continue;
+        }
+        let began = SystemTime::now();
+        let result = routers(&mut log, name, page, arguments.minutes);
+        let seconds = began.elapsed().map_or(0, |time| time.as_secs());
+        log.end(name, seconds, &result)?;
+        failed.extend(result.is_err().then(|| name.to_owned()));
+    }
     for trial in 1..=trials {
         let what = format!("lab trial {trial} of {trials}");
         log.say(&format!("== {what}"))?;
@@ -93,6 +111,26 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     }
     log.say(&format!("failed: {}", failed.join(", ")))?;
     Ok(1)
+}
+
+/// What is run beside routers of other makes, and the page of the manual that it writes.
+const ROUTERS: [(&str, Option<&str>); 3] =
+    [("interop", Some("docs/src/interop.md")), ("failures", Some("docs/src/failures.md")), ("bfd", None)];
+
+/// One of them, by the lab's own program.
+fn routers(log: &mut Log, name: &str, page: Option<&str>, minutes: u64) -> anyhow::Result<String> {
+    system::require_root("cargo xtask soak")?;
+    system::require("cargo xtask soak", system::LAB)?;
+    system::require("cargo xtask soak", system::MORE_ROUTERS)?;
+    let mut build = shell::cargo();
+    shell::run(build.args(["build", "--package", "openelbd", "--package", "openelb-lab", "--bins"]))?;
+    let mut command = Command::new(shell::target_directory().join("debug/openelb-lab"));
+    command.arg(name);
+    match page {
+        Some(page) => command.arg("--write").arg(shell::root().join(page)),
+        None => command.arg("--minutes").arg(minutes.to_string()),
+    };
+    tests(log, command)
 }
 
 /// One run of tests, as a program of its own so that its output can be kept.

@@ -29,10 +29,40 @@ pub(crate) const BIRD: Requirement = Requirement {
 pub(crate) const KEEPALIVED: Requirement =
     Requirement { program: "keepalived", package: "keepalived", purpose: "a peer of the benches" };
 
+pub(crate) const FRR: Requirement = Requirement {
+    program: "vtysh",
+    package: "frr",
+    purpose: "is a router of the lab, and a peer of the benches",
+};
+
+pub(crate) const GOBGP: Requirement = Requirement {
+    program: "gobgpd",
+    package: "gobgpd",
+    purpose: "is a router of the lab, and a peer of the benches",
+};
+
+/// What `cargo xtask bench bgp` measures beside ours.
+pub(crate) const BGP_PEERS: &[Requirement] = &[BIRD, FRR, GOBGP];
+
+/// Routers that only `cargo xtask soak interop` runs.
+pub(crate) const MORE_ROUTERS: &[Requirement] = &[
+    Requirement {
+        program: "exabgp",
+        package: "exabgp",
+        purpose: "is a router of the interoperability matrix",
+    },
+    Requirement {
+        program: "bgpctl",
+        package: "openbgpd",
+        purpose: "is a router of the interoperability matrix",
+    },
+];
+
 /// What the lab runs besides our own programs.
 pub(crate) const LAB: &[Requirement] = &[
     BIRD,
-    Requirement { program: "vtysh", package: "frr", purpose: "a BGP and BFD neighbour of the tests" },
+    FRR,
+    GOBGP,
     Requirement { program: "ip", package: "iproute2", purpose: "makes the lab's links and namespaces" },
     Requirement {
         program: "nft",

@@ -25,14 +25,25 @@ impl<'a> Bird<'a> {
     /// # Errors
     /// It does not start; the message has the end of its log.
     pub fn start(lab: &'a Lab, host: &str, configuration: &str) -> anyhow::Result<Self> {
+        Self::run(lab, host, configuration, &[])
+    }
+
+    /// Starts BIRD as one that has restarted (RFC 4724).
+    ///
+    /// # Errors
+    /// It does not start; the message has the end of its log.
+    pub fn recover(lab: &'a Lab, host: &str, configuration: &str) -> anyhow::Result<Self> {
+        Self::run(lab, host, configuration, &["-R"])
+    }
+
+    fn run(lab: &'a Lab, host: &str, configuration: &str, more: &[&str]) -> anyhow::Result<Self> {
         let file = lab.write(&format!("bird-{host}.conf"), configuration)?;
         let control = lab.path().join(format!("bird-{host}.ctl")).to_string_lossy().into_owned();
         let pid = lab.path().join(format!("bird-{host}.bird.pid"));
-        let process = lab.spawn(
-            &format!("bird-{host}"),
-            host,
-            &["bird", "-f", "-c", &file.to_string_lossy(), "-s", &control, "-P", &pid.to_string_lossy()],
-        )?;
+        let (file, pid) = (file.to_string_lossy(), pid.to_string_lossy());
+        let mut command = vec!["bird", "-f", "-c", &file, "-s", &control, "-P", &pid];
+        command.extend(more);
+        let process = lab.spawn(&format!("bird-{host}"), host, &command)?;
         let bird = Self { lab, host: host.to_owned(), control, process };
         eventually("an answer of BIRD", Duration::from_secs(10), || bird.ask("show status").map(Some))
             .with_context(|| Lab::log_tail(&bird.process, 10))?;
@@ -44,7 +55,21 @@ impl<'a> Bird<'a> {
     /// # Errors
     /// BIRD does not answer.
     pub fn ask(&self, command: &str) -> anyhow::Result<String> {
-        let mut arguments = vec!["birdc", "-r", "-s", &self.control];
+        self.birdc(&["-r"], command)
+    }
+
+    /// The answer to a command that changes something.
+    ///
+    /// # Errors
+    /// BIRD does not answer.
+    pub fn order(&self, command: &str) -> anyhow::Result<String> {
+        self.birdc(&[], command)
+    }
+
+    fn birdc(&self, options: &[&str], command: &str) -> anyhow::Result<String> {
+        let mut arguments = vec!["birdc"];
+        arguments.extend(options);
+        arguments.extend(["-s", &self.control]);
         arguments.extend(command.split(' '));
         self.lab.run(&self.host, &arguments)
     }

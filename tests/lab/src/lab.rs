@@ -30,6 +30,7 @@ const REQUIREMENTS: [(&str, &str); 6] = [
 /// its children, and the shell waits for them, too.
 const INIT: &str = r#"
 mount -t proc proc /proc
+mount -t tmpfs tmpfs /run
 mkdir -p /run/netns
 mount -t tmpfs tmpfs /run/netns
 mount --make-shared /run/netns

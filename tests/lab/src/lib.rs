@@ -22,13 +22,17 @@
 pub mod bird;
 pub mod client;
 pub mod demo;
+pub mod detection;
 pub mod download;
+pub mod failures;
 pub mod idle;
+pub mod interop;
 pub mod kube;
 mod lab;
 pub mod lan;
 mod network;
 pub mod pod;
+pub mod routers;
 pub mod topology;
 mod wait;
 pub mod wire;

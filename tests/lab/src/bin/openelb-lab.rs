@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
-use openelb_lab::{client, pod};
+use openelb_lab::{client, detection, failures, interop, pod, routers::Make};
 
 #[derive(Parser)]
 #[command(name = "openelb-lab", about = "Pods and clients of the lab")]
@@ -20,6 +20,28 @@ enum Role {
         name: String,
         /// ADDRESS:PORT to listen on.
         address: String,
+    },
+    /// Run every cell of the interoperability matrix, print it, and fail if a cell does.
+    Interop {
+        /// Only these makes, for example `BIRD`.
+        makes: Vec<String>,
+        /// Write the page of the manual to this file.
+        #[arg(long)]
+        write: Option<PathBuf>,
+    },
+    /// Run every failure under traffic, and print what it costs.
+    Failures {
+        /// Only with this make of router, and only this failure: `killed`, `hangs`, `cut`, `router`, `rolling`.
+        only: Vec<String>,
+        /// Write the page of the manual to this file.
+        #[arg(long)]
+        write: Option<PathBuf>,
+    },
+    /// See how soon BFD finds a silent node, and that it finds none that is not.
+    Bfd {
+        /// How long all processors are busy.
+        #[arg(long, default_value_t = 10)]
+        minutes: u64,
     },
     /// Send HTTP requests.
     Client {
@@ -47,6 +69,12 @@ fn main() -> ExitCode {
     let Arguments::Role(role) = Arguments::parse();
     let result = match role {
         Role::Pod { name, address } => pod::serve(&name, &address),
+        Role::Interop { makes, write } => run_interop(&makes, write.as_deref()),
+        Role::Failures { only, write } => failures::table(&only).and_then(|page| {
+            println!("{page}");
+            write.map_or(Ok(()), |file| Ok(std::fs::write(file, page)?))
+        }),
+        Role::Bfd { minutes } => detection::soak(minutes),
         Role::Client { target, count, interval_ms, timeout_ms, stop, figures } => {
             let plan = client::Plan {
                 count,
@@ -74,4 +102,23 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn run_interop(makes: &[String], write: Option<&std::path::Path>) -> anyhow::Result<()> {
+    let wanted =
+        |make: &Make| makes.is_empty() || makes.iter().any(|name| name.eq_ignore_ascii_case(make.name()));
+    let mut matrix = interop::Matrix::default();
+    for make in Make::ALL.into_iter().filter(wanted) {
+        let version = make.version()?;
+        eprintln!("{version} ...");
+        matrix.columns.push(interop::Column { version, outcomes: interop::run(make)? });
+    }
+    let page = matrix.page();
+    println!("{page}");
+    if let Some(file) = write {
+        std::fs::write(file, page)?;
+    }
+    let failures = matrix.failures();
+    anyhow::ensure!(failures.is_empty(), "{} cells fail", failures.len());
+    Ok(())
 }
