@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    io,
     net::IpAddr,
     task::{Context, Poll},
     time::{Duration, Instant},
