@@ -26,8 +26,11 @@
 //! # anyhow::Ok(())
 //! ```
 
+pub mod bgp_child;
 pub mod bgp_codec;
 pub mod bgp_originate;
+mod bgp_routers;
+mod bgp_session;
 mod collector;
 pub mod ipam;
 pub mod kube;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
+use openelb_benches::bgp_child;
 use openelb_benches::suites::{self, Part, Suite};
 use openelb_benches::{Machine, Options, Outcome, Report, manual};
 use serde_json::json;
@@ -36,7 +37,12 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    match run(&Arguments::parse()) {
+    let arguments: Vec<String> = std::env::args().collect();
+    let result = match arguments.get(1..) {
+        Some([first, rest @ ..]) if first == bgp_child::ARGUMENT => bgp_child::run(rest).map(|()| 0),
+        _ => run(&Arguments::parse()),
+    };
+    match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("error: {error:#}");

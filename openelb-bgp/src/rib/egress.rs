@@ -13,8 +13,8 @@ use crate::{
 
 /// LOCAL_PREF where the embedder set none.
 const DEFAULT_LOCAL_PREF: u32 = 100;
-/// Octets of path attributes that always leave room for a prefix in a message of 4096.
-const MAX_ATTRIBUTES: usize = 3800;
+/// Octets of a message that path attributes leave for its header, its lengths and a prefix.
+const ROOM: usize = 296;
 
 /// Why a route cannot go to a neighbour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +77,12 @@ impl Egress {
             + 4 * attributes.communities.len()
             + 8 * attributes.extended_communities.len()
             + 12 * attributes.large_communities.len();
-        if size > MAX_ATTRIBUTES { Err(Ineligible::TooLarge) } else { Ok(()) }
+        // 4,096 octets, or 65,535 where both sides offer it (RFC 8654 §4).
+        if size > self.context.max_message_len().saturating_sub(ROOM) {
+            Err(Ineligible::TooLarge)
+        } else {
+            Ok(())
+        }
     }
 
     /// The path attributes as they go to the neighbour (RFC 4271 §5), and the next hop wherever it stands.

@@ -9,7 +9,7 @@ use super::{
     adj_out::{AdjOut, Urgency},
     attributes::{AttributeSet, AttributeStore},
     best_path,
-    egress::Egress,
+    egress::{Egress, Ineligible},
     packer::Packer,
     significant_octets,
     table::{Claim, Table},
@@ -33,6 +33,26 @@ fn egress(add_path: bool) -> Egress {
         },
         self_next_hop: Some("10.255.0.1".parse().unwrap()),
     }
+}
+
+#[test]
+fn attributes_of_more_than_4096_octets_go_where_messages_may_be_longer() {
+    let many = |count| AttributeSet {
+        next_hop: NextHop::SelfAddress,
+        attributes: Arc::new(RouteAttributes {
+            communities: (0..count).collect(),
+            ..RouteAttributes::default()
+        }),
+        scope: PeerScope::All,
+    };
+    let usual = egress(false);
+    let context = SessionContext { extended_messages: true, ..usual.context.clone() };
+    let extended = Egress { context, ..usual.clone() };
+    assert_eq!(usual.check(&many(900)), Ok(()));
+    assert_eq!(usual.check(&many(1100)), Err(Ineligible::TooLarge));
+    assert_eq!(extended.check(&many(16_000)), Ok(()));
+    assert!(extended.encode(&many(16_000)).is_ok());
+    assert_eq!(extended.check(&many(16_400)), Err(Ineligible::TooLarge));
 }
 
 fn prefix(index: u8) -> Prefix {

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 
 use crate::{
     Process, eventually,
@@ -57,18 +57,23 @@ fn time(line: &str) -> Option<f64> {
     clock.split(':').try_fold(0.0, |seconds, part| Some(seconds * 60.0 + part.parse::<f64>().ok()?))
 }
 
-/// Keeps all processors busy for so long, beside whatever else the machine does; no BFD session may go down. Returns how often one did: what the router's log
-/// says.
+/// Keeps all processors busy for so long, beside whatever else the machine does; no BFD session may go down. Returns how often one did: what the speakers'
+/// logs say.
 ///
 /// # Errors
 /// The lab cannot be made.
 pub fn busy(interval: Duration, multiplier: u8, length: Duration) -> anyhow::Result<usize> {
     let lab = topology::start("bfd-busy")?;
     let stage = Stage::start(&lab, Make::Bird, Some(Bfd { interval, multiplier }))?;
-    let log = stage.router.processes().first().context("no process")?.log.clone();
+    let logs = stage.logs();
     let downs = || -> anyhow::Result<usize> {
-        let text = std::fs::read_to_string(&log)?;
-        Ok(text.lines().filter(|line| line.contains("BFD session down")).count())
+        let mut count = 0;
+        for log in &logs {
+            let text = std::fs::read_to_string(log)?;
+            count +=
+                text.lines().filter(|line| line.contains("BFD") && line.contains("\"from\":\"Up\"")).count();
+        }
+        Ok(count)
     };
     let before = downs()?;
     let end = AtomicBool::new(false);

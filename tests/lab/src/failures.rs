@@ -164,6 +164,11 @@ impl<'a> Stage<'a> {
         kernel_next_hops(self.lab, ROUTER, ADDRESS.parse()?)
     }
 
+    /// The logs of the speakers.
+    pub fn logs(&self) -> Vec<PathBuf> {
+        self.nodes.iter().map(|process| process.log.clone()).collect()
+    }
+
     fn up(&self, session: &Session) -> anyhow::Result<()> {
         ensure!(self.router.established(session)?, "{} is not Established", session.name);
         ensure!(session.bfd.is_none() || self.router.bfd_up(session)?, "BFD with {} is down", session.name);

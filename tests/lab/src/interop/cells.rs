@@ -122,9 +122,6 @@ impl Cell {
             (Make::Openbgpd, Self::Bfd) => Some("OpenBGPD has no BFD"),
             (Make::Openbgpd, Self::ExtendedMessages) => Some("OpenBGPD 7.7 does not offer them"),
             (Make::Openbgpd, Self::ExtendedNextHop) => Some("OpenBGPD 7.7 does not offer it"),
-            (_, Self::ExtendedMessages) => Some(
-                "`openelbd` offers and takes them, but sends no route with more than 3,800 octets of attributes",
-            ),
             _ => None,
         }
     }
