@@ -71,14 +71,13 @@ fn reason(problem: &Problem) -> &'static str {
         Problem::Down { .. } => "InterfaceDown",
         Problem::Local { .. } => "AddressLocal",
         Problem::OutOfSubnet { .. } => "AddressOutOfSubnet",
-        Problem::Group { .. } => "GroupNotJoined",
         _ => "Layer2Problem",
     }
 }
 
 /// Something is wrong on this node, not merely another than on others.
 fn is_hindrance(problem: &Problem) -> bool {
-    matches!(problem, Problem::Link { .. } | Problem::Local { .. } | Problem::Group { .. })
+    matches!(problem, Problem::Link { .. } | Problem::Local { .. })
 }
 
 fn address_status(node: &str, view: &AddressView, links: &[LinkView], eligible: bool) -> AddressStatus {
