@@ -503,10 +503,11 @@ fn one_node_answers(setup: &Setup) {
     for address in answered {
         setup.lab.run(ROUTER, &["ip", "route", "replace", address, "dev", "fab0"]).unwrap();
         eventually(&format!("the answer for {address}"), DEADLINE, || {
-            let ask = format!("ping -c 1 -W 1 {address} >/dev/null; ip neigh show {address}");
-            let known = setup.lab.run(ROUTER, &["sh", "-c", &ask])?;
-            let Some((_, mac)) = known.trim().split_once("lladdr ") else { return Ok(None) };
-            let mac = mac.split(' ').next().unwrap_or_default();
+            let ask = ["arping", "-c", "1", "-w", "2", "-I", "fab0", address];
+            let output = setup.lab.command(ROUTER, &ask).output()?;
+            let seen = String::from_utf8_lossy(&output.stdout).to_lowercase();
+            let mac = seen.split_once('[').and_then(|(_, rest)| rest.split_once(']'));
+            let Some((mac, _)) = mac else { return Ok(None) };
             let mut owners = Vec::new();
             for n in NODES {
                 let status = setup.object("speakerstatuses", &node(n))?;
