@@ -75,7 +75,8 @@ fuzz_target!(|input: &[u8]| {
                     let [first, second, interval, ..] = *octets;
                     bytes = ControlPacket {
                         diagnostic: Diagnostic::new(first),
-                        state: [State::AdminDown, State::Down, State::Init, State::Up][usize::from(second & 3)],
+                        state: [State::AdminDown, State::Down, State::Init, State::Up]
+                            [usize::from(second & 3)],
                         poll: second & 4 != 0,
                         final_: second & 8 != 0,
                         demand: second & 16 != 0,

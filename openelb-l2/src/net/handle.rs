@@ -105,7 +105,7 @@ pub enum Problem {
     /// The kernel has the address, and answers for it with its own MAC address whoever the owner is.
     #[error(
         "{link} of this node has the address, so the kernel answers for it, too: take it off the interface{}",
-        if *.indirect { " or set net.ipv4.conf.all.arp_ignore=1 and arp_announce=2 (kube-proxy's IPVS mode: --ipvs-strict-arp)" } else { "" }
+        if *.indirect { " or set net.ipv4.conf.all.arp_ignore=1 and arp_announce=2 (with IPVS: --ipvs-strict-arp)" } else { "" }
     )]
     Local {
         /// The link that has it.
