@@ -11,8 +11,8 @@ use nix::{
     errno::Errno,
     ifaddrs::getifaddrs,
     sys::socket::{
-        LinkAddr, MsgFlags, MultiHeaders, SockaddrLike, bind, getsockname, recvmmsg, sendmmsg, setsockopt,
-        sockopt::RcvBufForce,
+        LinkAddr, MsgFlags, MultiHeaders, SockaddrLike, SockaddrStorage, bind, getsockname, recvmmsg,
+        sendmmsg, setsockopt, sockopt::RcvBufForce,
     },
 };
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
@@ -89,8 +89,10 @@ impl PacketSockets {
     /// same index has come since.
     pub(super) fn are_bound(&self, link: LinkIndex) -> bool {
         [&self.arp, &self.ipv6].into_iter().all(|socket| {
-            let address = getsockname::<LinkAddr>(socket.as_raw_fd());
-            address.is_ok_and(|address| u32::try_from(address.ifindex()).is_ok_and(|index| index == link.0))
+            // The kernel gives no more octets than the link's address has, and so fewer than a `LinkAddr` wants.
+            let Ok(address) = getsockname::<SockaddrStorage>(socket.as_raw_fd()) else { return false };
+            let address = address.as_link_addr();
+            address.is_some_and(|address| u32::try_from(address.ifindex()).is_ok_and(|index| index == link.0))
         })
     }
 
@@ -225,4 +227,17 @@ fn attach(socket: &UdpSocket, program: impl Fn(usize) -> Vec<Instruction>) -> io
         }
     }
     refused.map_or(Ok(()), Err)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn sockets_know_their_link() {
+        let loopback = nix::net::if_::if_nametoindex("lo").expect("every host has lo");
+        let sockets = PacketSockets::open(LinkIndex(loopback)).expect("needs the capability CAP_NET_RAW");
+        assert!(sockets.are_bound(LinkIndex(loopback)));
+        assert!(!sockets.are_bound(LinkIndex(loopback + 1)));
+    }
 }
