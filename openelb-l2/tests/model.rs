@@ -585,6 +585,50 @@ fn a_stranger_is_found_before_the_first_claim_and_told_of_later() {
     assert_eq!(conflicts(&sim), 2);
 }
 
+/// RFC 5227 section 2.1.1.
+#[test]
+fn a_stranger_that_probes_while_this_node_does_is_a_conflict() {
+    let stranger = MacAddr::new([2, 0xee, 0, 0, 0, 1]);
+    let mut sim = Sim::new(1, 1, 11);
+    let address = sim.addresses[0];
+    sim.start_all();
+    while sim.role(0, address) != Role::Probing {
+        sim.run(ms(10));
+    }
+    sim.probe_stranger(address, stranger);
+    sim.run(ms(9000));
+    assert_eq!(sim.role(0, address), Role::Conflict { mac: stranger });
+    let told = sim.hosts[0]
+        .events
+        .iter()
+        .filter(|(_, event)| matches!(event, Event::AddressConflict { .. }))
+        .count();
+    assert_eq!(told, 1);
+    // It did not take the address.
+    sim.run(ms(8000));
+    assert_eq!(sim.owner(address), 0);
+    // From here on whoever asks is answered, and that is no conflict.
+    sim.probe_stranger(address, stranger);
+    sim.run(ms(100));
+    let status = sim.hosts[0].speaker.as_ref().unwrap().address(address).unwrap();
+    assert_eq!((status.role, status.conflict), (Role::Owner, None));
+}
+
+#[test]
+fn a_stranger_that_makes_up_its_mac_address_is_one_piece_of_news() {
+    let mut sim = settled(2, 1, 12);
+    let address = sim.addresses[0];
+    for n in 0..200 {
+        sim.announce_stranger(address, MacAddr::new([2, 0xee, 0, 0, 0, n]));
+        sim.run(ms(5));
+    }
+    let owner = sim.owner(address);
+    let told =
+        sim.hosts[owner].events.iter().filter(|(_, event)| matches!(event, Event::AddressConflict { .. }));
+    assert!((1..=2).contains(&told.count()));
+    assert_eq!(sim.hosts[owner].speaker.as_ref().unwrap().stats().defences, 1);
+}
+
 #[test]
 fn an_address_that_is_not_wanted_any_more_is_dropped() {
     let mut sim = settled(2, 2, 10);

@@ -2,7 +2,7 @@
 
 use std::{
     fmt, io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -113,6 +113,20 @@ pub enum Problem {
         /// It is another link than those on which it is announced.
         indirect: bool,
     },
+    /// A solicited-node group cannot be joined (RFC 4291 section 2.7.1); it is tried again every second. A warning: the
+    /// question may arrive all the same.
+    #[error(
+        "the multicast group {group} cannot be joined on {link}: {cause}; neighbours may not find the address: is IPv6 off \
+         there (net.ipv6.conf.{link}.disable_ipv6)?"
+    )]
+    Group {
+        /// The link's name.
+        link: String,
+        /// The group.
+        group: Ipv6Addr,
+        /// What the kernel said.
+        cause: String,
+    },
     /// It lies in no subnet of its links. A warning: clients that are told to ask for it there find it.
     #[error("the address lies in no subnet of {link}: clients there need a route to it")]
     OutOfSubnet {
@@ -124,7 +138,7 @@ pub enum Problem {
 impl Problem {
     /// Whether the address is announced all the same.
     pub const fn is_warning(&self) -> bool {
-        matches!(self, Self::Local { .. } | Self::OutOfSubnet { .. })
+        matches!(self, Self::Local { .. } | Self::Group { .. } | Self::OutOfSubnet { .. })
     }
 }
 

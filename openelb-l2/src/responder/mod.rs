@@ -56,6 +56,9 @@ pub struct Heard {
     pub reply: Option<Frame>,
     /// What its sender claims. The address may be any; the station is never the link itself.
     pub claim: Option<Claim>,
+    /// What its sender is about to claim if nobody answers: a probe (RFC 5227 section 1.1) or duplicate address detection
+    /// (RFC 4862 section 5.4.2) that came to the link.
+    pub probe: Option<Claim>,
 }
 
 /// A change of multicast groups.
@@ -189,7 +192,9 @@ impl Responder {
             // A stand-in does not tell the owner of itself.
             .filter(|mac| **mac != packet.sender_mac)
             .map(|mac| packet.reply(*mac).to_frame(self.mac, packet.sender_mac));
-        Ok(Heard { reply, claim })
+        let probe = (to_us && packet.is_probe() && !own)
+            .then_some(Claim { address: IpAddr::V4(packet.target_ip), mac: packet.sender_mac });
+        Ok(Heard { reply, claim, probe })
     }
 
     fn handle_ndp(&self, header: ethernet::Header, packet: ndp::Packet) -> Result<Heard, DecodeError> {
@@ -203,10 +208,15 @@ impl Responder {
                     return Err(DecodeError::Invalid("target's link-layer address"));
                 }
                 let claim = Claim { address: IpAddr::V6(advertisement.target), mac };
-                Ok(Heard { reply: None, claim: (mac != self.mac).then_some(claim) })
+                Ok(Heard { claim: (mac != self.mac).then_some(claim), ..Heard::default() })
             }
             ndp::Message::Solicitation(solicitation) => {
-                Ok(Heard { reply: self.advertise(header, packet, solicitation), claim: None })
+                // Its destination is the target's group: the decoder saw to it.
+                let probe = packet
+                    .source
+                    .is_unspecified()
+                    .then_some(Claim { address: IpAddr::V6(solicitation.target), mac: header.source });
+                Ok(Heard { reply: self.advertise(header, packet, solicitation), claim: None, probe })
             }
         }
     }

@@ -136,7 +136,7 @@ fn claims_of_others_are_told() {
     let claim = Some(Claim { address: VIP.into(), mac: CLIENT });
     for operation in [arp::Operation::Request, arp::Operation::Reply] {
         let frame = arp::Packet::announcement(operation, VIP, CLIENT).to_frame(CLIENT, MacAddr::BROADCAST);
-        assert_eq!(responder.handle(&frame).unwrap(), Heard { reply: None, claim });
+        assert_eq!(responder.handle(&frame).unwrap(), Heard { claim, ..Heard::default() });
     }
     let own = arp::Packet::announcement(arp::Operation::Reply, VIP, OURS).to_frame(OURS, MacAddr::BROADCAST);
     assert_eq!(responder.handle(&own).unwrap(), Heard::default());

@@ -24,6 +24,10 @@ use crate::{
 const REPEAT: Duration = Duration::from_millis(20);
 /// A stranger is looked for again after this time.
 const CONFLICT_RETRY: Duration = Duration::from_secs(10);
+/// And up to so much later where both only asked, so that they do not meet for ever.
+const CONFLICT_SPREAD: u64 = 5000;
+/// Strangers that change are told of at most this often for an address.
+const TELL: Duration = Duration::from_secs(1);
 /// Nodes whose stations are not known are asked for them at most this often, and so many at a time.
 const SEEK_INTERVAL: Duration = Duration::from_secs(1);
 const SOUGHT: usize = 32;
@@ -119,6 +123,20 @@ impl Speaker {
         self.dirty.insert(address);
     }
 
+    /// Somebody asks, as this node does, whether an address is free: a stranger means to take it (RFC 5227 section 2.1.1,
+    /// RFC 4862 section 5.4.3). With another node of ours it is settled by gossip.
+    pub(super) fn handle_probe(&mut self, link: LinkIndex, probe: responder::Claim, now: Instant) {
+        let responder::Claim { address, mac } = probe;
+        if self.ports.values().any(|port| port.link.mac == mac) || self.stations.contains_key(&mac) {
+            return;
+        }
+        self.handle_stranger(address, link, mac, now);
+        let spread = Duration::from_millis(self.next_random() % CONFLICT_SPREAD);
+        if let Some(Entry { phase: Phase::Conflict { retry, .. }, .. }) = self.entries.get_mut(&address) {
+            *retry += spread;
+        }
+    }
+
     fn handle_stranger(&mut self, address: IpAddr, link: LinkIndex, mac: MacAddr, now: Instant) {
         if self.entries.get(&address).is_none_or(|entry| entry.phase == Phase::Idle) {
             return;
@@ -126,7 +144,12 @@ impl Speaker {
         self.stats.conflicts += 1;
         self.seek(now);
         let Some(entry) = self.entries.get_mut(&address) else { return };
-        if entry.conflict.is_none_or(|(old, _)| old != mac) {
+        let news = entry.conflict.is_none_or(|(old, _)| old != mac);
+        // A station that makes up its MAC address is one piece of news, not one for each frame.
+        let quiet =
+            entry.conflict.is_none() || entry.told.is_none_or(|at| now.saturating_duration_since(at) >= TELL);
+        if news && quiet {
+            entry.told = Some(now);
             self.events.push_back(Event::AddressConflict { address, link, mac });
         }
         entry.conflict = Some((mac, now));

@@ -51,6 +51,11 @@ impl Speaker {
 
     /// Decides what to do for an address, does it, and says so to the others.
     pub(super) fn evaluate(&mut self, address: IpAddr, now: Instant) {
+        self.settle_address(address, now);
+        self.end_listening(address);
+    }
+
+    fn settle_address(&mut self, address: IpAddr, now: Instant) {
         let Some(entry) = self.entries.get(&address) else { return };
         let Some(wanted) = &entry.wanted else {
             self.rest(address, now);
@@ -300,12 +305,33 @@ impl Speaker {
             self.claim(address, now);
             return;
         }
-        for (link, mac) in self.usable_links(address) {
+        let links = self.usable_links(address);
+        // RFC 4862 section 5.4.2: first the group, to hear who else asks, then the question.
+        for (link, _) in links.iter().filter(|_| address.is_ipv6()) {
+            if let Some(port) = self.ports.get_mut(link)
+                && port.probed.insert(address)
+            {
+                port.responder.listen(address);
+            }
+        }
+        self.change_groups();
+        for (link, mac) in links {
             self.outputs.push_back(Output::Frame { link, frame: announcer::probe(address, mac) });
         }
         let next = now + self.settings.probe_spacing;
         if let Some(entry) = self.entries.get_mut(&address) {
             entry.phase = Phase::Probing { left: left - 1, next };
+        }
+    }
+
+    /// An address that is not probed any more is not listened for; its group stays where it is answered.
+    fn end_listening(&mut self, address: IpAddr) {
+        let probing =
+            self.entries.get(&address).is_some_and(|entry| matches!(entry.phase, Phase::Probing { .. }));
+        for port in self.ports.values_mut().filter(|_| !probing) {
+            if port.probed.remove(&address) {
+                port.responder.ignore(address);
+            }
         }
     }
 
@@ -471,7 +497,9 @@ impl Speaker {
             Phase::Probing { next, .. } => Some(next),
             Phase::HandingOver { until, .. } => Some(until),
             Phase::Conflict { retry, .. } => Some(retry),
-            Phase::StandIn { .. } => entry.standing.map(|(_, since)| since + self.settings.stand_in),
+            Phase::StandIn { .. } => {
+                entry.standing.and_then(|(_, since)| since.checked_add(self.settings.stand_in))
+            }
             Phase::Idle | Phase::Owner => None,
         };
         let failback = match self.settings.failback {

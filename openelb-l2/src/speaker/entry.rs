@@ -49,6 +49,8 @@ pub(super) struct Entry {
     pub(super) again: Option<Instant>,
     /// A stranger, and when it was heard last.
     pub(super) conflict: Option<(MacAddr, Instant)>,
+    /// When a stranger was told of last.
+    pub(super) told: Option<Instant>,
     /// Whose host is asked on behalf of this address.
     pub(super) asks: Option<NodeId>,
     /// Found free of strangers once, by this node.
@@ -72,6 +74,7 @@ impl Entry {
             repeated: None,
             again: None,
             conflict: None,
+            told: None,
             asks: None,
             proven: false,
             owner: None,

@@ -37,6 +37,8 @@ const FAREWELL: Duration = Duration::from_millis(300);
 pub(super) struct Port {
     pub(super) link: Link,
     pub(super) responder: Responder,
+    /// IPv6 addresses that are probed here: their groups are joined to hear who else does.
+    pub(super) probed: BTreeSet<IpAddr>,
 }
 
 impl Port {
@@ -183,7 +185,7 @@ impl Speaker {
                     let groups: Vec<_> = changed.iter().flat_map(|port| port.responder.groups()).collect();
                     self.outputs
                         .extend(groups.into_iter().map(|group| Output::LeaveGroup { link: index, group }));
-                    Port { responder: Responder::new(link.mac), link }
+                    Port { responder: Responder::new(link.mac), link, probed: BTreeSet::new() }
                 }
             };
             self.ports.insert(index, port);
@@ -244,6 +246,15 @@ impl Speaker {
             && (!self.hosts.is_empty() || self.seeks(now) || self.entries.contains_key(&claim.address))
         {
             self.handle_claim(link, claim, now);
+            self.finish(now);
+        }
+        if let Some(probe) = heard.probe
+            && self
+                .entries
+                .get(&probe.address)
+                .is_some_and(|entry| matches!(entry.phase, Phase::Probing { .. }))
+        {
+            self.handle_probe(link, probe, now);
             self.finish(now);
         }
         self.stats.replies += u64::from(heard.reply.is_some());
@@ -421,15 +432,7 @@ impl Speaker {
         }
         self.farewell(now);
         self.send_gossip(now);
-        for (index, port) in &mut self.ports {
-            let link = *index;
-            while let Some(change) = port.responder.poll_group() {
-                self.outputs.push_back(match change {
-                    GroupChange::Join(group) => Output::JoinGroup { link, group },
-                    GroupChange::Leave(group) => Output::LeaveGroup { link, group },
-                });
-            }
-        }
+        self.change_groups();
         let social = self.peers.as_ref().is_some_and(|peers| !peers.is_empty()) || !self.nodes.is_empty();
         let ticks = social || self.unsettled.is_some() || self.stopping.is_some();
         let deadlines = [
@@ -442,6 +445,19 @@ impl Speaker {
             self.announcer.poll_timeout(),
         ];
         self.deadline = deadlines.into_iter().flatten().min();
+    }
+
+    /// Has the groups joined and left that the responders want.
+    pub(super) fn change_groups(&mut self) {
+        for (index, port) in &mut self.ports {
+            let link = *index;
+            while let Some(change) = port.responder.poll_group() {
+                self.outputs.push_back(match change {
+                    GroupChange::Join(group) => Output::JoinGroup { link, group },
+                    GroupChange::Leave(group) => Output::LeaveGroup { link, group },
+                });
+            }
+        }
     }
 
     fn about(&self, now: Instant) -> About {

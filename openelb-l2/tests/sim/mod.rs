@@ -256,6 +256,14 @@ impl Sim {
         }
     }
 
+    /// A station that is no node asks whether an address is free.
+    pub(crate) fn probe_stranger(&mut self, address: IpAddr, mac: MacAddr) {
+        for n in 0..self.hosts.len() {
+            let frame = openelb_l2::announcer::probe(address, mac);
+            self.deliver(None, Delivery::Frame(n, frame), n);
+        }
+    }
+
     pub(crate) fn act(&mut self, n: usize, action: impl FnOnce(&mut Speaker)) {
         if let Some(speaker) = self.hosts[n].speaker.as_mut() {
             action(speaker);

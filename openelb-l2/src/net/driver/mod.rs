@@ -20,7 +20,7 @@ use super::{
     clock::Clock,
     handle::{DriverConfig, DriverHandle, DriverStats, Shared, Snapshot, SpawnError},
     links::{LinkInfo, LinkSource},
-    multicast::Memberships,
+    multicast::{Memberships, Sockets},
     netlink::Kernel,
 };
 use crate::speaker::{Output, Speaker};
@@ -100,7 +100,7 @@ struct Driver {
     tables: mpsc::Receiver<Vec<LinkInfo>>,
     ports: Ports,
     gossip: Gossip,
-    memberships: Memberships,
+    memberships: Memberships<Sockets>,
     publisher: Publisher,
     stats: DriverStats,
     /// When it has to be over.
@@ -145,7 +145,7 @@ impl Driver {
             if self.speaker.poll_timeout().is_some_and(|at| at <= now) {
                 self.speaker.handle_timeout(now);
             }
-            self.flush();
+            self.flush(now);
             if self.is_over(now) {
                 break;
             }
@@ -161,6 +161,7 @@ impl Driver {
             self.speaker.poll_timeout(),
             self.ports.poll_timeout(),
             self.gossip.poll_timeout(),
+            self.memberships.poll_timeout(),
             self.publisher.poll_timeout(),
             self.stopping.flatten(),
         ];
@@ -221,7 +222,7 @@ impl Driver {
     }
 
     /// Does what the machine wants done.
-    fn flush(&mut self) {
+    fn flush(&mut self, now: Instant) {
         while let Some(output) = self.speaker.poll_output() {
             match output {
                 Output::Frame { link, frame } => {
@@ -230,12 +231,14 @@ impl Driver {
                 Output::Datagram { to, payload } => {
                     self.stats.unsent += u64::from(!self.gossip.send(to, &payload));
                 }
-                Output::JoinGroup { link, group } => {
-                    let joined = self.memberships.join(link, group);
-                    self.ports.note_membership(link, &joined);
-                }
+                Output::JoinGroup { link, group } => self.memberships.join(link, group, now),
                 Output::LeaveGroup { link, group } => self.memberships.leave(link, group),
             }
+        }
+        self.memberships.retry(now);
+        if let Some(refused) = self.memberships.take_refused() {
+            self.ports.set_refused(refused);
+            self.publisher.touch();
         }
         while let Some(event) = self.speaker.poll_event() {
             self.publisher.tell(event);

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
-    io,
     net::IpAddr,
     task::{Context, Poll},
     time::{Duration, Instant},
@@ -13,6 +12,7 @@ use super::{
         clock::Clock,
         handle::{DriverStats, LinkView, Problem, WantedAddress},
         links::LinkInfo,
+        multicast::Refused,
         netlink,
         packet_socket::{Batch, PacketSockets},
         select::Selector,
@@ -20,7 +20,7 @@ use super::{
     cause,
 };
 use crate::{
-    InterfaceSelector,
+    InterfaceSelector, solicited_node_multicast,
     speaker::{DesiredAddress, Link, LinkIndex, Speaker},
     wire::Frame,
 };
@@ -34,8 +34,6 @@ struct Port {
     sockets: Result<PacketSockets, String>,
     /// What the filters let in, in order.
     addresses: Vec<IpAddr>,
-    /// Why a multicast group could not be joined.
-    membership: Option<String>,
 }
 
 pub(super) struct Ports {
@@ -45,6 +43,7 @@ pub(super) struct Ports {
     wanted: Option<Vec<WantedAddress>>,
     ports: BTreeMap<LinkIndex, Port>,
     problems: HashMap<IpAddr, Vec<Problem>>,
+    refused: Refused,
     due: Option<Instant>,
     batch: Batch,
 }
@@ -57,6 +56,7 @@ impl Ports {
             wanted: None,
             ports: BTreeMap::new(),
             problems: HashMap::new(),
+            refused: Refused::new(),
             due: None,
             batch: Batch::new(),
         }
@@ -82,8 +82,24 @@ impl Ports {
     }
 
     /// What keeps an address from being announced well.
-    pub(super) fn problems(&self, address: IpAddr) -> &[Problem] {
-        self.problems.get(&address).map_or(&[], Vec::as_slice)
+    pub(super) fn problems(&self, address: IpAddr, links: &[LinkIndex]) -> Vec<Problem> {
+        let mut problems = self.problems.get(&address).cloned().unwrap_or_default();
+        if let (IpAddr::V6(address), false) = (address, self.refused.is_empty()) {
+            let group = solicited_node_multicast(address);
+            let table = || self.table.iter().flatten();
+            problems.extend(links.iter().filter_map(|index| {
+                let cause = self.refused.get(&(*index, group))?.clone();
+                let link = table().find(|link| link.index == *index).map(|link| link.name.clone());
+                Some(Problem::Group { link: link.unwrap_or_default(), group, cause })
+            }));
+        }
+        problems
+    }
+
+    /// The groups that could not be joined: the addresses are answered, but network cards, and switches that listen to MLD,
+    /// may not bring the question.
+    pub(super) fn set_refused(&mut self, refused: Refused) {
+        self.refused = refused;
     }
 
     /// The links in use.
@@ -91,7 +107,7 @@ impl Ports {
         let table = self.table.iter().flatten();
         let used = table.filter_map(|link| {
             let port = self.ports.get(&link.index)?;
-            let problem = port.sockets.as_ref().err().or(port.membership.as_ref()).cloned();
+            let problem = port.sockets.as_ref().err().cloned();
             Some(LinkView { index: link.index, name: link.name.clone(), mac: link.mac, up: link.up, problem })
         });
         used.collect()
@@ -207,12 +223,8 @@ impl Ports {
         for (link, mut addresses) in used {
             addresses.sort_unstable();
             addresses.dedup();
-            let mut membership = None;
             let old = match self.ports.remove(&link) {
-                Some(Port { sockets: Ok(sockets), addresses: old, membership: problem }) => {
-                    membership = problem;
-                    Ok((sockets, old))
-                }
+                Some(Port { sockets: Ok(sockets), addresses: old }) => Ok((sockets, old)),
                 // Never opened, or tried in vain.
                 _ => PacketSockets::open(link).map(|sockets| (sockets, Vec::new())),
             };
@@ -226,16 +238,7 @@ impl Ports {
                 self.due = Some(self.due.map_or(now + RETRY, |at| at.min(now + RETRY)));
             }
             let sockets = sockets.map_err(|error| cause(&error));
-            self.ports.insert(link, Port { sockets, addresses, membership });
-        }
-    }
-
-    /// Keeps why a group could not be joined: the address is answered, but switches that listen to MLD may not bring the
-    /// question.
-    pub(super) fn note_membership(&mut self, link: LinkIndex, joined: &io::Result<()>) {
-        if let Some(port) = self.ports.get_mut(&link) {
-            port.membership =
-                joined.as_ref().err().map(|error| format!("a multicast group cannot be joined: {error}"));
+            self.ports.insert(link, Port { sockets, addresses });
         }
     }
 

@@ -75,7 +75,7 @@ impl Publisher {
 
 fn snapshot(speaker: &Speaker, ports: &Ports, gossip: &Gossip, driver: DriverStats) -> Snapshot {
     let addresses = speaker.addresses().into_iter().map(|status| {
-        let problems = ports.problems(status.address).to_vec();
+        let problems = ports.problems(status.address, &status.links);
         AddressView { status, problems }
     });
     Snapshot {

@@ -71,13 +71,14 @@ fn reason(problem: &Problem) -> &'static str {
         Problem::Down { .. } => "InterfaceDown",
         Problem::Local { .. } => "AddressLocal",
         Problem::OutOfSubnet { .. } => "AddressOutOfSubnet",
+        Problem::Group { .. } => "GroupNotJoined",
         _ => "Layer2Problem",
     }
 }
 
 /// Something is wrong on this node, not merely another than on others.
 fn is_hindrance(problem: &Problem) -> bool {
-    matches!(problem, Problem::Link { .. } | Problem::Local { .. })
+    matches!(problem, Problem::Link { .. } | Problem::Local { .. } | Problem::Group { .. })
 }
 
 fn address_status(node: &str, view: &AddressView, links: &[LinkView], eligible: bool) -> AddressStatus {
