@@ -33,6 +33,9 @@ use crate::{
 
 /// At most this many unsolicited advertisements in a burst (RFC 4861 section 10, `MAX_NEIGHBOR_ADVERTISEMENT`).
 const MAX_ADVERTISEMENTS: usize = 3;
+/// The last of them is not sent earlier where the schedule has so late an offset (RFC 4861 section 10, `RETRANS_TIMER`):
+/// another node that claims the address, and that this one does not hear, learns from it that it is not heard.
+const RETRANS_TIMER: Duration = Duration::from_secs(1);
 /// At most one defence in this time (RFC 5227 section 1.1, `DEFEND_INTERVAL`).
 pub const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
 
@@ -40,7 +43,8 @@ pub const DEFEND_INTERVAL: Duration = Duration::from_secs(10);
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Schedule {
-    /// Offsets from the claim, ascending. Of an IPv6 address only the first three count (RFC 4861 section 7.2.6).
+    /// Offsets from the claim, ascending. Of an IPv6 address only three count (RFC 4861 section 7.2.6): the first two, and
+    /// of the others the first that is a second or more.
     pub burst: Vec<Duration>,
     /// Interval after the burst; zero: none.
     pub refresh: Duration,
@@ -144,19 +148,31 @@ impl Announcer {
     }
 }
 
-fn next_due(schedule: &Schedule, address: IpAddr, since: Instant, step: usize) -> Option<Instant> {
-    let burst: &[Duration] = match address {
-        IpAddr::V4(_) => &schedule.burst,
-        IpAddr::V6(_) => schedule.burst.get(..MAX_ADVERTISEMENTS).unwrap_or(&schedule.burst),
+/// How long after the claim an address is announced for the `step`th time in its burst.
+fn burst_offset(schedule: &Schedule, address: IpAddr, step: usize) -> Option<Duration> {
+    let burst = &schedule.burst;
+    let offset = match address {
+        IpAddr::V6(_) if step >= MAX_ADVERTISEMENTS => None,
+        IpAddr::V6(_) if step + 1 == MAX_ADVERTISEMENTS => {
+            let late = burst.iter().skip(step).find(|offset| **offset >= RETRANS_TIMER);
+            late.or(burst.get(step))
+        }
+        _ => burst.get(step),
     };
-    if let Some(offset) = burst.get(step) {
-        return since.checked_add(*offset);
+    offset.copied()
+}
+
+fn next_due(schedule: &Schedule, address: IpAddr, since: Instant, step: usize) -> Option<Instant> {
+    if let Some(offset) = burst_offset(schedule, address, step) {
+        return since.checked_add(offset);
     }
     if schedule.refresh.is_zero() {
         return None;
     }
-    let rounds = u32::try_from(step - burst.len() + 1).unwrap_or(u32::MAX);
-    let last = burst.last().copied().unwrap_or_default();
+    let count = if address.is_ipv6() { MAX_ADVERTISEMENTS } else { usize::MAX }.min(schedule.burst.len());
+    let rounds = u32::try_from(step - count + 1).unwrap_or(u32::MAX);
+    let last =
+        count.checked_sub(1).and_then(|last| burst_offset(schedule, address, last)).unwrap_or_default();
     // Spread over a tenth of the interval, so that many addresses that were claimed together do not stay together.
     let spread =
         schedule.refresh / 10 * (crate::ownership::rendezvous::hash(&octets(address)) & 0xff) as u32 / 256;
@@ -203,5 +219,48 @@ pub fn probe(address: IpAddr, mac: MacAddr) -> Frame {
             ndp::Packet { source: std::net::Ipv6Addr::UNSPECIFIED, destination: group, message }
                 .to_frame(mac, MacAddr::ipv6_multicast(group))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sent(address: &str, burst: &[u64], until: Duration) -> Vec<u128> {
+        let burst = burst.iter().copied().map(Duration::from_millis).collect();
+        let mut announcer = Announcer::new(Schedule::new(burst, Duration::from_secs(60)));
+        let now = Instant::now();
+        announcer.claim(address.parse().expect("an address"), now);
+        let mut sent = Vec::new();
+        while let Some(at) = announcer.poll_timeout().filter(|at| *at <= now + until) {
+            while announcer.poll_due(at).is_some() {
+                sent.push((at - now).as_millis());
+            }
+        }
+        sent
+    }
+
+    #[test]
+    fn an_ipv6_address_is_advertised_three_times_the_last_a_second_after_the_claim() {
+        let long = [0, 100, 300, 1000, 2000, 4000];
+        let ten = Duration::from_secs(10);
+        assert_eq!(sent("2001:db8::1", &long, ten), [0, 100, 1000]);
+        assert_eq!(sent("192.0.2.1", &long, ten), [0, 100, 300, 1000, 2000, 4000]);
+        // As it is asked for, where nothing is so late, or no more is asked for.
+        assert_eq!(sent("2001:db8::1", &[0, 100, 300, 500], ten), [0, 100, 300]);
+        assert_eq!(sent("2001:db8::1", &[0, 2000], ten), [0, 2000]);
+        assert_eq!(sent("2001:db8::1", &[], ten), [0; 0]);
+    }
+
+    #[test]
+    fn the_refresh_follows_the_burst() {
+        for address in ["192.0.2.1", "2001:db8::1"] {
+            let all = sent(address, &[0, 100, 300, 1000], Duration::from_secs(130));
+            let slow: Vec<_> = all.iter().filter(|at| **at > 1000).collect();
+            assert_eq!(slow.len(), 2, "{all:?}");
+            assert_eq!(slow[1] - slow[0], 60_000);
+            assert!((55_000..=61_000).contains(slow[0]), "spread over a tenth of the interval: {all:?}");
+        }
+        assert_eq!(sent("2001:db8::1", &[], Duration::from_secs(70)).len(), 1);
     }
 }

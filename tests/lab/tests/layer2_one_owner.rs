@@ -62,8 +62,7 @@ fn a_partition_heals_to_one_owner() {
 
 #[test]
 fn a_node_that_is_heard_by_clients_only_stays_or_goes_for_good() {
-    // IPv4: an address of IPv6 is advertised three times only (RFC 4861), too few to tell who does not hear.
-    let lan = Lan::start(Plan { v6: 0, ..Plan::new("l2mute") }).unwrap();
+    let lan = Lan::start(Plan::new("l2mute")).unwrap();
     let traffic = lan.traffic().unwrap();
     let mut figures = Figures::new("one-way cut: until one answers");
     for _ in 0..times(2, 20) {
