@@ -19,9 +19,11 @@ use openelb_l2::{
 use socket2::Socket;
 
 pub(super) use super::socket::now;
-use super::{CLIENT, FABRIC, INTERVAL, Plan, node, socket};
+use super::{CLIENT, FABRIC, Plan, node, socket};
 use crate::Lab;
 
+/// Who answered so long ago may not answer any more.
+const RECENT: Duration = Duration::from_millis(200);
 /// An answer that takes longer is none.
 const LATE: Duration = Duration::from_millis(100);
 /// An owner that hears a claim may answer for so long.
@@ -78,12 +80,14 @@ struct Seen {
     claimed: HashMap<IpAddr, Vec<Claimed>>,
 }
 
-/// Asks for every address every 10 ms, and records what is asked, answered and claimed.
+/// Asks for every address, every 10 ms unless the plan says otherwise, and records what is asked, answered and claimed.
 #[derive(Debug)]
 pub struct Capture {
     seen: Arc<Mutex<Seen>>,
     end: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
+    /// What is older says nothing of now.
+    recent: Duration,
 }
 
 /// Questions are numbered in the address of who asks: 10.0.0.0/8 and fe80::5eed:0:0/96, which nobody has.
@@ -201,12 +205,13 @@ impl Capture {
         }
         let sniffer = lab.within(FABRIC, socket::sniffer)??;
         let (sender, mac) = lab.within(CLIENT, || socket::sender("eth0"))??;
-        let mut capture = Self { seen, end, threads: Vec::new() };
+        let recent = RECENT.max(3 * plan.interval);
+        let mut capture = Self { seen, end, threads: Vec::new(), recent };
         // What hosts emit at their ports, but who claims is heard where the client is: a node that is cut off may claim.
         capture.sniff(sniffer, Some(ports));
         let sniffer = lab.within(CLIENT, socket::sniffer)??;
         capture.sniff(sniffer, None);
-        let (end, addresses) = (Arc::clone(&capture.end), addresses.to_vec());
+        let (end, addresses, interval) = (Arc::clone(&capture.end), addresses.to_vec(), plan.interval);
         capture.threads.push(std::thread::spawn(move || {
             socket::hurry();
             let mut number: u32 = 0;
@@ -216,7 +221,7 @@ impl Capture {
                     number = number.wrapping_add(1) & 0x00ff_ffff;
                     let _ = sender.send(question(*address, number, mac).as_bytes());
                 }
-                due = (due + INTERVAL).max(std::time::Instant::now());
+                due = (due + interval).max(std::time::Instant::now());
                 std::thread::sleep(due.saturating_duration_since(std::time::Instant::now()));
             }
         }));
@@ -259,9 +264,9 @@ impl Capture {
         }
     }
 
-    /// The last answer for an address, if it was within 200 ms.
+    /// The last answer for an address, if it was within 200 ms, or three questions.
     pub fn last_answer(&self, address: IpAddr) -> Option<Answer> {
-        let since = now().saturating_sub(200_000_000);
+        let since = now().saturating_sub(socket::nanoseconds(self.recent));
         let seen = lock(&self.seen);
         let asked = seen.asked.get(&address)?.iter().rev().take_while(|(_, one)| one.at >= since);
         asked.filter_map(|(_, one)| one.answers.last()).max_by_key(|answer| answer.at).cloned()

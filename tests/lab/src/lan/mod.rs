@@ -77,6 +77,8 @@ pub struct Plan {
     pub flags: Vec<String>,
     /// `externalTrafficPolicy` of the Services.
     pub local: bool,
+    /// How often every address is asked for.
+    pub interval: Duration,
 }
 
 impl Plan {
@@ -91,6 +93,7 @@ impl Plan {
             gossip: Gossip::Fabric,
             flags: Vec::new(),
             local: false,
+            interval: INTERVAL,
         }
     }
 
@@ -335,7 +338,7 @@ impl Lan {
             let since = capture::now().saturating_sub(400_000_000);
             for address in &self.addresses {
                 let seen = self.capture.outage_since(*address, since);
-                anyhow::ensure!(seen < Duration::from_millis(20), "{address}: {seen:?} without an answer");
+                anyhow::ensure!(seen < 2 * self.plan.interval, "{address}: {seen:?} without an answer");
             }
             Ok(Some(()))
         });
@@ -351,6 +354,20 @@ impl Lan {
             }
         }
         owners
+    }
+
+    /// Waits until every address is answered by a node other than these, and says which answers for which.
+    ///
+    /// # Errors
+    /// One is not in time.
+    pub fn await_owners_without(&self, gone: &[u8]) -> anyhow::Result<BTreeMap<u8, Vec<IpAddr>>> {
+        let result = eventually("an owner for every address", DEADLINE, || {
+            let owners = self.owners();
+            let count: usize = owners.values().map(Vec::len).sum();
+            anyhow::ensure!(count == self.addresses.len(), "{count} are answered");
+            Ok((!gone.iter().any(|gone| owners.contains_key(gone))).then_some(owners))
+        });
+        result.map(|(owners, _)| owners).with_context(|| self.logs())
     }
 
     /// The node that answers for most addresses.
