@@ -155,7 +155,7 @@ fn burst_offset(schedule: &Schedule, address: IpAddr, step: usize) -> Option<Dur
         IpAddr::V6(_) if step >= MAX_ADVERTISEMENTS => None,
         IpAddr::V6(_) if step + 1 == MAX_ADVERTISEMENTS => {
             let late = burst.iter().skip(step).find(|offset| **offset >= RETRANS_TIMER);
-            late.or(burst.get(step))
+            late.or_else(|| burst.get(step))
         }
         _ => burst.get(step),
     };
