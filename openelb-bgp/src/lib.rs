@@ -73,6 +73,8 @@
 
 pub mod bfd;
 pub mod fsm;
+#[cfg(feature = "grpc")]
+pub mod grpc;
 #[cfg(feature = "tokio")]
 pub mod net;
 mod rib;

@@ -166,7 +166,7 @@ async fn an_operator_looks_inside_and_shuts_a_dynamic_neighbour_down() {
     template.received_routes = ReceivedRoutes::Keep;
     let group = DynamicPeers { prefix: "127.0.12.0/24".parse().unwrap(), template, max_peers: 4 };
     rack.set_dynamic_peers(vec![group]).unwrap();
-    let mut events = rack.subscribe(true).expect("it runs");
+    let mut events = rack.subscribe(true, false).expect("it runs");
     let prefix: ipnet::IpNet = "198.51.100.1/32".parse().unwrap();
     host.set_routes("test", [Route::new(prefix)]);
     host.set_peers_of("grpc", vec![peer(one, 65000, port, two)]).unwrap();

@@ -29,7 +29,11 @@ use tokio::{
 };
 
 use crate::{
-    adapter::{AnnouncerOptions, Announcers, bgp::config::Start, layer2::Layer2Options},
+    adapter::{
+        AnnouncerOptions, Announcers,
+        bgp::{ApiOptions, config::Start},
+        layer2::Layer2Options,
+    },
     api_events,
     http::{self, Health, ListenAddress, Readiness, ServerState, metrics::Metrics},
     kubernetes::{self, ClusterArguments},
@@ -57,6 +61,8 @@ pub struct Options {
     pub settings: Settings,
     /// How Layer 2 is spoken.
     pub layer2: Layer2Options,
+    /// How GoBGP's gRPC interface is served.
+    pub api: ApiOptions,
     /// Packets to announced addresses that nobody takes are rejected.
     pub reject_undelivered: bool,
     /// The checkpoint file; `None`: without.
@@ -108,6 +114,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     };
     let (announcers, mut told) = Announcers::spawn(AnnouncerOptions {
         layer2: options.layer2.clone(),
+        api: options.api.clone(),
         start,
         reject_undelivered: options.reject_undelivered,
         seed: crate::seed(),

@@ -25,7 +25,7 @@ use tokio::{
 use crate::{
     adapter::{
         AnnouncerOptions, Announcers,
-        bgp::{OnStop, config::Start},
+        bgp::{ApiOptions, OnStop, config::Start},
         layer2::Layer2Options,
     },
     boot,
@@ -53,6 +53,8 @@ pub struct Options {
     pub settings: Settings,
     /// How Layer 2 is spoken.
     pub layer2: Layer2Options,
+    /// How GoBGP's gRPC interface is served.
+    pub api: ApiOptions,
     /// Packets to announced addresses that nobody takes are rejected.
     pub reject_undelivered: bool,
     /// How announcing ends.
@@ -80,6 +82,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let start = Start { forwarding_preserved: boot::is_unchanged(&boot) };
     let (announcers, mut told) = Announcers::spawn(AnnouncerOptions {
         layer2: options.layer2.clone(),
+        api: options.api.clone(),
         start,
         reject_undelivered: options.reject_undelivered,
         seed: crate::seed(),

@@ -63,6 +63,16 @@ pub(crate) const LAB: &[Requirement] = &[
     BIRD,
     FRR,
     GOBGP,
+    Requirement {
+        program: "gobgp",
+        package: "gobgpd",
+        purpose: "is the command line tool that our gRPC interface is tested with",
+    },
+    Requirement {
+        program: "openssl",
+        package: "openssl",
+        purpose: "makes the certificates of the lab's TLS",
+    },
     Requirement { program: "ip", package: "iproute2", purpose: "makes the lab's links and namespaces" },
     Requirement {
         program: "nft",

@@ -30,6 +30,14 @@ use crate::{
 
 /// Messages of connections and listeners that may wait for the driver.
 const EVENTS: usize = 256;
+/// Why a speaker without sockets has no connection.
+const OFFLINE: &str = "this speaker opens no sockets";
+/// How long subscribers that are slow hold events up.
+const SUBSCRIBERS_WAITED_FOR: Duration = Duration::from_secs(1);
+/// Events that are told at a time while some subscriber is left behind: the others keep up.
+const TOLD_AT_ONCE: usize = 256;
+/// Between looks at whether they have caught up.
+const TELL_AGAIN: Duration = Duration::from_millis(5);
 /// Events that a subscriber may be behind.
 const SUBSCRIBED: usize = 4096;
 /// How many of them are handled before output is looked at again.
@@ -58,6 +66,22 @@ const SHUTDOWN_WITHIN: Duration = Duration::from_secs(3);
 /// # Panics
 /// Outside a tokio runtime.
 pub fn spawn(config: SpeakerConfig) -> Result<(SpeakerHandle, JoinHandle<()>), ConfigError> {
+    start(config, true)
+}
+
+/// Starts a speaker that opens no socket: it listens nowhere, and each attempt to connect fails at once. For tests and
+/// rehearsals.
+///
+/// # Errors
+/// If the configuration is not valid.
+///
+/// # Panics
+/// Outside a tokio runtime.
+pub fn spawn_offline(config: SpeakerConfig) -> Result<(SpeakerHandle, JoinHandle<()>), ConfigError> {
+    start(config, false)
+}
+
+fn start(config: SpeakerConfig, online: bool) -> Result<(SpeakerHandle, JoinHandle<()>), ConfigError> {
     let now = Instant::now();
     let speaker = Speaker::new(config, now)?;
     let shared = Arc::new(Shared::default());
@@ -89,6 +113,9 @@ pub fn spawn(config: SpeakerConfig) -> Result<(SpeakerHandle, JoinHandle<()>), C
         subscribers,
         guard: Guard::new(),
         guarded_revision: u64::MAX,
+        online,
+        full_since: None,
+        tell_at: None,
     };
     let task = tokio::spawn(async move {
         driver.run().await;
@@ -144,6 +171,12 @@ struct Driver {
     guard: Guard,
     /// Of the neighbours that the guard knows.
     guarded_revision: u64,
+    /// Sockets may be opened.
+    online: bool,
+    /// Since when some subscriber is so slow that events wait.
+    full_since: Option<Instant>,
+    /// When to look at them again.
+    tell_at: Option<Instant>,
 }
 
 impl Drop for Driver {
@@ -209,7 +242,8 @@ impl Driver {
     /// Listens where the configuration says. A listener whose address stays is not touched.
     async fn listen(&mut self) {
         let mut before = std::mem::take(&mut self.listeners);
-        let wanted = self.speaker.config().listen.clone();
+        let mut wanted = self.speaker.config().listen.clone();
+        wanted.retain(|_| self.online);
         let kept: Vec<(SocketAddr, Option<Listener>)> = wanted
             .into_iter()
             .map(|address| {
@@ -396,6 +430,9 @@ impl Driver {
     fn pump(&mut self, now: Instant) {
         while let Some(output) = self.speaker.poll_output(now) {
             match output {
+                Output::Connect { connection, .. } if !self.online => {
+                    self.speaker.handle_connect_failed(connection, OFFLINE, now);
+                }
                 Output::Connect { connection, config, ttl } => {
                     let (events, ended) = (self.events_sender.clone(), self.ended_sender.clone());
                     let task = tokio::spawn(connection::connect(connection, config, ttl, events, ended));
@@ -413,19 +450,35 @@ impl Driver {
                 }
             }
         }
-        while let Some(event) = self.speaker.poll_event() {
+        self.tell(now);
+    }
+
+    /// Tells subscribers what happened, as fast as they take it for a while; then whoever is still slow is left behind.
+    fn tell(&mut self, now: Instant) {
+        if self.subscribers.receiver_count() == 0 {
+            self.speaker.watch_best_paths(false);
+            self.speaker.watch_received(false);
+        }
+        self.tell_at = None;
+        let late = self.full_since.is_some_and(|since| now >= since + SUBSCRIBERS_WAITED_FOR);
+        let mut told = 0;
+        while self.subscribers.len() < SUBSCRIBED / 2 || (late && told < TOLD_AT_ONCE) {
+            let Some(event) = self.speaker.poll_event() else {
+                self.full_since = None;
+                return;
+            };
             log(&event);
             // Nobody may be there.
             let _ = self.subscribers.send(event);
+            told += 1;
         }
-        if self.subscribers.receiver_count() == 0 {
-            self.speaker.watch_best_paths(false);
-        }
+        self.full_since.get_or_insert(now);
+        self.tell_at = Some(now + TELL_AGAIN);
     }
 
     /// Publishes what is due, and says when to wake up at the latest.
     fn publish(&mut self, now: Instant) -> Option<Instant> {
-        let mut wake_at = self.speaker.poll_timeout();
+        let mut wake_at = self.speaker.poll_timeout().into_iter().chain(self.tell_at).min();
         let mut wake = |at: Instant| wake_at = Some(wake_at.map_or(at, |other| other.min(at)));
         let revision = self.speaker.state_revision();
         self.activity |= self.guard.has_passwords();
@@ -501,5 +554,9 @@ fn log(event: &Event) {
         Event::Path { peer, state } => tracing::info!(%peer, %state, "BFD"),
         Event::PeerRemoved { peer } => tracing::info!(%peer, "peer removed"),
         Event::BestPath { prefix, .. } => tracing::debug!(%prefix, "another best route"),
+        Event::Received { peer, prefix, .. } => tracing::trace!(%peer, %prefix, "route received"),
+        Event::Lost { events } => {
+            tracing::warn!(events, "events were dropped: more came at once than are kept");
+        }
     }
 }

@@ -214,11 +214,15 @@ impl SpeakerHandle {
 
     /// What happens from now on. A receiver that is too slow loses the oldest and is told how many
     /// ([`RecvError::Lagged`](broadcast::error::RecvError::Lagged)); the speaker never waits for it. `best_paths`: changes
-    /// of best routes, too, as long as anybody subscribes. `None`: the speaker has stopped.
-    pub fn subscribe(&self, best_paths: bool) -> Option<broadcast::Receiver<Event>> {
+    /// of best routes, too, as long as anybody subscribes; `received`: likewise each route that a neighbour sends and that
+    /// is kept. `None`: the speaker has stopped.
+    pub fn subscribe(&self, best_paths: bool, received: bool) -> Option<broadcast::Receiver<Event>> {
         let receiver = self.owner.events.upgrade()?.subscribe();
         if best_paths {
             self.enqueue(|speaker, _| speaker.watch_best_paths(true));
+        }
+        if received {
+            self.enqueue(|speaker, _| speaker.watch_received(true));
         }
         Some(receiver)
     }

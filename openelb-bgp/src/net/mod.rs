@@ -23,5 +23,5 @@ mod protection;
 mod socket_options;
 mod sys;
 
-pub use driver::spawn;
+pub use driver::{spawn, spawn_offline};
 pub use handle::{Shutdown, SpeakerHandle};

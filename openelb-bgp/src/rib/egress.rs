@@ -6,8 +6,8 @@ use super::attributes::AttributeSet;
 use crate::{
     speaker::{NextHop, PeerName, PeerScope, RouteOrigin},
     wire::{
-        AsPath, Attributes, Community, EncodeError, EncodedAttributes, ExtendedCommunity, Family,
-        LargeCommunity, Origin, SessionContext, SessionKind,
+        Attributes, Community, EncodeError, EncodedAttributes, ExtendedCommunity, Family, LargeCommunity,
+        Origin, SessionContext, SessionKind,
     },
 };
 
@@ -74,6 +74,7 @@ impl Egress {
         let attributes = &set.attributes;
         let size = 64
             + 8 * usize::from(attributes.as_path_prepend)
+            + attributes.as_path.segments.iter().map(|segment| 2 + 8 * segment.asns.len()).sum::<usize>()
             + 4 * attributes.communities.len()
             + 8 * attributes.extended_communities.len()
             + 12 * attributes.large_communities.len();
@@ -89,7 +90,7 @@ impl Egress {
     pub(crate) fn attributes(&self, set: &AttributeSet) -> (Attributes, Option<IpAddr>) {
         let from = &set.attributes;
         let internal = self.context.kind == SessionKind::Internal;
-        let mut path = AsPath::empty();
+        let mut path = from.as_path.clone();
         if !internal {
             path.prepend(self.local_asn, 1 + usize::from(from.as_path_prepend));
         }

@@ -11,7 +11,7 @@ use std::{
 use ipnet::IpNet;
 
 use super::options::{BfdConfig, DynamicPeers, PrefixLimit, ReceivedRoutes};
-use crate::wire::Family;
+use crate::wire::{AsPath, Family};
 
 /// The name by which the embedder knows a neighbour; unique within a speaker.
 ///
@@ -527,6 +527,8 @@ pub struct RouteAttributes {
     pub med: Option<u32>,
     /// LOCAL_PREF, sent to iBGP neighbours only (RFC 4271 §5.1.5); 100 if not set.
     pub local_pref: Option<u32>,
+    /// What AS_PATH ends with, as if the route had been learned so; empty for a route of our own.
+    pub as_path: AsPath,
     /// How many more times our AS number is put in front of AS_PATH on eBGP sessions.
     pub as_path_prepend: u8,
     /// COMMUNITIES (RFC 1997); sorted and freed of duplicates when sent.

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use super::{
     config::{PeerConfig, PeerName},
     options::PathState,
-    view::RibPath,
+    view::{ReceivedRoute, RibPath},
 };
 use crate::{
     fsm::{Direction, State},
@@ -111,6 +111,23 @@ pub enum Event {
         prefix: IpNet,
         /// The route.
         path: Option<RibPath>,
+    },
+    /// A neighbour whose routes are kept has sent one, or has it no more
+    /// ([`Speaker::watch_received`](super::Speaker::watch_received)).
+    Received {
+        /// Whose.
+        peer: PeerName,
+        /// Where to.
+        prefix: IpNet,
+        /// The neighbour's path identifier; 0 also where all its routes of the prefix are gone.
+        path_id: u32,
+        /// The route; `None`: it is gone.
+        route: Option<Box<ReceivedRoute>>,
+    },
+    /// Events before this one were dropped: more came at once than are kept.
+    Lost {
+        /// How many.
+        events: u64,
     },
 }
 

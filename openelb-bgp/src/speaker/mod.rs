@@ -33,7 +33,7 @@ pub use options::{
 pub use speaker::Speaker;
 pub use stats::{
     Advertisement, BfdStatus, FamilyStatus, LastError, ListenerState, ListenerStatus, MessageCounters,
-    PeerClash, PeerCounters, PeerSource, PeerStatus, PeersSnapshot, RouteStatus, RoutesSnapshot,
+    PeerClash, PeerCounters, PeerDetails, PeerSource, PeerStatus, PeersSnapshot, RouteStatus, RoutesSnapshot,
     SessionStatus, TableStats,
 };
 pub use view::{AdvertisedRoute, BestPathStep, PathAttributes, ReceivedRoute, RibEntry, RibPath, RouteOwner};

@@ -16,7 +16,7 @@ use super::{
     reception::StaleRoutes,
     scanner::Scanner,
     session::Session,
-    stats::{LastError, PeerCounters, PeerSource, PeerStatus, SessionStatus},
+    stats::{LastError, PeerCounters, PeerDetails, PeerSource, PeerStatus, SessionStatus},
 };
 use crate::{
     fsm::{self, ConnectionInfo, Direction, DownReason, FamilyOffer, Fsm, FsmConfig, State},
@@ -64,6 +64,8 @@ pub(super) struct Peer {
     pub(super) stale: StaleRoutes,
     state: State,
     state_since: Instant,
+    /// From when to when the session before this one was established.
+    last_session: Option<(Instant, Instant)>,
     last_error: Option<LastError>,
     pub(super) counters: PeerCounters,
     pub(super) source: PeerSource,
@@ -144,6 +146,7 @@ impl Peer {
             stale: StaleRoutes::default(),
             state: State::Idle,
             state_since: now,
+            last_session: None,
             last_error: None,
             counters: before.counters,
             source: before.source,
@@ -496,6 +499,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) events: &'a mut VecDeque<Event>,
     /// Prefixes of which received routes changed, if somebody wants to know.
     pub(super) touched: Option<&'a mut Vec<Prefix>>,
+    /// Received routes are events.
+    pub(super) tell_received: bool,
 }
 
 /// What a neighbour that is configured anew had before.
@@ -604,6 +609,7 @@ impl Peer {
             }
             fsm::Output::Down(reason) => {
                 if let Some(session) = self.session.take() {
+                    self.last_session = Some((session.since, now));
                     self.end_reception(&session, &reason, around, now);
                     session.release(around.rib);
                     self.counters.dropped += 1;
@@ -661,6 +667,18 @@ impl Peer {
             session.release(rib);
         }
         (outputs, prefixes)
+    }
+
+    pub(super) fn details(&self, rib: &Rib) -> PeerDetails {
+        PeerDetails {
+            status: self.status(rib),
+            config: Arc::clone(&self.config),
+            local_capabilities: match &self.session {
+                Some(session) => session.negotiated.local_open.capabilities.clone(),
+                None => self.fsm.open().capabilities,
+            },
+            last_session: self.last_session,
+        }
     }
 
     pub(super) fn status(&self, rib: &Rib) -> PeerStatus {

@@ -8,6 +8,7 @@ use super::{
     config::{NextHop as RouteNextHop, PeerName, RouteOrigin},
     event::{Event, PeerId},
     speaker::Speaker,
+    stats::PeerDetails,
     view::{AdvertisedRoute, BestPathStep, PathAttributes, ReceivedRoute, RibEntry, RibPath, RouteOwner},
 };
 use crate::{
@@ -17,9 +18,7 @@ use crate::{
         selection::{Candidate, decide},
         table::Table,
     },
-    wire::{
-        AsPath, Attributes, Community, ExtendedCommunity, Family, LargeCommunity, NextHop, Origin, Prefix,
-    },
+    wire::{Attributes, Community, ExtendedCommunity, Family, LargeCommunity, NextHop, Origin, Prefix},
 };
 
 /// Best routes as they were told, for those who watch.
@@ -53,7 +52,7 @@ fn own_attributes(set: &AttributeSet, family: Family) -> PathAttributes {
             RouteOrigin::Egp => Origin::Egp,
             RouteOrigin::Incomplete => Origin::Incomplete,
         }),
-        as_path: Some(AsPath::empty()),
+        as_path: Some(from.as_path.clone()),
         med: from.med,
         local_pref: from.local_pref,
         communities: from.communities.iter().copied().map(Community).collect(),
@@ -76,6 +75,12 @@ struct Own {
 }
 
 impl Speaker {
+    /// The neighbours with all that is known about them, by name.
+    pub fn peer_details(&self) -> Vec<PeerDetails> {
+        let ids = self.by_name.values();
+        ids.filter_map(|id| self.peers.get(id)).map(|peer| peer.details(&self.rib)).collect()
+    }
+
     fn table(&self, family: Family) -> &Table {
         if family == Family::IPV4_UNICAST { &self.rib.ipv4 } else { &self.rib.ipv6 }
     }

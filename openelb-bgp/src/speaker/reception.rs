@@ -1,13 +1,17 @@
 //! What a neighbour sends: counted or kept, limited, and kept for a while when its session is gone (RFC 4724 §4.2).
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use super::{
+    config::PeerConfig,
     event::Event,
     options::{LimitAction, ReceivedRoutes},
     peer::{Peer, Surroundings},
     session::{LimitTold, Reception, Session},
-    view::PathAttributes,
+    view::{PathAttributes, ReceivedRoute},
 };
 use crate::{
     fsm::DownReason,
@@ -37,6 +41,34 @@ impl StaleRoutes {
 }
 
 impl Surroundings<'_> {
+    /// A neighbour has these routes no more.
+    fn gone(&mut self, peer: &PeerConfig, prefixes: Vec<Prefix>) {
+        if self.tell_received {
+            self.events.extend(prefixes.iter().map(|prefix| Event::Received {
+                peer: peer.name.clone(),
+                prefix: (*prefix).into(),
+                path_id: 0,
+                route: None,
+            }));
+        }
+        self.touch(prefixes);
+    }
+
+    /// A neighbour has sent these routes, or withdrawn them.
+    fn tell(&mut self, peer: &PeerConfig, list: &NlriList, set: Option<&Arc<PathAttributes>>, now: Instant) {
+        if !self.tell_received {
+            return;
+        }
+        self.events.extend(list.iter().map(|nlri| {
+            let (prefix, path_id) = (nlri.prefix.into(), nlri.path_id);
+            let route = set.map(|set| {
+                let attributes = Arc::clone(set);
+                Box::new(ReceivedRoute { prefix, path_id, attributes, since: now, stale: false })
+            });
+            Event::Received { peer: peer.name.clone(), prefix, path_id, route }
+        }));
+    }
+
     /// Received routes of these prefixes have changed.
     fn touch(&mut self, prefixes: impl IntoIterator<Item = Prefix>) {
         if let Some(touched) = &mut self.touched {
@@ -99,7 +131,7 @@ impl Peer {
             self.config.families.iter().map(|offer| offer.family).filter(|family| !kept(*family)).collect();
         for family in gone {
             let prefixes = around.rib.received.clear((self.id, family));
-            around.touch(prefixes);
+            around.gone(&self.config, prefixes);
         }
         self.stale.until = Some(now + AGAIN_WITHIN);
         self.stop_waiting(around);
@@ -124,7 +156,7 @@ impl Peer {
             let owner = (self.id, known.family);
             // What was stale already has had its chance.
             let prefixes = around.rib.received.sweep(owner);
-            around.touch(prefixes);
+            around.gone(&self.config, prefixes);
             let kept =
                 restart.filter(|restart| restart.families.iter().any(|row| row.family == known.family));
             match kept {
@@ -134,7 +166,7 @@ impl Peer {
                 }
                 _ => {
                     let prefixes = around.rib.received.clear(owner);
-                    around.touch(prefixes);
+                    around.gone(&self.config, prefixes);
                 }
             }
         }
@@ -149,7 +181,7 @@ impl Peer {
         for family in self.config.families.iter().map(|offer| offer.family) {
             let prefixes = around.rib.received.sweep((self.id, family));
             self.changed |= !prefixes.is_empty();
-            around.touch(prefixes);
+            around.gone(&self.config, prefixes);
         }
     }
 
@@ -164,7 +196,7 @@ impl Peer {
     fn sweep(&mut self, family: Family, around: &mut Surroundings<'_>) {
         let prefixes = around.rib.received.sweep((self.id, family));
         self.changed |= !prefixes.is_empty();
-        around.touch(prefixes);
+        around.gone(&self.config, prefixes);
         self.stop_waiting(around);
     }
 
@@ -200,7 +232,7 @@ impl Peer {
             self.counters.malformed_updates += 1;
         }
         for list in update.withdrawals() {
-            take(self.id, session, list, None, around, now);
+            take((self.id, &self.config), session, list, None, around, now);
         }
         // A route that comes back to us replaces what the neighbour had before, and is not used (RFC 4271 §9.1.2, RFC
         // 4456 §8).
@@ -210,7 +242,7 @@ impl Peer {
         for (next_hop, list) in update.announcements() {
             self.counters.as_loops += u64::from(looped);
             let routes = (!looped).then_some((&update.attributes, next_hop));
-            take(self.id, session, list, routes, around, now);
+            take((self.id, &self.config), session, list, routes, around, now);
         }
         self.check_limit(around, now);
     }
@@ -257,7 +289,7 @@ impl Peer {
 
 /// Takes in the routes of a list, or that they are gone.
 fn take(
-    peer: super::PeerId,
+    (peer, config): (super::PeerId, &PeerConfig),
     session: &mut Session,
     list: &NlriList,
     routes: Option<(&Attributes, crate::wire::NextHop)>,
@@ -278,9 +310,13 @@ fn take(
                     let attributes = Attributes { next_hop: None, ..attributes.clone() };
                     let set = received.intern(PathAttributes { attributes, next_hop });
                     list.iter().for_each(|nlri| received.announce(owner, nlri, &set, now));
-                    received.release(set);
+                    around.tell(config, list, Some(&set), now);
+                    around.rib.received.release(set);
                 }
-                None => list.iter().for_each(|nlri| received.withdraw(owner, nlri)),
+                None => {
+                    list.iter().for_each(|nlri| received.withdraw(owner, nlri));
+                    around.tell(config, list, None, now);
+                }
             }
             around.touch(list.iter().map(|Nlri { prefix, .. }| prefix));
         }

@@ -30,7 +30,7 @@ use crate::{
 /// So many changed destinations at once are still sent ahead of a bulk.
 const FRESH_CHANGES: usize = 64;
 /// Events that are kept for a driver that does not fetch them.
-const MAX_EVENTS: usize = 1024;
+const MAX_EVENTS: usize = 1 << 16;
 
 /// A BGP speaker without I/O: the caller says what happened and when, and polls for what to do.
 ///
@@ -76,10 +76,21 @@ pub struct Speaker {
     timers: BTreeSet<(Instant, PeerId)>,
     pub(super) events: VecDeque<Event>,
     pub(super) best_paths: Option<BestPaths>,
+    /// Received routes are events.
+    tell_received: bool,
+    /// Events that were dropped, and of which nobody knows yet.
+    lost_events: u64,
     /// Outputs of peers that are gone.
     farewells: VecDeque<Output>,
     pub(super) state_revision: u64,
     pub(super) routes_revision: u64,
+}
+
+/// Drops the oldest events if there are too many, and says how many.
+fn bound(events: &mut VecDeque<Event>) -> u64 {
+    let surplus = events.len().saturating_sub(MAX_EVENTS);
+    events.drain(..surplus);
+    surplus as u64
 }
 
 /// Who says which routes are wanted.
@@ -155,6 +166,8 @@ impl Speaker {
             timers: BTreeSet::new(),
             events: VecDeque::new(),
             best_paths: None,
+            tell_received: false,
+            lost_events: 0,
             farewells: VecDeque::new(),
             state_revision: 0,
             routes_revision: 0,
@@ -305,9 +318,12 @@ impl Speaker {
 
     pub(super) fn push_event(&mut self, event: Event) {
         self.events.push_back(event);
-        while self.events.len() > MAX_EVENTS {
-            self.events.pop_front();
-        }
+        self.lost_events += bound(&mut self.events);
+    }
+
+    /// Whether [`Event::Received`] is told from now on: one for each route that a neighbour sends and that is kept.
+    pub fn watch_received(&mut self, wanted: bool) {
+        self.tell_received = wanted;
     }
 
     /// Makes this the whole set of routes of `source`. Only what differs is sent.
@@ -503,13 +519,12 @@ impl Speaker {
                 rib: &mut self.rib,
                 events: &mut self.events,
                 touched: self.best_paths.is_some().then_some(&mut touched),
+                tell_received: self.tell_received,
             };
             let output = peer.poll_output(&mut around, now);
             self.state_revision += u64::from(std::mem::take(&mut peer.changed));
             self.routes_revision += u64::from(std::mem::take(&mut peer.routes_changed));
-            while self.events.len() > MAX_EVENTS {
-                self.events.pop_front();
-            }
+            self.lost_events += bound(&mut self.events);
             if output.is_some() {
                 self.ready.push_back(id);
                 self.tell_best_paths(touched);
@@ -532,8 +547,11 @@ impl Speaker {
         None
     }
 
-    /// What happened; the oldest are dropped if nobody asks.
+    /// What happened. The oldest are dropped if nobody asks, which is an event, too.
     pub fn poll_event(&mut self) -> Option<Event> {
+        if self.lost_events > 0 {
+            return Some(Event::Lost { events: std::mem::take(&mut self.lost_events) });
+        }
         self.events.pop_front()
     }
 

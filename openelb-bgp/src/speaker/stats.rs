@@ -9,7 +9,10 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{config::PeerName, options::PathState};
+use super::{
+    config::{PeerConfig, PeerName},
+    options::PathState,
+};
 use crate::{
     bfd,
     fsm::State,
@@ -240,6 +243,19 @@ impl PeerStatus {
             counters: PeerCounters::default(),
         }
     }
+}
+
+/// One neighbour with what is rarely asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PeerDetails {
+    /// What the snapshots have.
+    pub status: PeerStatus,
+    /// Its configuration.
+    pub config: Arc<PeerConfig>,
+    /// The capabilities of our OPEN: that of the session, else that of the next one.
+    pub local_capabilities: Vec<Capability>,
+    /// From when to when the last session was established that has ended since.
+    pub last_session: Option<(Instant, Instant)>,
 }
 
 /// Whether connections can be accepted on an address.

@@ -6,7 +6,7 @@ use openelb_k8s::announce::{Announcements, Announcer, AnnouncerStatus};
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    bgp::{BgpAnnouncer, OnStop, config::Start},
+    bgp::{ApiOptions, BgpAnnouncer, OnStop, config::Start},
     layer2::{Layer2Announcer, Layer2Options, events::Told},
 };
 use crate::{http::metrics::Sources, undelivered::Undelivered};
@@ -16,6 +16,8 @@ use crate::{http::metrics::Sources, undelivered::Undelivered};
 pub struct Options {
     /// How Layer 2 is spoken.
     pub layer2: Layer2Options,
+    /// How GoBGP's gRPC interface is served.
+    pub api: ApiOptions,
     /// How this process came to be.
     pub start: Start,
     /// Packets to announced addresses that nobody takes are rejected.
@@ -37,7 +39,7 @@ impl Announcers {
     /// Starts all of them on the current tokio runtime. What happens on a LAN is told on the channel.
     #[must_use]
     pub fn spawn(options: Options) -> (Self, mpsc::Receiver<Told>) {
-        let bgp = BgpAnnouncer::spawn(options.seed, options.start);
+        let bgp = BgpAnnouncer::spawn(&options.api, options.seed, options.start);
         let (layer2, told) = Layer2Announcer::spawn(options.layer2, options.seed);
         let undelivered = Undelivered::spawn(options.reject_undelivered, bgp.prefixes(), layer2.status());
         let (united, status) = watch::channel(Arc::default());

@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 the input is bad or the check failed, 2 usage.
 
+mod api;
 mod completion;
 mod controller;
 mod crds;

@@ -8,6 +8,7 @@ use openelb_k8s::plan::Settings;
 
 use super::{
     Failure, Outcome,
+    api::ApiArguments,
     layer2::Layer2Arguments,
     standalone::{RuleArguments, duration},
 };
@@ -49,6 +50,8 @@ pub(super) struct Arguments {
     rules: RuleArguments,
     #[command(flatten)]
     layer2: Layer2Arguments,
+    #[command(flatten)]
+    api: ApiArguments,
     /// A cordoned Node (spec.unschedulable) does not announce.
     #[arg(long, default_value_t = false, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set, value_name = "BOOL")]
     exclude_cordoned_nodes: bool,
@@ -83,9 +86,6 @@ pub(super) struct Arguments {
     /// The DaemonSet that this speaker is a Pod of: where it is gone or leaves this node, SIGTERM means to withdraw.
     #[arg(long, env = "OPENELB_DSNAME", default_value = "openelb-speaker", value_name = "NAME")]
     daemon_set: String,
-    /// Accepted for the Go OpenELB's manifests; there is no gRPC API yet.
-    #[arg(long, hide = true, value_name = "ADDRESS")]
-    api_hosts: Option<String>,
     /// Accepted for the Go OpenELB's manifests; VRRP is not spoken yet.
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true", action = ArgAction::Set, value_name = "BOOL")]
     enable_keepalived_vip: Option<bool>,
@@ -116,7 +116,6 @@ pub(super) fn run(arguments: Arguments) -> Result<Outcome, Failure> {
     }
     super::require_loopback(arguments.http_bind_address)?;
     for (flag, given) in [
-        ("--api-hosts", arguments.api_hosts.is_some()),
         ("--enable-keepalived-vip", arguments.enable_keepalived_vip == Some(true)),
         ("--keepalived-args", arguments.keepalived_args.is_some()),
         ("--log-path", arguments.log_path.is_some()),
@@ -126,6 +125,7 @@ pub(super) fn run(arguments: Arguments) -> Result<Outcome, Failure> {
         }
     }
     let layer2 = arguments.layer2.options()?;
+    let api = arguments.api.options()?;
     let workload = Workload { namespace: arguments.namespace.clone(), name: arguments.daemon_set };
     let options = Options {
         cluster: arguments.cluster,
@@ -142,6 +142,7 @@ pub(super) fn run(arguments: Arguments) -> Result<Outcome, Failure> {
             ..Settings::default()
         },
         layer2,
+        api,
         reject_undelivered: arguments.reject_undelivered,
         checkpoint: Some(arguments.checkpoint).filter(|path| !path.is_empty()).map(PathBuf::from),
         data_plane: arguments.dataplane_health,

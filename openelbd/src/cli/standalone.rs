@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::{ArgAction, Args, ValueEnum};
 use openelb_k8s::{index::services::ClassRules, names, plan::Settings};
 
-use super::{Failure, Outcome, layer2::Layer2Arguments};
+use super::{Failure, Outcome, api::ApiArguments, layer2::Layer2Arguments};
 use crate::{
     adapter::bgp::OnStop,
     http::ListenAddress,
@@ -47,6 +47,8 @@ pub(super) struct Arguments {
     rules: RuleArguments,
     #[command(flatten)]
     layer2: Layer2Arguments,
+    #[command(flatten)]
+    api: ApiArguments,
     /// Namespace of the Secrets that BgpPeers name.
     #[arg(long, env = "OPENELB_NAMESPACE", default_value = "openelb-system", value_name = "NAMESPACE")]
     namespace: String,
@@ -114,6 +116,7 @@ pub(super) fn run(arguments: Arguments) -> Result<Outcome, Failure> {
     }
     super::require_loopback(arguments.http_bind_address)?;
     let layer2 = arguments.layer2.options()?;
+    let api = arguments.api.options()?;
     let options = Options {
         manifests: arguments.manifests,
         state: arguments.state,
@@ -132,6 +135,7 @@ pub(super) fn run(arguments: Arguments) -> Result<Outcome, Failure> {
             standalone: true,
         },
         layer2,
+        api,
         reject_undelivered: arguments.reject_undelivered,
         on_stop: match arguments.on_stop {
             Stop::Auto | Stop::Withdraw => OnStop::Withdraw,

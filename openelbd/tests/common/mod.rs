@@ -142,6 +142,9 @@ impl Site {
         if !arguments.contains(&"--http-bind-address") {
             command.args(["--http-bind-address", "0"]);
         }
+        if !arguments.contains(&"--api-hosts") {
+            command.args(["--api-hosts", "0"]);
+        }
         if !arguments.contains(&"--drain-timeout") {
             command.args(["--drain-timeout", "2s"]);
         }

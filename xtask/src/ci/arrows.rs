@@ -15,6 +15,7 @@ const MEMBERS: &[(&str, Option<&[&str]>)] = &[
     ("openelb-examples", None),
     ("openelb-benches", None),
     ("openelb-chaos", Some(&["openelb-lab"])),
+    ("openelb-grpc-codegen", Some(&[])),
     ("openelb-lab", None),
     ("xtask", Some(&["openelb-lab"])),
 ];

@@ -9,7 +9,11 @@ use clap::Args;
 use super::{Verdict, sources, verdict};
 use crate::{chart, shell};
 
-/// Write the generated files anew: deploy/crds, roles and definitions of the chart, deploy/openelb.yaml.
+/// What `openelb-bgp/proto` becomes.
+const GRPC: &str = "openelb-bgp/src/grpc/generated/apipb.rs";
+
+/// Write the generated files anew: deploy/crds, roles and definitions of the chart, deploy/openelb.yaml, the code of the
+/// gRPC interface.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {}
 
@@ -79,7 +83,16 @@ fn files() -> anyhow::Result<BTreeMap<PathBuf, String>> {
     files.insert(templates.join("rbac.yaml"), chart::roles(&rights)?);
     let manifest = chart::manifest(&files)?;
     files.insert(shell::root().join("deploy/openelb.yaml"), manifest);
+    files.insert(shell::root().join(GRPC), grpc()?);
     Ok(files)
+}
+
+/// The code of the gRPC interface.
+fn grpc() -> anyhow::Result<String> {
+    let protos = shell::root().join("openelb-bgp/proto");
+    let mut command = shell::cargo();
+    command.args(["run", "--quiet", "--package", "openelb-grpc-codegen", "--"]).arg(protos);
+    shell::capture(&mut command)
 }
 
 /// What the daemon prints.

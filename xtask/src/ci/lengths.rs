@@ -9,7 +9,7 @@ const LIMIT: usize = 800;
 const AIM: usize = 400;
 
 /// Files that may be longer, and why.
-const EXCEPTIONS: &[(&str, &str)] = &[];
+const EXCEPTIONS: &[(&str, &str)] = &[("openelb-bgp/src/grpc/generated/apipb.rs", "generated")];
 
 pub(super) fn check() -> anyhow::Result<Verdict> {
     let mut too_long = Vec::new();

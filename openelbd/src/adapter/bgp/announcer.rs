@@ -10,17 +10,21 @@ use std::{
 use ipnet::IpNet;
 use jiff::Timestamp;
 use openelb_bgp::{
+    grpc::core::{Error, ruled},
     net::{self, Shutdown, SpeakerHandle},
-    speaker::{Advertisement, PeersSnapshot, Route, RouteAttributes, RouteStatus, RoutesSnapshot},
+    speaker::{
+        Advertisement, PeersSnapshot, Route, RouteAttributes, RouteStatus, RoutesSnapshot, SpeakerConfig,
+    },
 };
 use openelb_k8s::announce::{Announcements, Announcer, AnnouncerProblem, AnnouncerStatus};
 use tokio::{
-    sync::{oneshot, watch},
-    task::JoinHandle,
+    sync::{mpsc, oneshot, watch},
+    task::{JoinHandle, JoinSet},
     time::{sleep, sleep_until, timeout, timeout_at},
 };
 
 use super::{
+    api::{self, ApiOptions, ApiOwner, Failures, Order, Shown},
     config::{self, Host, Peers, Start},
     deltas, routes,
     status::{self, Calendar},
@@ -58,6 +62,8 @@ pub struct BgpAnnouncer {
     stop: Mutex<Option<oneshot::Sender<(OnStop, Instant)>>>,
     task: Mutex<Option<JoinHandle<()>>>,
     peers: Arc<Mutex<Option<watch::Receiver<Arc<PeersSnapshot>>>>>,
+    /// The listeners of GoBGP's gRPC interface; dropping the set closes them.
+    _api: JoinSet<()>,
 }
 
 impl fmt::Debug for BgpAnnouncer {
@@ -69,12 +75,15 @@ impl fmt::Debug for BgpAnnouncer {
 impl BgpAnnouncer {
     /// Starts the task on the current tokio runtime. `seed` is that of the speaker's timer jitter.
     #[must_use]
-    pub fn spawn(seed: u64, start: Start) -> Self {
+    pub fn spawn(api: &ApiOptions, seed: u64, start: Start) -> Self {
         let (desired, wanted) = watch::channel(None);
         let (published, status) = watch::channel(Arc::default());
         let (attracted, prefixes) = watch::channel(None);
         let (stop, stopping) = oneshot::channel();
         let peers = Arc::new(Mutex::new(None));
+        let shown = Shown::default();
+        let (owner, orders) = ApiOwner::new(shown.clone());
+        let (listeners, api_failures) = api::spawn(Arc::new(owner), api);
         let task = Task {
             wanted,
             desired: Announcements::default(),
@@ -92,9 +101,21 @@ impl BgpAnnouncer {
             has_ipv6: std::path::Path::new("/proc/net/if_inet6").exists(),
             seed,
             peers: Arc::clone(&peers),
+            shown,
+            orders,
+            clients_speaker: None,
+            api_failures,
         };
         let task = tokio::spawn(task.run(stopping));
-        Self { desired, status, prefixes, stop: Mutex::new(Some(stop)), task: Mutex::new(Some(task)), peers }
+        Self {
+            desired,
+            status,
+            prefixes,
+            stop: Mutex::new(Some(stop)),
+            task: Mutex::new(Some(task)),
+            peers,
+            _api: listeners,
+        }
     }
 
     /// Where metrics take the state of the sessions from.
@@ -166,6 +187,12 @@ struct Task {
     has_ipv6: bool,
     seed: u64,
     peers: Arc<Mutex<Option<watch::Receiver<Arc<PeersSnapshot>>>>>,
+    /// What clients of the gRPC interface see.
+    shown: Shown,
+    orders: mpsc::Receiver<Order>,
+    /// The speaker that clients started, while no BgpConf decides.
+    clients_speaker: Option<SpeakerConfig>,
+    api_failures: watch::Receiver<Failures>,
 }
 
 impl Task {
@@ -207,10 +234,13 @@ impl Task {
                     }
                 }
                 () = complete => self.say_complete(),
+                Some(order) = self.orders.recv() => self.obey(order).await,
+                Ok(()) = self.api_failures.changed() => {}
                 alive = changed => {
                     if !alive {
                         tracing::error!("the BGP speaker stopped; it is started again");
                         self.speaker = None;
+                        self.shown.speaker.send_replace(None);
                         self.take_over().await;
                     }
                 }
@@ -270,14 +300,19 @@ impl Task {
 
     /// Makes the speaker what is desired.
     async fn take_over(&mut self) {
+        self.shown.set_ruled(self.desired.bgp.is_some());
         let Some(bgp) = self.desired.bgp.clone() else {
             self.failure = None;
             self.peers_wanted = Peers::default();
             self.warnings.clear();
-            self.close(Shutdown::Notify).await;
+            match self.clients_speaker.clone() {
+                Some(config) => self.run_for_clients(config),
+                None => self.close(Shutdown::Notify).await,
+            }
             self.attract(BTreeSet::new());
             return;
         };
+        self.clients_speaker = None;
         let plan = routes::routes(&self.desired, &Arc::default());
         self.warnings = plan.warnings;
         self.attract(routes::own_prefixes(&plan.sources));
@@ -288,12 +323,7 @@ impl Task {
         self.peers_wanted = config::peers(&bgp, self.start);
         let outcome = match &self.speaker {
             Some(running) => running.handle.set_config(speaker_config),
-            None => net::spawn(speaker_config).map(|(handle, task)| {
-                let (peers, routes) = (handle.watch_peers(), handle.watch_routes());
-                *self.peers.lock().unwrap_or_else(PoisonError::into_inner) = Some(peers.clone());
-                self.complete = false;
-                self.speaker = Some(Running { handle, task, peers, routes });
-            }),
+            None => net::spawn(speaker_config).map(|(handle, task)| self.started(handle, task)),
         };
         let outcome = outcome.and_then(|()| match &self.speaker {
             Some(running) => running
@@ -314,6 +344,58 @@ impl Task {
             }
             changed
         });
+    }
+
+    fn started(&mut self, handle: SpeakerHandle, task: JoinHandle<()>) {
+        let (peers, routes) = (handle.watch_peers(), handle.watch_routes());
+        *self.peers.lock().unwrap_or_else(PoisonError::into_inner) = Some(peers.clone());
+        self.shown.speaker.send_replace(Some(handle.clone()));
+        self.complete = false;
+        self.speaker = Some(Running { handle, task, peers, routes });
+    }
+
+    /// The speaker that clients of the gRPC interface asked for, with nothing of ours.
+    fn run_for_clients(&mut self, config: SpeakerConfig) {
+        let outcome = match &self.speaker {
+            Some(running) => running
+                .handle
+                .set_config(config)
+                .and_then(|()| running.handle.set_peers(Vec::new()))
+                .and_then(|()| running.handle.set_dynamic_peers(Vec::new())),
+            None => net::spawn(config).map(|(handle, task)| self.started(handle, task)),
+        };
+        self.failure = outcome.err().map(|error| error.to_string());
+        self.set_routes(BTreeMap::new());
+    }
+
+    async fn obey(&mut self, order: Order) {
+        let (outcome, reply) = match order {
+            Order::Start(_, reply) | Order::Stop(reply) if self.desired.bgp.is_some() => {
+                (Err(ruled(api::BGP_CONF)), reply)
+            }
+            Order::Start(_, reply) if self.clients_speaker.is_some() => {
+                (Err(Error::precondition("a BGP speaker was started already: stop it first")), reply)
+            }
+            Order::Start(config, reply) => {
+                self.clients_speaker = Some(*config);
+                self.take_over().await;
+                let failure = self.failure.take();
+                if failure.is_some() {
+                    self.clients_speaker = None;
+                }
+                (failure.map_or(Ok(()), |failure| Err(Error::invalid(failure))), reply)
+            }
+            Order::Stop(reply) if self.clients_speaker.is_none() => {
+                (Err(Error::precondition("no BGP speaker is running")), reply)
+            }
+            Order::Stop(reply) => {
+                self.clients_speaker = None;
+                self.take_over().await;
+                (Ok(()), reply)
+            }
+        };
+        // Who asked may be gone.
+        let _ = reply.send(outcome);
     }
 
     fn set_routes(&mut self, by_source: BTreeMap<String, Vec<Route>>) {
@@ -347,6 +429,10 @@ impl Task {
             reason: "PeerRefused".to_owned(),
             message: format!("BgpPeer {peer} is left out: {note}"),
         }));
+        status.warnings.extend(self.api_failures.borrow().iter().map(|(host, error)| AnnouncerProblem {
+            reason: "ApiListenFailed".to_owned(),
+            message: format!("GoBGP's gRPC interface cannot be served on {host}: {error}; it is tried again"),
+        }));
         self.published.send_if_modified(|current| {
             let changed = **current != status;
             if changed {
@@ -358,6 +444,7 @@ impl Task {
 
     async fn close(&mut self, mode: Shutdown) {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.shown.speaker.send_replace(None);
         self.sources.clear();
         let Some(running) = self.speaker.take() else { return };
         running.handle.shutdown(mode);

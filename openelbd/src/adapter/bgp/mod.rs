@@ -2,6 +2,7 @@
 //!
 //! | module | translates |
 //! |---|---|
+//! | `api` | GoBGP's gRPC interface |
 //! | [`config`] | `BgpConf`, `BgpPeer` → speaker and neighbours |
 //! | [`attributes`] | `spec.advertisements` → who hears of an address, and how |
 //! | [`routes`] | addresses → routes, with next hops `Self` and `AllNodes` |
@@ -9,6 +10,7 @@
 //! | [`unsupported`] | settings without effect → notes that become conditions |
 
 mod announcer;
+mod api;
 pub mod attributes;
 pub mod config;
 pub mod deltas;
@@ -19,6 +21,7 @@ pub mod unsupported;
 use std::fmt;
 
 pub use announcer::{BgpAnnouncer, OnStop};
+pub use api::{ApiOptions, TlsFiles};
 
 /// What is to be told about a setting: where, what, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,0 +1,3 @@
+//! What `cargo xtask generate` makes of `proto/`.
+
+pub mod apipb;
