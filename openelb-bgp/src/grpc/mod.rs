@@ -33,6 +33,7 @@
     reason = "answers carry times of day; decisions are the speaker's, which has no clock"
 )]
 
+mod connections;
 pub mod core;
 pub mod server;
 pub mod v3;

@@ -13,7 +13,8 @@ use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
-use super::{apipb::gobgp_api_server::GobgpApiServer, v3::Api};
+pub use super::connections::MAX_CONNECTIONS;
+use super::{apipb::gobgp_api_server::GobgpApiServer, connections::admit, v3::Api};
 
 /// Octets of one request: GoBGP's own bound.
 const MAX_REQUEST: usize = 4 << 20;
@@ -186,7 +187,8 @@ fn chain(error: &dyn std::error::Error) -> ServeError {
     ServeError(text)
 }
 
-/// Serves until it is dropped, or the listener fails. `tls` is not for Unix sockets.
+/// Serves until it is dropped, or the listener fails, at most [`MAX_CONNECTIONS`] at the same time. `tls` is not for Unix
+/// sockets.
 ///
 /// # Errors
 /// If certificates or key cannot be used, or the listener fails.
@@ -209,8 +211,10 @@ pub async fn serve(api: Api, listener: Listener, tls: Option<Tls>) -> Result<(),
     let service = GobgpApiServer::new(api).max_decoding_message_size(MAX_REQUEST);
     let router = server.add_service(service);
     match listener.kind {
-        Kind::Tcp(listener) => router.serve_with_incoming(TcpListenerStream::new(listener)).await,
-        Kind::Unix(listener, _file) => router.serve_with_incoming(UnixListenerStream::new(listener)).await,
+        Kind::Tcp(listener) => router.serve_with_incoming(admit(TcpListenerStream::new(listener))).await,
+        Kind::Unix(listener, _file) => {
+            router.serve_with_incoming(admit(UnixListenerStream::new(listener))).await
+        }
     }
     .map_err(|error| chain(&error))
 }

@@ -438,10 +438,10 @@ fn gobgp_starts_and_stops_a_speaker_where_no_bgp_conf_decides() {
     let none = setup.try_gobgp("global rib").unwrap_err();
     assert!(none.contains("FailedPrecondition") && none.contains("global as"), "{none}");
 
-    // The socket is for its user and group. (gobgp 3.10 names it as the HTTP/2 authority, which is none: it is refused.)
+    // The socket is for its user and group.
     let mode = setup.lab.run(NODE, &["stat", "-c", "%F %a", &socket]).unwrap();
     assert_eq!(mode.trim(), "socket 660");
-    let client = |line: &str| setup.gobgp(line);
+    let client = |line: &str| setup.gobgp(&format!("--target unix:{socket} {line}"));
     client("global as 64501 router-id 192.168.50.11");
     client(&format!("neighbor add {SECOND} as 64513"));
     client("global rib add 192.0.2.0/24");
