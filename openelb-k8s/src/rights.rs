@@ -88,6 +88,12 @@ const CONTROLLER: &[Right] = &[
     ),
     cluster(
         OURS,
+        &["eips/status"],
+        &["update"],
+        "who has which address, as a whole: for many records that is the cheaper kind of write",
+    ),
+    cluster(
+        OURS,
         &["eips", "bgpconfs", "bgppeers"],
         &["patch"],
         "the finalizer of an Eip while it is in use; to remove those of the Go OpenELB",

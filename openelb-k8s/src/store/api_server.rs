@@ -1,5 +1,10 @@
-//! An API server as the store: every write is a merge patch that carries the `resourceVersion` it was decided on.
+//! An API server as the store: every write carries the `resourceVersion` it was decided on.
+//!
+//! It is a merge patch, but for the status of an Eip that is known as of that very version: see [`whole`].
 
+mod whole;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
@@ -9,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::time::timeout;
 
+use self::whole::Known;
 use super::{Store, StoreError};
 use crate::object::{Kind, Object, ObjectRef};
 use crate::plan::Write;
@@ -30,6 +36,7 @@ const PAGE: u32 = 500;
 #[derive(Clone)]
 pub struct ApiServer {
     client: Client,
+    known: Arc<Known>,
 }
 
 impl std::fmt::Debug for ApiServer {
@@ -42,7 +49,7 @@ impl ApiServer {
     /// Of this client.
     #[must_use]
     pub fn new(client: Client) -> Self {
-        Self { client }
+        Self { client, known: Arc::default() }
     }
 
     /// The client.
@@ -59,6 +66,7 @@ impl ApiServer {
         let request = request(reference).get(&reference.name, &GetParams::default());
         match self.ask(reference, request).await {
             Ok(text) => {
+                self.known.remember(reference, &text);
                 read_text(reference.kind, &text).map(Some).map_err(|problem| invalid(reference, &*problem))
             }
             Err(StoreError::NotFound(_)) => Ok(None),
@@ -104,14 +112,27 @@ impl ApiServer {
             }
             None => request(target).patch(&target.name, &parameters, &patch),
         };
-        let text = match self.ask(target, request).await {
-            Ok(text) => text,
-            Err(StoreError::Conflict { object, found, .. }) => {
-                return Err(StoreError::Conflict { object, expected: version.to_owned(), found });
-            }
-            Err(error) => return Err(error),
-        };
+        let text = self.ask(target, request).await.map_err(|error| expecting(error, version))?;
+        self.known.remember(target, &text);
         read_text(target.kind, &text).map_err(|problem| invalid(target, &*problem))
+    }
+
+    /// Writes the status of an object as a whole, if what it is without this write is known; else, `None`.
+    async fn replace(&self, write: &Write, status: &RawValue) -> Option<Result<Object, StoreError>> {
+        let (target, version) = (&write.target, write.resource_version.as_str());
+        let whole = self.known.take(target, version)?.with(status)?;
+        let request = whole.request(target, version).map_err(kube::core::request::Error::BuildRequest);
+        let answer = match self.ask(target, request).await {
+            Ok(text) => text,
+            // By a patch it is allowed, or refused for a reason that has nothing to do with the form of the request.
+            Err(StoreError::Refused { .. } | StoreError::Invalid { .. }) => return None,
+            Err(error) => return Some(Err(expecting(error, version))),
+        };
+        let object = whole.read(target.kind, &answer);
+        if object.is_ok() {
+            self.known.keep(target, whole.written(&answer));
+        }
+        Some(object.map_err(|problem| invalid(target, &*problem)))
     }
 
     async fn ask(
@@ -133,6 +154,16 @@ impl ApiServer {
 
 fn request(reference: &ObjectRef) -> Request {
     Request::new(path(reference.kind, reference.namespace.as_deref()))
+}
+
+/// A conflict says which version was expected.
+fn expecting(error: StoreError, version: &str) -> StoreError {
+    match error {
+        StoreError::Conflict { object, found, .. } => {
+            StoreError::Conflict { object, expected: version.to_owned(), found }
+        }
+        error => error,
+    }
 }
 
 fn invalid(object: &ObjectRef, cause: &dyn std::fmt::Display) -> StoreError {
@@ -229,9 +260,10 @@ impl Store for ApiServer {
             Some(_) if write.target.kind == Kind::Service => {
                 self.patch(write, version, Some("status"), &whole).await?
             }
-            Some(_) if whole.metadata.is_empty() => {
-                self.patch(write, version, Some("status"), &whole).await?
-            }
+            Some(status) if whole.metadata.is_empty() => match self.replace(write, status).await {
+                Some(replaced) => replaced?,
+                None => self.patch(write, version, Some("status"), &whole).await?,
+            },
             Some(_) => {
                 let metadata = (None, Parts { status: None, ..whole });
                 let status = (Some("status"), Parts { metadata: MetadataParts::default(), ..whole });

@@ -185,6 +185,13 @@ metadata: {name: left, namespace: default, finalizers: [finalizer.lb.kubesphere.
 spec: {ports: [{port: 80}]}
 ";
 
+const ONE_MORE: &str = r"
+apiVersion: v1
+kind: Service
+metadata: {name: more, namespace: default}
+spec: {type: LoadBalancer, loadBalancerClass: openelb.io/openelb, ports: [{port: 80}]}
+";
+
 #[test]
 fn the_controller_uses_every_right_it_has_and_asks_for_no_other() {
     let (lab, kube) = installed("rights-controller");
@@ -198,6 +205,13 @@ fn the_controller_uses_every_right_it_has_and_asks_for_no_other() {
     let program = binary("openelbd").unwrap();
     let arguments = [program.to_str().unwrap(), "controller", "--kubeconfig", kubeconfig.to_str().unwrap()];
     let controller = lab.spawn("controller", kube.host(), &arguments).unwrap();
+    eventually("an address", DEADLINE, || {
+        let web = kube.get("services", "default", "web")?;
+        Ok(web.pointer("/status/loadBalancer/ingress/0").map(drop))
+    })
+    .unwrap_or_else(|error| panic!("{error:#}\n{}", Lab::log_tail(&controller, 30)));
+    // What is stored of the Eip is known by now: its status is sent as a whole.
+    kube.apply(ONE_MORE).unwrap();
     await_every_right(&kube, "openelb-controller", || Lab::log_tail(&controller, 30));
 }
 
