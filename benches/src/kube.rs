@@ -1,8 +1,8 @@
 //! A cluster: `openelbd controller` and `openelbd speaker` on a real API server, beside what that server itself can do.
 //!
 //! The floor of *assigning N Services* is N bare patches of `services/status`, sent by the bench with as many at a time
-//! as serves it best; the floor of *one new Service* is one patch of an Eip's status and one of a Service's, one after
-//! the other, on objects of the same size. Both are measured in the same run, on an API server of their own. The router
+//! as serves it best; the floor of *one new Service* is one write of an Eip's status and one of a Service's, one after
+//! the other, on objects of the same size, each of the kind that serves best. Both are measured in the same run, on an API server of their own. The router
 //! is a collector of the bench, which takes one BGP session. With MetalLB built (`--with-peers`) it does the same work
 //! in the same run, on an API server of its own.
 
@@ -144,7 +144,7 @@ pub fn one_more(options: &Options) -> anyhow::Result<Report> {
         // The floor last, without a controller that reacts to it, on the very same objects.
         controller.stop()?;
         speaker.stop()?;
-        let floors = cluster.run(|client| load::two_patches(client, new))?;
+        let floors = cluster.run(|client| load::two_writes(client, new))?;
         drop(cluster);
         let floor = median(floors)?;
         let size = format!("{present} present in {pools} pool{}", if pools == 1 { "" } else { "s" });
@@ -155,7 +155,7 @@ pub fn one_more(options: &Options) -> anyhow::Result<Report> {
             let row =
                 || Row::new(format!("one new Service → {what}, p50, {size}"), "ms", ours.as_secs_f64() * 1e3);
             report.push(
-                row().beside("two bare patches", floor.as_secs_f64() * 1e3).target(Target::RatioAtMost(2.0)),
+                row().beside("two bare writes", floor.as_secs_f64() * 1e3).target(Target::RatioAtMost(2.0)),
             );
             if let Some(theirs) = &theirs {
                 let theirs = median(theirs.iter().map(of).collect())?;

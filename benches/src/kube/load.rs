@@ -12,7 +12,7 @@ use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
 use kube::{
     Api, Client,
     api::{DynamicObject, ListParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams},
-    core::{ApiResource, GroupVersionKind, Request},
+    core::{ApiResource, GroupVersionKind, PartialObjectMeta, Request},
 };
 use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Value, json};
@@ -342,20 +342,48 @@ pub(super) async fn publish(client: Client, system: System, count: usize) -> any
     Ok(())
 }
 
-/// One patch of the status of the default pool, then one of a Service's, as often as asked.
-pub(super) async fn two_patches(client: Client, count: usize) -> anyhow::Result<Vec<Duration>> {
+/// One write of the status of the default pool, then one of a Service's, as often as asked.
+///
+/// Each is of the kind that serves best: for a big status, to send it as a whole and to ask for the metadata alone.
+pub(super) async fn two_writes(client: Client, count: usize) -> anyhow::Result<Vec<Duration>> {
     let (services, eips) = (services(&client), eips(&client));
+    let pool = eips.get("pool-0").await?;
+    let mut status = pool.data.get("status").cloned().context("the pool has no status")?;
+    let mut version = pool.metadata.resource_version.context("a pool without version")?;
     let mut times = Vec::new();
     for number in 0..count {
         let name = format!("bare-{number}");
         services.create(&PostParams::default(), &service(&name, Some(0))?).await?;
         let began = Instant::now();
         let address = format!("10.0.255.{number}");
-        let used = json!({"status": {"used": {&address: format!("default/{name}")}, "usage": number}});
-        eips.patch_status("pool-0", &PatchParams::default(), &Patch::Merge(used)).await?;
+        *status.pointer_mut("/usage").context("the pool says no usage")? = json!(number);
+        let used = status.pointer_mut("/used").and_then(Value::as_object_mut);
+        used.context("nothing of the pool is used")?
+            .insert(address.clone(), json!(format!("default/{name}")));
+        version = replace_status(&client, "pool-0", &version, &status).await?;
         services.patch_status(&name, &PatchParams::default(), &Patch::Merge(status_patch(&address))).await?;
         times.push(began.elapsed());
         tokio::time::sleep(Duration::from_millis(30)).await;
     }
     Ok(times)
+}
+
+/// Writes the status of an Eip of this version; the version that it has then.
+async fn replace_status(
+    client: &Client,
+    name: &str,
+    version: &str,
+    status: &Value,
+) -> anyhow::Result<String> {
+    let body = json!({
+        "apiVersion": "network.kubesphere.io/v1alpha2", "kind": "Eip",
+        "metadata": {"name": name, "resourceVersion": version}, "status": status,
+    });
+    let path = format!("/apis/network.kubesphere.io/v1alpha2/eips/{name}/status?fieldValidation=Ignore");
+    let request = http::Request::put(path)
+        .header("content-type", "application/json")
+        .header("accept", "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1")
+        .body(body.to_string().into_bytes())?;
+    let answer: PartialObjectMeta<DynamicObject> = client.request(request).await?;
+    answer.metadata.resource_version.context("an answer without version")
 }
