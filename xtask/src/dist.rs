@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, bail};
 use clap::Args;
 
-use crate::{metadata, shell};
+use crate::{metadata, shell, system};
 
 /// Build the release binary: static, for any Linux of this architecture, with its SHA-256, into target/dist.
 ///
@@ -16,6 +16,7 @@ use crate::{metadata, shell};
 pub(crate) struct Arguments {}
 
 pub(crate) fn run(_: &Arguments) -> anyhow::Result<u8> {
+    system::require("cargo xtask dist", &[system::MAKE])?;
     let host = metadata::host()?;
     let build = shell::target_directory().join("static");
     // `--target` keeps the flags from build scripts and proc macros, which cannot be static.

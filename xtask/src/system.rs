@@ -20,6 +20,13 @@ pub(crate) struct Requirement {
 pub(crate) const CXX: Requirement =
     Requirement { program: "c++", package: "g++", purpose: "compiles libFuzzer, which is C++" };
 
+/// Whatever builds the daemon.
+pub(crate) const MAKE: Requirement = Requirement {
+    program: "make",
+    package: "make",
+    purpose: "builds jemalloc, the daemon's allocator, with cc",
+};
+
 pub(crate) const BIRD: Requirement = Requirement {
     program: "bird",
     package: "bird2",
@@ -60,6 +67,7 @@ pub(crate) const MORE_ROUTERS: &[Requirement] = &[
 
 /// What the lab runs besides our own programs.
 pub(crate) const LAB: &[Requirement] = &[
+    MAKE,
     BIRD,
     FRR,
     GOBGP,
