@@ -298,6 +298,17 @@ pub(super) fn without_counters(node: &NodePeerStatus) -> NodePeerStatus {
     node
 }
 
+/// The merge patch (RFC 7386) that makes an entry of another one: what is gone has to be said, or it stays for ever.
+fn difference(before: &Value, mut after: Value) -> Value {
+    if let (Value::Object(before), Value::Object(after)) = (before, &mut after) {
+        for (key, old) in before {
+            let new = after.get_mut(key).map(|new| difference(old, new.take()));
+            after.insert(key.clone(), new.unwrap_or(Value::Null));
+        }
+    }
+    after
+}
+
 /// The difference of two maps of entries by node.
 fn entries<T: serde::Serialize + PartialEq>(
     mut write: Write,
@@ -309,7 +320,8 @@ fn entries<T: serde::Serialize + PartialEq>(
         write = write.set(&["status", field, node], Value::Null);
     }
     for (node, entry) in after.iter().filter(|(node, entry)| before.get(*node) != Some(entry)) {
-        write = write.set(&["status", field, node], json!(entry));
+        let known = before.get(node).map_or(Value::Null, |known| json!(known));
+        write = write.set(&["status", field, node], difference(&known, json!(entry)));
     }
     write
 }

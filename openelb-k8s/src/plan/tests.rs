@@ -465,6 +465,33 @@ fn the_status_of_peers_has_the_shape_of_the_go_openelb() {
     assert_eq!((&established["status"], &established["reason"]), (&json!("False"), &json!("AllDown")));
 }
 
+/// What a session had and has no more is removed, else the same would be written again for ever.
+#[test]
+fn what_a_session_has_no_more_goes_from_its_status() {
+    let mut cluster = Cluster::new();
+    cluster.bgp(json!({"as": 65001}), json!({}));
+    let writes = bgp_writes(&cluster.indexes, &cluster.settings, &established(), now());
+    execute(&mut cluster, &writes);
+    let mut down = established();
+    let session = down.peers.get_mut("router").unwrap();
+    (session.state, session.negotiated_hold_time, session.up_since, session.router_id) =
+        (SessionState::Active, None, None, None);
+    session.last_error = Some("hold timer expired".to_owned());
+    for status in [down, established()] {
+        let writes = bgp_writes(&cluster.indexes, &cluster.settings, &status, now());
+        assert_ne!(writes, []);
+        execute(&mut cluster, &writes);
+        assert_eq!(
+            bgp_writes(&cluster.indexes, &cluster.settings, &status, now()),
+            [],
+            "everything is written"
+        );
+    }
+    let view = cluster.indexes.peers.get("router").unwrap();
+    let node = &view.status.nodes_peer_status.as_ref().unwrap()["node-1"];
+    assert_eq!(node.session.as_ref().unwrap().last_error, None);
+}
+
 #[test]
 fn entries_of_nodes_that_are_gone_go() {
     let mut cluster = Cluster::new();
