@@ -137,17 +137,20 @@ pub struct FamilyConfig {
     pub add_path_send: u8,
     /// Whether several paths per prefix are accepted.
     pub add_path_receive: bool,
+    /// Whether graceful restart is offered for it, where it is offered at all ([`PeerConfig::graceful_restart`]): else
+    /// neither side keeps the other's routes of this family.
+    pub graceful_restart: bool,
 }
 
 impl FamilyConfig {
     /// The family without add-path.
     pub fn new(family: Family) -> Self {
-        Self { family, add_path_send: 0, add_path_receive: false }
+        Self { family, add_path_send: 0, add_path_receive: false, graceful_restart: true }
     }
 
     /// The family with add-path for up to `paths` paths per prefix.
     pub fn with_add_path_send(family: Family, paths: u8) -> Self {
-        Self { family, add_path_send: paths, add_path_receive: false }
+        Self { add_path_send: paths, ..Self::new(family) }
     }
 }
 
@@ -214,7 +217,7 @@ pub struct PeerConfig {
     pub local_address: Option<IpAddr>,
     /// The interface (`SO_BINDTODEVICE`) of outgoing connections.
     pub bind_interface: Option<String>,
-    /// Graceful restart; not offered without it.
+    /// Graceful restart, for the families that do not switch it off; not offered without it.
     pub graceful_restart: Option<GracefulRestartConfig>,
     /// Offer messages of up to 65535 octets (RFC 8654).
     pub extended_messages: bool,

@@ -732,7 +732,12 @@ fn graceful_restart(peer: &PeerConfig, restarting: bool) -> Option<GracefulResta
         time: u16::try_from(restart.restart_time.as_secs())
             .unwrap_or(u16::MAX)
             .min(GracefulRestart::MAX_TIME),
-        families: peer.families.iter().map(|offer| row(offer.family)).collect(),
+        families: peer
+            .families
+            .iter()
+            .filter(|offer| offer.graceful_restart)
+            .map(|offer| row(offer.family))
+            .collect(),
     })
 }
 

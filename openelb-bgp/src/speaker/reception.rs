@@ -16,7 +16,7 @@ use super::{
 use crate::{
     fsm::DownReason,
     rib::{Rib, selection::Origination},
-    wire::{Attributes, Family, Nlri, NlriList, Notification, Prefix, SessionKind, Update},
+    wire::{Attributes, Family, GracefulRestart, Nlri, NlriList, Notification, Prefix, SessionKind, Update},
 };
 
 /// How long a neighbour that is back may take to send all its routes again, after a restart (RFC 4724 §4.2 asks for a
@@ -100,6 +100,11 @@ impl Session {
     }
 }
 
+/// Whether graceful restart is offered for the family.
+fn covers(restart: Option<&GracefulRestart>, family: Family) -> bool {
+    restart.is_some_and(|restart| restart.families.iter().any(|row| row.family == family))
+}
+
 impl Peer {
     /// A session has come up: whose routes they are, and what is left of the session before.
     pub(super) fn begin_reception(&mut self, around: &mut Surroundings<'_>, now: Instant) {
@@ -123,6 +128,7 @@ impl Peer {
                 .families
                 .iter()
                 .any(|known| known.family == family && matches!(known.reception, Reception::Keep))
+                && covers(negotiated.local_open.graceful_restart(), family)
                 && restart.is_some_and(|restart| {
                     restart.families.iter().any(|row| row.family == family && row.forwarding)
                 })
@@ -157,8 +163,10 @@ impl Peer {
             // What was stale already has had its chance.
             let prefixes = around.rib.received.sweep(owner);
             around.gone(&self.config, prefixes);
-            let kept =
-                restart.filter(|restart| restart.families.iter().any(|row| row.family == known.family));
+            let kept = restart.filter(|restart| {
+                covers(Some(restart), known.family)
+                    && covers(negotiated.local_open.graceful_restart(), known.family)
+            });
             match kept {
                 Some(restart) if around.rib.received.len(owner) > 0 => {
                     around.rib.received.mark_stale(owner);

@@ -492,6 +492,7 @@ proptest! {
                 family: Family::IPV4_UNICAST,
                 add_path_send: if add_path { 2 } else { 0 },
                 add_path_receive: add_path,
+                graceful_restart: true,
             }];
             peer.hold_time = Duration::from_secs(60_000); // a stalled neighbour is not given up here
         };

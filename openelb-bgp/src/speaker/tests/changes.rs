@@ -249,8 +249,10 @@ fn the_status_of_a_route_says_what_the_neighbour_has() {
     const PREFIX: &str = "198.51.100.1/32";
     let single = |peer: &mut PeerConfig| peer.families = vec![FamilyConfig::new(Family::IPV4_UNICAST)];
     let many = |peer: &mut PeerConfig| {
-        peer.families =
-            vec![FamilyConfig { family: Family::IPV4_UNICAST, add_path_send: 2, add_path_receive: true }];
+        peer.families = vec![FamilyConfig {
+            add_path_receive: true,
+            ..FamilyConfig::with_add_path_send(Family::IPV4_UNICAST, 2)
+        }];
     };
     let stranger = PeerScope::Only(Arc::new(["stranger".into()].into()));
     for add_path in [false, true] {
@@ -298,8 +300,10 @@ fn the_status_of_a_route_says_what_the_neighbour_has() {
 #[test]
 fn the_next_path_moves_up_when_the_best_of_too_many_goes() {
     let mut pair = Pair::with(|peer| {
-        peer.families =
-            vec![FamilyConfig { family: Family::IPV4_UNICAST, add_path_send: 2, add_path_receive: true }];
+        peer.families = vec![FamilyConfig {
+            add_path_receive: true,
+            ..FamilyConfig::with_add_path_send(Family::IPV4_UNICAST, 2)
+        }];
     });
     pair.speakers[0].set_routes("test", (1..=3).map(|hop| path(1, hop.into(), hop)), pair.now);
     pair.establish();

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     speaker::{GracefulRestartConfig, ReceivedRoutes},
-    wire::{GracefulRestart, Notification, Open, RouteRefreshKind},
+    wire::{self, GracefulRestart, MpReach, NlriList, Notification, Open, RouteRefreshKind},
 };
 
 fn offered(scripted: &Scripted, connection: ConnectionId) -> GracefulRestart {
@@ -192,6 +192,58 @@ fn what_the_neighbour_has_not_kept_forwarding_for_goes_when_it_is_back() {
         scripted.settle();
         scripted.establish(open());
         assert_eq!(routes(&scripted), expected, "{name}");
+    }
+}
+
+/// Graceful restart of a family takes both ends, in either role.
+#[test]
+fn graceful_restart_is_for_the_families_that_both_ends_offer_it_for() {
+    let both = [Family::IPV4_UNICAST, Family::IPV6_UNICAST];
+    // What we offer, what the neighbour offers, and how many of its routes of either family are kept.
+    let table: [(&[Family], &[Family], [usize; 2]); 6] = [
+        (&both, &both, [1, 1]),
+        (&both[..1], &both, [1, 0]),
+        (&both[1..], &both, [0, 1]),
+        (&both, &both[..1], [1, 0]),
+        (&both[..1], &both[1..], [0, 0]),
+        (&[], &both, [0, 0]),
+    ];
+    for (ours, theirs, kept) in table {
+        let mut scripted = Scripted::new(|peer| {
+            graceful(peer);
+            peer.received_routes = ReceivedRoutes::Keep;
+            for offer in &mut peer.families {
+                offer.graceful_restart = ours.contains(&offer.family);
+            }
+        });
+        let capability = || {
+            let mut capability = restart_capability(true, true);
+            capability.families.retain(|row| theirs.contains(&row.family));
+            Some(capability)
+        };
+        let connection = scripted.establish(their_open(capability()));
+        let offered: Vec<Family> =
+            offered(&scripted, connection).families.iter().map(|row| row.family).collect();
+        assert_eq!(offered, ours);
+        scripted.send(connection, update([nlri("203.0.113.1/32")].into_iter()));
+        let ipv6 = NlriList::new(Family::IPV6_UNICAST, false, [nlri("2001:db8::1/128")].into_iter()).unwrap();
+        let next_hop = wire::NextHop::V6("2001:db8::ffff".parse().unwrap());
+        scripted.send(
+            connection,
+            Update {
+                announced: NlriList::empty(Family::IPV4_UNICAST),
+                mp_reach: Some(MpReach::Unicast { next_hop, nlri: ipv6 }),
+                ..update([].into_iter())
+            },
+        );
+        scripted.speaker.handle_closed(connection, scripted.now);
+        scripted.settle();
+        let count = |scripted: &Scripted| {
+            both.map(|family| scripted.speaker.adj_in(&"other".into(), family).unwrap().len())
+        };
+        assert_eq!(count(&scripted), kept, "away: {ours:?} and {theirs:?}");
+        scripted.establish(their_open(capability()));
+        assert_eq!(count(&scripted), kept, "back: {ours:?} and {theirs:?}");
     }
 }
 

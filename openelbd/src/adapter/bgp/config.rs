@@ -179,6 +179,7 @@ pub fn peer(
                 family: if family.v6 { Family::IPV6_UNICAST } else { Family::IPV4_UNICAST },
                 add_path_send: family.add_path_send,
                 add_path_receive: family.add_path_receive,
+                graceful_restart: family.graceful_restart,
             })
             .collect();
     }

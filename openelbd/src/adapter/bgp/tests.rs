@@ -138,6 +138,17 @@ fn every_field_of_a_peer_that_has_an_effect() {
             json!({"afiSafis": [{"config": {"family": {"afi": "AFI_IP"}}, "mpGracefulRestart": {"config": {"enabled": false}}}]}),
             |p| p.graceful_restart.is_none(),
         ),
+        (
+            json!({"afiSafis": [{}, {"config": {"family": {"afi": "AFI_IP6"}}, "mpGracefulRestart": {"config": {"enabled": false}}}]}),
+            |p| {
+                let on = |family: &FamilyConfig| (family.family, family.graceful_restart);
+                p.graceful_restart.is_some()
+                    && p.families
+                        .iter()
+                        .map(on)
+                        .eq([(Family::IPV4_UNICAST, true), (Family::IPV6_UNICAST, false)])
+            },
+        ),
         (json!({"bfd": {"enabled": false, "passive": true}}), |p| p.bfd.is_none()),
         (json!({"bfd": {"enabled": true}}), |p| p.bfd.unwrap().timers == bfd::Timers::default()),
         (
@@ -225,6 +236,7 @@ fn every_field_of_a_peer_that_has_an_effect() {
                         family: Family::IPV6_UNICAST,
                         add_path_send: 4,
                         add_path_receive: true,
+                        graceful_restart: true,
                     }]
             },
         ),
@@ -277,10 +289,6 @@ fn every_setting_without_effect_is_named() {
         (json!({"gracefulRestart": {"helperOnly": true}}), "spec.gracefulRestart.helperOnly"),
         (json!({"gracefulRestart": {"staleRoutesTime": 30}}), "spec.gracefulRestart.staleRoutesTime"),
         (json!({"gracefulRestart": {"deferralTime": 30}}), "spec.gracefulRestart.deferralTime"),
-        (
-            json!({"afiSafis": [{}, {"mpGracefulRestart": {"config": {"enabled": false}}}]}),
-            "spec.afiSafis[1].mpGracefulRestart",
-        ),
         (json!({"policies": {"import": ["p"]}}), "spec.policies.import"),
         (json!({"policies": {"defaultImport": "reject"}}), "spec.policies.import"),
         (json!({"policies": {"export": ["p"]}}), "spec.policies.export"),
@@ -302,6 +310,7 @@ fn every_setting_without_effect_is_named() {
         json!({"gracefulRestart": {"enabled": true, "restartTime": 120}}),
         json!({"afiSafis": [{"mpGracefulRestart": {"config": {"enabled": true}}}]}),
         json!({"afiSafis": [{"mpGracefulRestart": {"config": {"enabled": false}}}]}),
+        json!({"afiSafis": [{}, {"mpGracefulRestart": {"config": {"enabled": false}}}]}),
         json!({"receivedRoutes": "Keep"}),
         json!({"prefixLimit": {"maxPrefixes": 1, "action": "Warn", "warningPercent": 80, "restartTime": "5m"}}),
         json!({"advertisements": [{"aggregationLength": 24, "aggregationLengthV6": 64}]}),

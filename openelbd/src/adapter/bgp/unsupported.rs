@@ -5,7 +5,7 @@ use std::net::Ipv6Addr;
 
 use openelb_k8s::crd::{
     bgp_conf::{BgpConfSpec, GracefulRestart},
-    bgp_peer::{AfiSafi, BgpPeerSpec, PeerConf, PeerPolicies, Transport},
+    bgp_peer::{BgpPeerSpec, PeerConf, PeerPolicies, Transport},
 };
 
 use super::Note;
@@ -50,7 +50,6 @@ pub fn of_peer(spec: &BgpPeerSpec) -> Vec<Note> {
     }
     let bfd = spec.bfd.as_ref().and_then(|bfd| bfd.enabled) == Some(true);
     notes.graceful_restart(spec.graceful_restart.as_ref(), bfd);
-    notes.families(spec.afi_safis.as_deref().unwrap_or_default());
     if let Some(policies) = &spec.policies {
         notes.policies(policies);
     }
@@ -169,26 +168,6 @@ impl Notes {
                 "spec.gracefulRestart.deferralTime",
                 "End-of-RIB waits for the first complete set of routes, at most until 10 s before restartTime",
                 "leave it out",
-            );
-        }
-    }
-
-    fn families(&mut self, families: &[AfiSafi]) {
-        let restart = |family: &AfiSafi| {
-            family
-                .mp_graceful_restart
-                .as_ref()
-                .and_then(|restart| restart.config.as_ref())
-                .and_then(|c| c.enabled)
-        };
-        if families.iter().all(|family| restart(family) == Some(false)) {
-            return;
-        }
-        for (index, _) in families.iter().enumerate().filter(|(_, family)| restart(family) == Some(false)) {
-            self.push(
-                &format!("spec.afiSafis[{index}].mpGracefulRestart"),
-                "graceful restart is for all families of a session, or for none",
-                "leave it out, or switch it off for all of them",
             );
         }
     }
