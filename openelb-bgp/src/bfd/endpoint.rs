@@ -34,6 +34,8 @@ pub struct SessionConfig {
     pub minimum_ttl: u8,
     /// Its timers.
     pub timers: Timers,
+    /// While it is down it waits until then; see [`Session::set_wait`].
+    pub wait_until: Option<Instant>,
 }
 
 impl SessionConfig {
@@ -47,6 +49,7 @@ impl SessionConfig {
             multihop: false,
             minimum_ttl: 255,
             timers: Timers::default(),
+            wait_until: None,
         }
     }
 
@@ -166,6 +169,7 @@ impl Endpoint {
             match wanted.get(&name) {
                 Some(config) if path(config) == path(&entry.config) => {
                     entry.session.set_timers(config.timers, now);
+                    entry.session.set_wait(config.wait_until, now);
                     entry.config = config.clone();
                     wanted.remove(&name);
                 }
@@ -196,7 +200,8 @@ impl Endpoint {
         };
         let id = SessionId(self.next);
         self.next += 1;
-        let session = Session::new(config.timers, discriminator, self.random.next(), now);
+        let mut session = Session::new(config.timers, discriminator, self.random.next(), now);
+        session.set_wait(config.wait_until, now);
         // What is left of a removed session on this path must not speak beside it.
         let place = (config.remote.to_canonical(), config.multihop);
         let others = self.by_remote.get(&place).cloned().unwrap_or_default();

@@ -171,6 +171,8 @@ pub struct Session {
     /// The contents changed: not to be kept for the next periodic packet.
     urgent: bool,
     detect_at: Option<Instant>,
+    /// While down it is silent and deaf until then.
+    wait_until: Option<Instant>,
     random: Random,
     events: VecDeque<StateChange>,
     counters: Counters,
@@ -247,6 +249,7 @@ impl Session {
             transmit_at: None,
             urgent: true,
             detect_at: None,
+            wait_until: None,
             random: Random::new(seed),
             events: VecDeque::new(),
             counters: Counters::default(),
@@ -299,6 +302,20 @@ impl Session {
         self.schedule(now);
     }
 
+    /// A session that is or goes Down says nothing and hears nothing until then, so that it comes up neither here nor at
+    /// the neighbour; one that is Up stays so. What runs over the path is to come up first. `None`: it waits no longer.
+    pub fn set_wait(&mut self, until: Option<Instant>, now: Instant) {
+        let before = std::mem::replace(&mut self.wait_until, until.filter(|at| *at > now));
+        if before != self.wait_until {
+            self.urgent |= self.wait_until.is_none();
+            self.schedule(now);
+        }
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.wait_until.is_some() && self.state == State::Down
+    }
+
     /// Holds the session down, or lets it come up again (RFC 5880 §6.8.16).
     pub fn set_admin_down(&mut self, down: bool, now: Instant) {
         if down {
@@ -320,6 +337,9 @@ impl Session {
             }
         } else if packet.your_discriminator != self.local_discriminator.get() {
             return Err(Discard::UnknownDiscriminator(packet.your_discriminator));
+        }
+        if self.is_waiting() {
+            return Err(Discard::Waiting);
         }
         let min_rx_before = self.remote.min_rx;
         self.remote = Remote {
@@ -366,6 +386,9 @@ impl Session {
 
     /// Does what is due.
     pub fn handle_timeout(&mut self, now: Instant) {
+        if self.wait_until.is_some_and(|at| at <= now) {
+            self.set_wait(None, now);
+        }
         if self.detect_at.is_some_and(|at| at <= now) {
             self.detect_at = None;
             self.remote = Remote::UNKNOWN;
@@ -379,7 +402,7 @@ impl Session {
 
     /// When something is due: [`handle_timeout`](Self::handle_timeout), then poll.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.detect_at.into_iter().chain(self.transmit_at).min()
+        self.detect_at.into_iter().chain(self.transmit_at).chain(self.wait_until).min()
     }
 
     /// The next packet that is to be sent now.
@@ -479,7 +502,7 @@ impl Session {
             && self.state == State::Up
             && self.remote.state == State::Up
             && self.poll == Poll::None;
-        !silent && !demand && !self.remote.min_rx.is_zero()
+        !silent && !demand && !self.is_waiting() && !self.remote.min_rx.is_zero()
     }
 
     fn schedule(&mut self, now: Instant) {

@@ -374,6 +374,32 @@ fn a_passive_session_waits_for_the_neighbour() {
     assert!(pair.pauses(0, since).is_empty(), "silent again once the neighbour is lost");
 }
 
+#[test]
+fn a_session_that_waits_comes_up_when_the_wait_is_over_or_called_off_and_one_that_is_up_stays() {
+    let plain = timers(3, 300, 300);
+    for called_off in [false, true] {
+        let mut pair = Pair::up(plain, plain);
+        let until = pair.now + 30_000 * MS;
+        pair.ends[0].set_wait(Some(until), pair.now);
+        pair.run(5_000 * MS);
+        assert_eq!(pair.states(), [State::Up; 2], "nothing was lost");
+        // The neighbour restarts: it says Down, and hears nothing any more.
+        pair.ends[1] = Session::new(plain, NonZeroU32::new(33).unwrap(), 33, pair.now);
+        pair.run(100 * MS);
+        assert_eq!(pair.states(), [State::Down; 2]);
+        let sent = pair.sent[0].len();
+        pair.run(10_000 * MS);
+        assert_eq!((pair.states(), pair.sent[0].len()), ([State::Down; 2], sent));
+        if called_off {
+            pair.ends[0].set_wait(None, pair.now);
+        } else {
+            pair.run(until - pair.now);
+        }
+        pair.run(5_000 * MS);
+        assert_eq!(pair.states(), [State::Up; 2]);
+    }
+}
+
 fn arrival(remote: &str, interface: u32, ttl: u8, multihop: bool) -> Arrival {
     Arrival {
         remote: remote.parse().unwrap(),

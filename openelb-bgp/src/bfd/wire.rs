@@ -177,6 +177,9 @@ pub enum Discard {
     /// No session has this discriminator.
     #[error("no session has the discriminator {0}")]
     UnknownDiscriminator(u32),
+    /// The session is down, and waits before it may come up.
+    #[error("the session waits before it comes up")]
+    Waiting,
     /// No session is with this sender.
     #[error("no session is with this sender")]
     UnknownSender,

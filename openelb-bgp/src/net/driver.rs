@@ -536,7 +536,8 @@ impl Driver {
         let (sender, _) = mpsc::channel(1);
         self.events_sender = sender; // ours is gone, so the channel closes with the last task
         let _ = timeout(SHUTDOWN_WITHIN, async { while self.events.recv().await.is_some() {} }).await;
-        // Only now: a neighbour that sees BFD end first might take the session down, and its routes with it.
+        // Only now. That BFD is held down is no failure (RFC 5882 section 4.2), but not all neighbours think so: they would
+        // end an established session, and drop its routes. One that is closed already may be kept as a restart.
         self.guard.stop().await;
     }
 }

@@ -24,17 +24,28 @@ use super::{
 };
 use crate::{
     bfd::SessionConfig,
-    speaker::{PeerConfig, PeerName, PeersSnapshot, Speaker},
+    speaker::{PeerConfig, PeerName, PeersSnapshot, SessionStatus, Speaker},
+    wire::Capability,
 };
 
 /// Segments with a wrong signature are told of this often at most.
 const MD5_TOLD_EVERY: Duration = Duration::from_secs(60);
+/// BFD waits for the session of a neighbour that restarts for this long at most.
+const AWAY_MAX: Duration = Duration::from_secs(60);
+/// And for so long after it is established: the neighbour may see that a little later.
+const AFTER_ESTABLISHED: Duration = Duration::from_secs(1);
 
 /// The watch over one speaker's sessions.
 pub(super) struct Guard {
     protection: watch::Sender<Arc<Protection>>,
     strangers: Arc<AtomicU64>,
     bfd: Bfd,
+    /// The BFD sessions as they were wanted last.
+    wanted: Vec<Wanted>,
+    /// Neighbours with an established session under graceful restart: for how long they may be away.
+    graceful: HashMap<PeerName, Duration>,
+    /// Those whose session has ended: until when BFD waits for the next one.
+    away: HashMap<PeerName, Instant>,
     links: watch::Receiver<Arc<Links>>,
     /// Until the first neighbour is there.
     links_sender: Option<watch::Sender<Arc<Links>>>,
@@ -58,6 +69,9 @@ impl Guard {
             protection: watch::Sender::new(Arc::default()),
             strangers: Arc::default(),
             bfd: Bfd::default(),
+            wanted: Vec::new(),
+            graceful: HashMap::new(),
+            away: HashMap::new(),
             links,
             links_sender: Some(links_sender),
             links_task: None,
@@ -101,7 +115,8 @@ impl Guard {
             wanted.extend(self.wanted(peer, speaker.config().asn));
         }
         self.near.retain(|name| wanted.iter().any(|wanted| *wanted.session.name == *name.as_str()));
-        self.bfd.set(wanted);
+        self.wanted = wanted;
+        self.bfd.set(self.wanted.clone());
         if any && let Some(sender) = self.links_sender.take() {
             self.links_task = Some(tokio::spawn(links::watch(sender)).abort_handle());
         }
@@ -142,6 +157,7 @@ impl Guard {
             interface: scope,
             minimum_ttl: bfd.minimum_ttl.unwrap_or(base.minimum_ttl),
             timers: bfd.timers,
+            wait_until: self.away.get(&peer.name).copied(),
             ..base
         };
         Some(Wanted { session, bind_interface: peer.bind_interface.clone() })
@@ -204,10 +220,47 @@ impl Guard {
             }
         }
         self.places.retain(|name, _| snapshot.peers.contains_key(name));
+        self.follow_restarts(snapshot);
         snapshot.bfd_discarded = bfd.map_or(0, |bfd| bfd.discarded);
         if self.has_passwords() {
             snapshot.md5_failures = md5_failures().saturating_sub(self.md5_before);
             self.tell_md5(snapshot.md5_failures);
+        }
+    }
+
+    /// A neighbour that restarts sets up BFD and BGP anew. Some (FRR) set BFD up once more when BGP is established: if it
+    /// was up by then, they take that for a lost path, end the session, and drop the routes they had kept. So a BFD session
+    /// that has gone down with BGP comes up after BGP, at most for the neighbour's restart time: one that wants BFD up
+    /// first gets it then.
+    fn follow_restarts(&mut self, snapshot: &PeersSnapshot) {
+        let now = Instant::now();
+        let mut changed = false;
+        for (name, peer) in &snapshot.peers {
+            if let Some(session) = &peer.session {
+                if let Some(until) = self.away.get_mut(name)
+                    && *until > now + AFTER_ESTABLISHED
+                    && now < session.since + AFTER_ESTABLISHED
+                {
+                    *until = session.since + AFTER_ESTABLISHED;
+                    changed = true;
+                }
+                match restart_time(session) {
+                    Some(time) => self.graceful.insert(name.clone(), time),
+                    None => self.graceful.remove(name),
+                };
+            } else if let Some(time) = self.graceful.remove(name) {
+                self.away.insert(name.clone(), now + time.min(AWAY_MAX));
+                changed = true;
+            }
+        }
+        self.graceful.retain(|name, _| snapshot.peers.contains_key(name));
+        self.away.retain(|name, _| snapshot.peers.contains_key(name));
+        if changed {
+            for wanted in &mut self.wanted {
+                wanted.session.wait_until =
+                    self.away.get(&PeerName::new(Arc::clone(&wanted.session.name))).copied();
+            }
+            self.bfd.set(self.wanted.clone());
         }
     }
 
@@ -241,6 +294,17 @@ impl Drop for Guard {
             task.abort();
         }
     }
+}
+
+/// For how long the neighbour may be away, if both ends offer graceful restart.
+fn restart_time(session: &SessionStatus) -> Option<Duration> {
+    let of = |capabilities: &[Capability]| {
+        capabilities.iter().find_map(|capability| match capability {
+            Capability::GracefulRestart(restart) => Some(Duration::from_secs(restart.time.into())),
+            _ => None,
+        })
+    };
+    of(&session.local_capabilities).and_then(|_| of(&session.remote_capabilities))
 }
 
 /// Segments that the kernel has dropped for a signature that is missing, wrong or not expected, in this network

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// How long a stopping speaker waits until all neighbours were told that BFD ends.
-const FAREWELL_WITHIN: Duration = Duration::from_millis(250);
+const FAREWELL_WITHIN: Duration = Duration::from_millis(500);
 /// Changes of one session that are kept for the speaker; of more, the first ones are forgotten in pairs.
 const CHANGES: usize = 4;
 

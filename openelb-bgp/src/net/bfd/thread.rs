@@ -19,7 +19,7 @@ use super::{
     sockets::{Buffer, Kind, Path, Receiver, Sender},
 };
 use crate::{
-    bfd::{Endpoint, EndpointOutput, SessionConfig, SessionId},
+    bfd::{Endpoint, EndpointOutput, PACKET_LEN, SessionConfig, SessionId},
     net::sys,
     speaker::BfdStatus,
 };
@@ -34,6 +34,10 @@ const RETRY: Duration = Duration::from_secs(5);
 const PUBLISH_EVERY: Duration = Duration::from_secs(1);
 /// A thread that is to end says AdminDown for so long at most.
 const LEAVE_WITHIN: Duration = Duration::from_secs(2);
+/// What a neighbour is told when the program stops is sent again this often: one lost packet would be a lost path.
+const FAREWELLS: u8 = 2;
+/// The pause between them.
+const FAREWELL_EVERY: Duration = Duration::from_millis(50);
 
 /// Runs until the sender of `wanted` is gone and the neighbours were told.
 pub(super) fn run(
@@ -59,6 +63,7 @@ pub(super) fn run(
                 discarded: 0,
                 changed: false,
                 leaving: None,
+                farewell: Farewell::default(),
                 done: Some(done),
             };
             runtime.block_on(thread.run());
@@ -82,6 +87,14 @@ enum Port {
     Failed { error: String, retry_at: Instant },
 }
 
+/// The last words, and when they are said again.
+#[derive(Default)]
+struct Farewell {
+    packets: Vec<(SessionId, [u8; PACKET_LEN])>,
+    repeats: u8,
+    due: Option<Instant>,
+}
+
 struct Thread<'a> {
     endpoint: Endpoint,
     wanted: watch::Receiver<Arc<[Wanted]>>,
@@ -99,6 +112,7 @@ struct Thread<'a> {
     changed: bool,
     /// Nobody wants sessions any more; until then at the latest.
     leaving: Option<Instant>,
+    farewell: Farewell,
     done: Option<oneshot::Sender<()>>,
 }
 
@@ -112,12 +126,15 @@ impl Thread<'_> {
             self.open_ports(now);
             self.publish(now);
             if let Some(until) = self.leaving {
-                // The first AdminDown is out.
-                if let Some(done) = self.done.take() {
-                    let _ = done.send(());
-                }
-                if now >= until || self.endpoint.poll_timeout().is_none() {
-                    return;
+                self.repeat_farewell(now);
+                // AdminDown is out, and again.
+                if self.farewell.due.is_none() {
+                    if let Some(done) = self.done.take() {
+                        let _ = done.send(());
+                    }
+                    if now >= until || self.endpoint.poll_timeout().is_none() {
+                        return;
+                    }
                 }
             }
             let timer = async {
@@ -162,7 +179,8 @@ impl Thread<'_> {
             Port::Failed { retry_at, .. } => Some(*retry_at),
         });
         let publish = (!self.extras.is_empty()).then_some(self.publish_due);
-        let others = [self.endpoint.poll_timeout(), publish, self.paused_until, self.leaving];
+        let others =
+            [self.endpoint.poll_timeout(), publish, self.paused_until, self.leaving, self.farewell.due];
         retries.chain(others.into_iter().flatten()).min()
     }
 
@@ -170,6 +188,21 @@ impl Thread<'_> {
         self.extras.clear();
         self.endpoint.set_sessions([], now);
         self.leaving = Some(now + LEAVE_WITHIN);
+        self.farewell = Farewell { packets: Vec::new(), repeats: FAREWELLS, due: Some(now + FAREWELL_EVERY) };
+    }
+
+    fn repeat_farewell(&mut self, now: Instant) {
+        let Farewell { packets, repeats, due } = &mut self.farewell;
+        if due.is_none_or(|at| at > now) {
+            return;
+        }
+        for (session, bytes) in packets.iter() {
+            if let Some(sender) = self.senders.get_mut(session) {
+                sender.send(bytes);
+            }
+        }
+        *repeats = repeats.saturating_sub(1);
+        *due = (*repeats > 0 && !packets.is_empty()).then(|| now + FAREWELL_EVERY);
     }
 
     fn set_sessions(&mut self, now: Instant) {
@@ -259,6 +292,9 @@ impl Thread<'_> {
                         sender.set_path(path(bind_interface.clone()));
                     }
                     sender.send(&bytes);
+                    if self.leaving.is_some() {
+                        self.farewell.packets.push((session, bytes));
+                    }
                 }
                 EndpointOutput::Changed { name, change } => {
                     tracing::info!(peer = %name, from = %change.from, to = %change.to, cause = %change.cause, "BFD");
