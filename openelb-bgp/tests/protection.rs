@@ -160,19 +160,21 @@ fn ttl_security_with_a_neighbour_that_has_it_too() {
 #[test]
 fn a_sender_that_is_too_far_away_gets_no_answer() {
     isolated("a_sender_that_is_too_far_away_gets_no_answer", || {
-        let ours = Ours::start(REMOTE, |peer| {
-            peer.passive = true;
-            peer.ttl_security = Some(1);
-        });
-        ours.wait_for_listeners();
-        let connect = |ttl: u32| there(|| support::connect_with_ttl(ttl));
-        assert_eq!(connect(254), Err(std::io::ErrorKind::TimedOut), "not even a SYN-ACK");
-        assert_eq!(connect(255), Ok(()));
-        // Of two neighbours one has no TTL security: the listener answers both, and the first is protected from then on.
-        let mut open = support::second_neighbour();
-        open.passive = true;
-        ours.set_peers([ours.config.clone(), open]);
-        wait_for("the listener answers", || connect(254).ok());
+        for (ipv4, remote, second) in [(true, REMOTE, "192.0.2.77"), (false, REMOTE6, "2001:db8:77::1")] {
+            let ours = Ours::start(remote, |peer| {
+                peer.passive = true;
+                peer.ttl_security = Some(1);
+            });
+            ours.wait_for_listeners();
+            let connect = |ttl: u32| there(|| support::connect_with_ttl(ipv4, ttl));
+            assert_eq!(connect(254), Err(std::io::ErrorKind::TimedOut), "not even a SYN-ACK to {remote}");
+            assert_eq!(connect(255), Ok(()), "{remote}");
+            // Of two neighbours one has no TTL security: the listener answers both, and the first is protected from then on.
+            let mut open = PeerConfig::new("second", second.parse().unwrap(), 65001);
+            open.passive = true;
+            ours.set_peers([ours.config.clone(), open]);
+            wait_for("the listener answers", || connect(254).ok());
+        }
     });
 }
 

@@ -109,12 +109,14 @@ pub(crate) fn there<T: Send>(body: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-/// Connects to our port 179 with packets of this TTL.
-pub(crate) fn connect_with_ttl(ttl: u32) -> Result<(), std::io::ErrorKind> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP)).unwrap();
-    socket.set_ttl_v4(ttl).unwrap();
-    socket.bind(&std::net::SocketAddr::new(REMOTE.parse().unwrap(), 0).into()).unwrap();
-    let to = std::net::SocketAddr::new(LOCAL.parse().unwrap(), 179);
+/// Connects to our port 179 with packets of this TTL or hop limit.
+pub(crate) fn connect_with_ttl(ipv4: bool, ttl: u32) -> Result<(), std::io::ErrorKind> {
+    let (domain, local, remote) =
+        if ipv4 { (Domain::IPV4, LOCAL, REMOTE) } else { (Domain::IPV6, LOCAL6, REMOTE6) };
+    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP)).unwrap();
+    if ipv4 { socket.set_ttl_v4(ttl) } else { socket.set_unicast_hops_v6(ttl) }.unwrap();
+    socket.bind(&std::net::SocketAddr::new(remote.parse().unwrap(), 0).into()).unwrap();
+    let to = std::net::SocketAddr::new(local.parse().unwrap(), 179);
     socket.connect_timeout(&to.into(), Duration::from_secs(2)).map_err(|error| error.kind())
 }
 

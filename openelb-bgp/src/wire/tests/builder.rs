@@ -74,6 +74,7 @@ fn ipv6_routes_are_packed_full() {
             assert!(count >= 190 || total + count == 1000);
             total += count;
         }
+        assert!(out.len() <= 40 * total, "{} octets for {total} prefixes", out.len());
         let updates = read_all(&out, &cx.reversed());
         let read: Vec<Nlri> =
             updates.iter().flat_map(Update::announcements).flat_map(|(_, nlri)| nlri.iter()).collect();
