@@ -10,7 +10,7 @@ use std::{
 
 use openelb_lab::{
     Lab, Process, binary,
-    bird::kernel_next_hops,
+    bird::{Bird, kernel_next_hops},
     eventually,
     topology::{self, NODES, ROUTER, node_v4},
 };
@@ -149,4 +149,67 @@ fn a_state_directory_that_is_full_is_told_and_written_as_soon_as_there_is_space(
     })
     .unwrap();
     assert!(log().contains("the state directory works again"));
+}
+
+/// One router, two sessions with node-1: one with this password, one without.
+fn two_sessions(password: &str) -> String {
+    let session = |name: &str, local: &str, more: &str| {
+        format!(
+            "protocol bgp {name} {{ local {local} as 64512; neighbor {} as 64501; strict bind; direct; hold time 9; \
+             connect delay time 1; connect retry time 1; error wait time 1, 2; {more} ipv4 {{ import all; export none; }}; }}\n",
+            node_v4(1)
+        )
+    };
+    let keyed = session("keyed", "192.168.50.1", &format!("password \"{password}\";"));
+    let plain = session("plain", "192.168.50.2", "");
+    format!("log stderr all;\nrouter id 192.168.50.1;\nprotocol device {{ scan time 1; }}\n{keyed}{plain}")
+}
+
+#[test]
+fn a_password_changed_in_its_secret_is_in_force_at_once_and_touches_no_other_session() {
+    let setup = Setup::new("md5");
+    let second = "ip addr add 192.168.50.2/24 dev \
+                  \"$(ip -o -4 addr show to 192.168.50.1 | awk '{print $2}' | cut -d@ -f1)\"";
+    setup.lab.run(ROUTER, &["sh", "-c", second]).unwrap();
+    let secret = |password: &str| {
+        let text = format!(
+            "apiVersion: v1\nkind: Secret\nmetadata: {{name: router, namespace: openelb-system}}\n\
+             stringData: {{password: {password}}}\n"
+        );
+        fs::write(setup.manifests.join("25-secret.yaml"), text).unwrap();
+    };
+    secret("first");
+    let file = setup.manifests.join("20-bgp.yaml");
+    let text = fs::read_to_string(&file).unwrap();
+    let plain = "---\napiVersion: network.kubesphere.io/v1alpha2\nkind: BgpPeer\nmetadata: {name: plain}\n\
+                 spec: {conf: {neighborAddress: 192.168.50.2, peerAs: 64512}}\n";
+    fs::write(&file, format!("{text}  passwordSecretRef: {{name: router}}\n{plain}")).unwrap();
+    let router = Bird::start(&setup.lab, ROUTER, &two_sessions("first")).unwrap();
+    setup.start(1);
+    // Name, protocol, table, state, since, and what the protocol says.
+    let shown = |name: &str| -> anyhow::Result<Vec<String>> {
+        let answer = router.ask(&format!("show protocols {name}"))?;
+        let line = answer.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+        Ok(line.split_whitespace().map(str::to_owned).collect())
+    };
+    let established = |name: &str| {
+        eventually(&format!("{name} is established"), Duration::from_secs(30), || {
+            let line = shown(name)?;
+            Ok(line.last().is_some_and(|state| state == "Established").then_some(line))
+        })
+        .unwrap()
+        .0
+    };
+    let (keyed, plain) = (established("keyed"), established("plain"));
+
+    secret("second");
+    eventually("the session with the old password ends", Duration::from_secs(15), || {
+        Ok((shown("keyed")?.last().is_none_or(|state| state != "Established")).then_some(()))
+    })
+    .unwrap();
+    setup.lab.write("bird-router.conf", &two_sessions("second")).unwrap();
+    router.order("configure").unwrap();
+    let again = established("keyed");
+    assert_ne!(again, keyed, "it is another session");
+    assert_eq!(shown("plain").unwrap(), plain, "the other session has been up all the time");
 }
