@@ -22,7 +22,7 @@ const DAY: f64 = 86_400.0;
 /// The lab cannot be made, or the route stays.
 pub fn silent_cut(interval: Duration, multiplier: u8) -> anyhow::Result<Duration> {
     let lab = topology::start("bfd-cut")?;
-    let stage = Stage::start(&lab, Make::Bird, Some(Bfd { interval, multiplier }))?;
+    let stage = Stage::start(&lab, Make::Bird, Some(Bfd { interval, multiplier, graceful: false }))?;
     // The kernel's own word with the time: asking again and again would be coarser.
     let monitor = lab.spawn("monitor", ROUTER, &["env", "TZ=UTC", "ip", "-ts", "-4", "monitor", "route"])?;
     eventually("a monitor that listens", Duration::from_secs(10), || {
@@ -64,7 +64,7 @@ fn time(line: &str) -> Option<f64> {
 /// The lab cannot be made.
 pub fn busy(interval: Duration, multiplier: u8, length: Duration) -> anyhow::Result<usize> {
     let lab = topology::start("bfd-busy")?;
-    let stage = Stage::start(&lab, Make::Bird, Some(Bfd { interval, multiplier }))?;
+    let stage = Stage::start(&lab, Make::Bird, Some(Bfd { interval, multiplier, graceful: false }))?;
     let logs = stage.logs();
     let downs = || -> anyhow::Result<usize> {
         let mut count = 0;

@@ -78,6 +78,38 @@ impl Failure {
     }
 }
 
+/// What the router runs beside BGP to find a dead node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watch {
+    /// Nothing: the hold time.
+    HoldTime,
+    /// BFD, plain: what is lost is down.
+    Bfd,
+    /// BFD, where what is lost may be restarting ([`Bfd::graceful`]).
+    GracefulBfd,
+}
+
+impl Watch {
+    const ALL: [Self; 3] = [Self::HoldTime, Self::Bfd, Self::GracefulBfd];
+
+    const fn title(self) -> &'static str {
+        match self {
+            Self::HoldTime => "no",
+            Self::Bfd => "yes",
+            Self::GracefulBfd => "graceful",
+        }
+    }
+
+    fn profile(self) -> Option<Bfd> {
+        let graceful = self == Self::GracefulBfd;
+        (self != Self::HoldTime).then_some(Bfd {
+            interval: Duration::from_millis(300),
+            multiplier: 3,
+            graceful,
+        })
+    }
+}
+
 /// What came of a failure.
 #[derive(Clone, Debug)]
 pub struct Outcome {
@@ -245,16 +277,10 @@ fn watch(lab: &Lab, began: Instant, end: &AtomicBool) -> anyhow::Result<(Option<
 ///
 /// # Errors
 /// The lab cannot be made, or does not become whole again.
-pub fn run(make: Make, bfd: bool, failure: Failure) -> anyhow::Result<Outcome> {
-    let name = format!(
-        "fail-{}-{}-{}",
-        failure.name(),
-        make.name().to_lowercase(),
-        if bfd { "bfd" } else { "none" }
-    );
+pub fn run(make: Make, watch_by: Watch, failure: Failure) -> anyhow::Result<Outcome> {
+    let name = format!("fail-{}-{}-{}", failure.name(), make.name().to_lowercase(), watch_by.title());
     let lab = topology::start(&name)?;
-    let profile = Bfd { interval: Duration::from_millis(300), multiplier: 3 };
-    let mut stage = Stage::start(&lab, make, bfd.then_some(profile))?;
+    let mut stage = Stage::start(&lab, make, watch_by.profile())?;
     let target = SocketAddr::new(ADDRESS.parse()?, 80);
     let plan = Plan { count: usize::MAX, interval: PACE, timeout: Duration::from_secs(1) };
     let client = Client::start(&lab, "requests", CLIENT, target, plan)?;
@@ -286,7 +312,8 @@ pub fn table(only: &[String]) -> anyhow::Result<String> {
         "# Failures\n\nWhat a failure costs, measured by `cargo xtask soak failures`: a client downloads {DOWNLOADS} files \
          through a router and three nodes, and sends a request every {} ms; then something fails. The hold time is {HOLD} s \
          here (the default is 30 s), BFD 300 ms × 3 (the default), graceful restart as it is by default: on, the N bit only \
-         with BFD. \"Route\" is the path over the node at the router.\n\n| failure | router | BFD | route | requests lost | \
+         with BFD. BFD \"graceful\" is `bfd graceful` at BIRD, and `bfd check-control-plane-failure` at FRR. \"Route\" is the \
+         path over the node at the router.\n\n| failure | router | BFD | route | requests lost | \
          downloads broken |\n|---|---|---|---|---|---|\n",
         PACE.as_millis()
     );
@@ -296,9 +323,9 @@ pub fn table(only: &[String]) -> anyhow::Result<String> {
             if !only.iter().all(named) {
                 continue;
             }
-            for bfd in [false, true] {
-                let outcome = run(make, bfd, failure)?;
-                let line = row(make, bfd, failure, &outcome);
+            for watch_by in Watch::ALL {
+                let outcome = run(make, watch_by, failure)?;
+                let line = row(make, watch_by, failure, &outcome);
                 eprint!("{line}");
                 text.push_str(&line);
             }
@@ -314,8 +341,10 @@ So the defaults are:
 
 - **Graceful restart is on**: a speaker that is killed, and the update of all of them, cost nothing without BFD.
 - **BFD is off**: it takes a silent node away within a second, where without it a third of the connections fail until the
-  hold time ends. But a speaker that is away looks like that, too: BIRD drops its routes, and the connections that are
-  spread anew break. FRR keeps the routes through a restart.
+  hold time ends. But a speaker that is away looks like that, too. FRR keeps the routes through a restart. BIRD 2.0.12 takes
+  AdminDown, which a speaker says when it stops, for a lost path: with `bfd on` it drops the routes, and the connections
+  that are spread anew break. With `bfd graceful` it keeps them through a restart, and those of a dead node, too, until
+  the node's restart time is over.
 - **The N bit goes with BFD only**: without BFD the end of the hold time is all that finds a dead node, and takes it away.
 - **The hold time is 30 s**: it is how long a dead node may cost traffic without BFD. Choose 9 s, as here, or BFD where
   that is too long.
@@ -323,7 +352,7 @@ So the defaults are:
 BIRD keeps the kernel's routes through its own restart only with `graceful restart on` in its kernel protocols, as here.
 ";
 
-fn row(make: Make, bfd: bool, failure: Failure, outcome: &Outcome) -> String {
+fn row(make: Make, watch_by: Watch, failure: Failure, outcome: &Outcome) -> String {
     let seconds = |time: Duration| format!("{:.1} s", time.as_secs_f64());
     let route = outcome.gone.map_or_else(
         || "stays".to_owned(),
@@ -339,7 +368,7 @@ fn row(make: Make, bfd: bool, failure: Failure, outcome: &Outcome) -> String {
         "| {} | {} | {} | {route} | {lost} | {} of {DOWNLOADS} |\n",
         failure.title(),
         make.name(),
-        if bfd { "yes" } else { "no" },
+        watch_by.title(),
         outcome.broken
     )
 }

@@ -159,7 +159,7 @@ impl Cell {
             Self::ExtendedMessages => Session { extended_messages: true, ipv6: false, ..plain },
             Self::Bfd => {
                 let interval = std::time::Duration::from_millis(300);
-                Session { bfd: Some(Bfd { interval, multiplier: 3 }), ..plain }
+                Session { bfd: Some(Bfd { interval, multiplier: 3, graceful: false }), ..plain }
             }
             Self::RouteRefresh => Session { ipv6: false, ..plain },
             Self::TheirRestart | Self::OurRestart => Session { graceful_restart: true, ..plain },

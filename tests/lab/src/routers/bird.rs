@@ -46,7 +46,8 @@ fn configuration(sessions: &[Session]) -> String {
             (session.extended_messages, "enable extended messages on;"),
             (session.graceful_restart, "graceful restart on;"),
             (!session.graceful_restart, "graceful restart off;"),
-            (session.bfd.is_some(), "bfd on;"),
+            (session.bfd.is_some_and(|bfd| !bfd.graceful), "bfd on;"),
+            (session.bfd.is_some_and(|bfd| bfd.graceful), "bfd graceful;"),
         ];
         for (_, line) in switches.iter().filter(|(on, _)| *on) {
             let _ = writeln!(text, "  {line}");

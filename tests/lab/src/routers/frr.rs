@@ -50,6 +50,9 @@ fn configuration(sessions: &[Session]) -> String {
         }
         if session.bfd.is_some() {
             let _ = writeln!(text, " neighbor {remote} bfd\n neighbor {remote} bfd profile lab");
+            if session.bfd.is_some_and(|bfd| bfd.graceful) {
+                let _ = writeln!(text, " neighbor {remote} bfd check-control-plane-failure");
+            }
         }
     }
     for (family, on) in [("ipv4", true), ("ipv6", false)] {

@@ -100,6 +100,8 @@ pub struct Bfd {
     pub interval: Duration,
     /// After so many of them without a packet the neighbour is down.
     pub multiplier: u8,
+    /// A neighbour that BFD loses may be one that restarts: BIRD's `bfd graceful`, FRR's `check-control-plane-failure`.
+    pub graceful: bool,
 }
 
 /// A session, as the router is told of it.
