@@ -157,6 +157,7 @@ fn families(peer: &apipb::Peer, config: &mut PeerConfig) -> Result<(), Error> {
             family,
             add_path_send: octet("add_paths.config.send_max", add_paths.map_or(0, |paths| paths.send_max))?,
             add_path_receive: add_paths.is_some_and(|paths| paths.receive),
+            graceful_restart: true,
         });
         let Some(limit) = wanted.prefix_limits.filter(|limit| limit.max_prefixes != 0) else { continue };
         config.prefix_limit.max_prefixes = limit.max_prefixes;
