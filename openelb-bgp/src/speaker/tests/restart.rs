@@ -226,7 +226,7 @@ fn graceful_restart_is_for_the_families_that_both_ends_offer_it_for() {
             offered(&scripted, connection).families.iter().map(|row| row.family).collect();
         assert_eq!(offered, ours);
         scripted.send(connection, update([nlri("203.0.113.1/32")].into_iter()));
-        let ipv6 = NlriList::new(Family::IPV6_UNICAST, false, [nlri("2001:db8::1/128")].into_iter()).unwrap();
+        let ipv6 = NlriList::new(Family::IPV6_UNICAST, false, [nlri("2001:db8::1/128")]).unwrap();
         let next_hop = wire::NextHop::V6("2001:db8::ffff".parse().unwrap());
         scripted.send(
             connection,
