@@ -160,7 +160,7 @@ fn two_sessions(password: &str) -> String {
             node_v4(1)
         )
     };
-    let keyed = session("keyed", "192.168.50.1", &format!("password \"{password}\";"));
+    let keyed = session("guarded", "192.168.50.1", &format!("password \"{password}\";"));
     let plain = session("plain", "192.168.50.2", "");
     format!("log stderr all;\nrouter id 192.168.50.1;\nprotocol device {{ scan time 1; }}\n{keyed}{plain}")
 }
@@ -200,16 +200,16 @@ fn a_password_changed_in_its_secret_is_in_force_at_once_and_touches_no_other_ses
         .unwrap()
         .0
     };
-    let (keyed, plain) = (established("keyed"), established("plain"));
+    let (keyed, plain) = (established("guarded"), established("plain"));
 
     secret("second");
     eventually("the session with the old password ends", Duration::from_secs(15), || {
-        Ok((shown("keyed")?.last().is_none_or(|state| state != "Established")).then_some(()))
+        Ok((shown("guarded")?.last().is_none_or(|state| state != "Established")).then_some(()))
     })
     .unwrap();
     setup.lab.write("bird-router.conf", &two_sessions("second")).unwrap();
     router.order("configure").unwrap();
-    let again = established("keyed");
+    let again = established("guarded");
     assert_ne!(again, keyed, "it is another session");
     assert_eq!(shown("plain").unwrap(), plain, "the other session has been up all the time");
 }

@@ -139,7 +139,8 @@ fn every_field_of_a_peer_that_has_an_effect() {
             |p| p.graceful_restart.is_none(),
         ),
         (
-            json!({"afiSafis": [{}, {"config": {"family": {"afi": "AFI_IP6"}}, "mpGracefulRestart": {"config": {"enabled": false}}}]}),
+            json!({"afiSafis": [{"config": {"family": {"afi": "AFI_IP"}}},
+                {"config": {"family": {"afi": "AFI_IP6"}}, "mpGracefulRestart": {"config": {"enabled": false}}}]}),
             |p| {
                 let on = |family: &FamilyConfig| (family.family, family.graceful_restart);
                 p.graceful_restart.is_some()

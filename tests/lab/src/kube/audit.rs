@@ -13,7 +13,7 @@ rules:
 - level: None
   nonResourceURLs: ['/readyz*', '/livez*', '/healthz*']
 - level: Request
-  verbs: [patch]
+  verbs: [patch, update]
   resources:
   - {group: '', resources: [services, services/status]}
   - {group: network.kubesphere.io}
@@ -35,8 +35,8 @@ pub struct Request {
     pub namespace: String,
     /// Empty for a list.
     pub name: String,
-    /// `metadata.resourceVersion` of a patch of a Service or of an object of ours; empty: it has none.
-    pub patched_version: String,
+    /// `metadata.resourceVersion` of a patch or an update of a Service or of an object of ours; empty: it has none.
+    pub written_version: String,
     /// The status of the answer; 101 and 200 of a watch come when it ends.
     pub code: u16,
 }
@@ -119,7 +119,7 @@ impl ControlPlane {
                 resource,
                 namespace: reference.namespace,
                 name: reference.name,
-                patched_version: event
+                written_version: event
                     .request_object
                     .pointer("/metadata/resourceVersion")
                     .and_then(Value::as_str)
