@@ -12,7 +12,7 @@ use openelb_lab::{
     Lab, Process, binary,
     bird::{Bird, kernel_next_hops},
     eventually,
-    topology::{self, NODES, ROUTER, node_v4},
+    topology::{self, NODES, ROUTER, node_v4, node_v6},
 };
 
 struct Setup {
@@ -151,26 +151,24 @@ fn a_state_directory_that_is_full_is_told_and_written_as_soon_as_there_is_space(
     assert!(log().contains("the state directory works again"));
 }
 
-/// One router, two sessions with node-1: one with this password, one without.
+/// One router, two sessions with node-1: one over IPv4 with this password, one over IPv6 without.
 fn two_sessions(password: &str) -> String {
-    let session = |name: &str, local: &str, more: &str| {
+    let session = |name: &str, local: &str, neighbor: IpAddr, more: &str, channel: &str| {
         format!(
-            "protocol bgp {name} {{ local {local} as 64512; neighbor {} as 64501; strict bind; direct; hold time 9; \
-             connect delay time 1; connect retry time 1; error wait time 1, 2; {more} ipv4 {{ import all; export none; }}; }}\n",
-            node_v4(1)
+            "protocol bgp {name} {{ local {local} as 64512; neighbor {neighbor} as 64501; strict bind; direct; hold time 9; \
+             connect delay time 1; connect retry time 1; error wait time 1, 2; {more} \
+             {channel} {{ import all; export none; }}; }}\n"
         )
     };
-    let keyed = session("guarded", "192.168.50.1", &format!("password \"{password}\";"));
-    let plain = session("plain", "192.168.50.2", "");
-    format!("log stderr all;\nrouter id 192.168.50.1;\nprotocol device {{ scan time 1; }}\n{keyed}{plain}")
+    let password = format!("password \"{password}\";");
+    let guarded = session("guarded", "192.168.50.1", node_v4(1), &password, "ipv4");
+    let plain = session("plain", "fd00:50::1", node_v6(1), "", "ipv6");
+    format!("log stderr all;\nrouter id 192.168.50.1;\nprotocol device {{ scan time 1; }}\n{guarded}{plain}")
 }
 
 #[test]
 fn a_password_changed_in_its_secret_is_in_force_at_once_and_touches_no_other_session() {
     let setup = Setup::new("md5");
-    let second = "ip addr add 192.168.50.2/24 dev \
-                  \"$(ip -o -4 addr show to 192.168.50.1 | awk '{print $2}' | cut -d@ -f1)\"";
-    setup.lab.run(ROUTER, &["sh", "-c", second]).unwrap();
     let secret = |password: &str| {
         let text = format!(
             "apiVersion: v1\nkind: Secret\nmetadata: {{name: router, namespace: openelb-system}}\n\
@@ -182,7 +180,7 @@ fn a_password_changed_in_its_secret_is_in_force_at_once_and_touches_no_other_ses
     let file = setup.manifests.join("20-bgp.yaml");
     let text = fs::read_to_string(&file).unwrap();
     let plain = "---\napiVersion: network.kubesphere.io/v1alpha2\nkind: BgpPeer\nmetadata: {name: plain}\n\
-                 spec: {conf: {neighborAddress: 192.168.50.2, peerAs: 64512}}\n";
+                 spec: {conf: {neighborAddress: 'fd00:50::1', peerAs: 64512}}\n";
     fs::write(&file, format!("{text}  passwordSecretRef: {{name: router}}\n{plain}")).unwrap();
     let router = Bird::start(&setup.lab, ROUTER, &two_sessions("first")).unwrap();
     setup.start(1);
@@ -200,7 +198,7 @@ fn a_password_changed_in_its_secret_is_in_force_at_once_and_touches_no_other_ses
         .unwrap()
         .0
     };
-    let (keyed, plain) = (established("guarded"), established("plain"));
+    let (guarded, plain) = (established("guarded"), established("plain"));
 
     secret("second");
     eventually("the session with the old password ends", Duration::from_secs(15), || {
@@ -210,6 +208,6 @@ fn a_password_changed_in_its_secret_is_in_force_at_once_and_touches_no_other_ses
     setup.lab.write("bird-router.conf", &two_sessions("second")).unwrap();
     router.order("configure").unwrap();
     let again = established("guarded");
-    assert_ne!(again, keyed, "it is another session");
+    assert_ne!(again, guarded, "it is another session");
     assert_eq!(shown("plain").unwrap(), plain, "the other session has been up all the time");
 }
