@@ -71,7 +71,8 @@ impl Default for Schedule {
 #[derive(Debug)]
 struct Claimed {
     since: Instant,
-    step: usize,
+    /// When it was announced last.
+    last: Option<Instant>,
     due: Option<Instant>,
     defended: Option<Instant>,
 }
@@ -90,18 +91,26 @@ impl Announcer {
         Self { schedule, claims: HashMap::default(), due: BTreeSet::new() }
     }
 
-    /// Replaces the schedule; bursts go on by the new one.
+    /// Replaces the schedule; bursts and refreshes go on by the new one.
     pub fn set_schedule(&mut self, schedule: Schedule) {
+        if schedule == self.schedule {
+            return;
+        }
         self.schedule = schedule;
+        self.due.clear();
+        for (address, claim) in &mut self.claims {
+            claim.due = next_due(&self.schedule, *address, claim.since, claim.last);
+            self.due.extend(claim.due.map(|at| (at, *address)));
+        }
     }
 
     /// Begins the burst of an address, anew if it had one.
     pub fn claim(&mut self, address: IpAddr, now: Instant) {
         let defended = self.claims.get(&address).and_then(|claim| claim.defended);
         self.release(address);
-        let due = next_due(&self.schedule, address, now, 0);
+        let due = next_due(&self.schedule, address, now, None);
         self.due.extend(due.map(|at| (at, address)));
-        self.claims.insert(address, Claimed { since: now, step: 0, due, defended });
+        self.claims.insert(address, Claimed { since: now, last: None, due, defended });
     }
 
     /// Announces an address no more.
@@ -131,13 +140,8 @@ impl Announcer {
         self.due.pop_first();
         let claim = self.claims.get_mut(&address)?;
         // Steps that passed unused are not made up for.
-        loop {
-            claim.step += 1;
-            claim.due = next_due(&self.schedule, address, claim.since, claim.step);
-            if claim.due.is_none_or(|next| next > now) {
-                break;
-            }
-        }
+        claim.last = Some(now);
+        claim.due = next_due(&self.schedule, address, claim.since, claim.last);
         self.due.extend(claim.due.map(|at| (at, address)));
         Some(address)
     }
@@ -162,21 +166,23 @@ fn burst_offset(schedule: &Schedule, address: IpAddr, step: usize) -> Option<Dur
     offset.copied()
 }
 
-fn next_due(schedule: &Schedule, address: IpAddr, since: Instant, step: usize) -> Option<Instant> {
-    if let Some(offset) = burst_offset(schedule, address, step) {
-        return since.checked_add(offset);
+/// What follows `last`: the next step of the burst, or else the refresh.
+fn next_due(schedule: &Schedule, address: IpAddr, since: Instant, last: Option<Instant>) -> Option<Instant> {
+    let mut burst = (0..)
+        .map_while(|step| burst_offset(schedule, address, step))
+        .filter_map(|offset| since.checked_add(offset));
+    if let Some(next) = burst.find(|at| last.is_none_or(|last| *at > last)) {
+        return Some(next);
     }
     if schedule.refresh.is_zero() {
         return None;
     }
-    let count = if address.is_ipv6() { MAX_ADVERTISEMENTS } else { usize::MAX }.min(schedule.burst.len());
-    let rounds = u32::try_from(step - count + 1).unwrap_or(u32::MAX);
-    let last =
-        count.checked_sub(1).and_then(|last| burst_offset(schedule, address, last)).unwrap_or_default();
     // Spread over a tenth of the interval, so that many addresses that were claimed together do not stay together.
     let spread =
         schedule.refresh / 10 * (crate::ownership::rendezvous::hash(&octets(address)) & 0xff) as u32 / 256;
-    since.checked_add(last)?.checked_add(schedule.refresh.checked_mul(rounds)?)?.checked_sub(spread)
+    let last = last.unwrap_or(since);
+    let first = last.saturating_duration_since(since) < schedule.refresh / 2;
+    last.checked_add(schedule.refresh)?.checked_sub(if first { spread } else { Duration::ZERO })
 }
 
 fn octets(address: IpAddr) -> [u8; 16] {
@@ -252,6 +258,32 @@ mod tests {
         assert_eq!(sent("2001:db8::1", &[0, 100, 300, 500], ten), [0, 100, 300]);
         assert_eq!(sent("2001:db8::1", &[0, 2000], ten), [0, 2000]);
         assert_eq!(sent("2001:db8::1", &[], ten), [0; 0]);
+    }
+
+    #[test]
+    fn a_new_schedule_holds_from_the_last_announcement_on() {
+        let (now, hour) = (Instant::now(), Duration::from_secs(3600));
+        let address = "192.0.2.1".parse().expect("an address");
+        let mut announcer = Announcer::new(Schedule::new(vec![Duration::ZERO], hour));
+        announcer.claim(address, now);
+        let mut at = now;
+        for _ in 0..50 {
+            at = announcer.poll_timeout().expect("there is a refresh");
+            assert_eq!(announcer.poll_due(at), Some(address));
+        }
+        let minute = Duration::from_secs(60);
+        announcer.set_schedule(Schedule::new(vec![Duration::ZERO], minute));
+        assert_eq!(announcer.poll_timeout(), Some(at + minute));
+        announcer.set_schedule(Schedule::new(vec![Duration::ZERO], Duration::ZERO));
+        assert_eq!(announcer.poll_timeout(), None);
+        announcer.set_schedule(Schedule::new(vec![Duration::ZERO], 24 * hour));
+        assert_eq!(announcer.poll_timeout(), Some(at + 24 * hour));
+        // Long past, it is made up for once.
+        announcer.set_schedule(Schedule::new(vec![Duration::ZERO], Duration::from_secs(1)));
+        let late = at + 24 * hour;
+        assert_eq!(announcer.poll_due(late), Some(address));
+        assert_eq!(announcer.poll_due(late), None);
+        assert_eq!(announcer.poll_timeout(), Some(late + Duration::from_secs(1)));
     }
 
     #[test]

@@ -245,6 +245,25 @@ fn after_a_partition_the_last_claim_is_the_winners() {
     }
 }
 
+/// Whoever claims a while after another rival did is not one that does not hear.
+#[test]
+fn nodes_that_come_back_one_after_the_other_leave_the_better_one_its_addresses() {
+    for seed in 0..20 {
+        let mut sim = settled(3, 6, seed);
+        let best: Vec<usize> = sim.addresses.clone().into_iter().map(|address| sim.owner(address)).collect();
+        sim.cut = (0..3).flat_map(|a| (0..3).map(move |b| (a, b))).filter(|(a, b)| a != b).collect();
+        sim.run(Duration::from_secs(10));
+        for (a, b) in [(0, 1), (0, 2), (1, 2)] {
+            sim.cut.retain(|pair| *pair != (a, b) && *pair != (b, a));
+            sim.run(ms(1000 + seed * 50));
+            for (address, best) in sim.addresses.clone().into_iter().zip(&best) {
+                let role = sim.role(*best, address);
+                assert_eq!(role, Role::Owner, "seed {seed}: {address} at {best} after {a} and {b} met");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_claim_that_was_heard_before_its_gossip_delays_no_failover() {
     for seed in 0..20 {

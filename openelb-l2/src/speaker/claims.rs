@@ -20,6 +20,8 @@ use crate::{
     responder,
 };
 
+/// A rival that said nothing for this long heard the claim: longer than any step of the usual burst but the last.
+const DEAF_MEMORY: Duration = Duration::from_millis(1800);
 /// A claim is repeated at most this often.
 const REPEAT: Duration = Duration::from_millis(20);
 /// A stranger is looked for again after this time.
@@ -37,14 +39,21 @@ impl Speaker {
     /// not hear; the address is left to it, for a client hears both.
     pub(super) fn repeat(&mut self, address: IpAddr, rival: Option<NodeId>, now: Instant) {
         let Some(entry) = self.entries.get_mut(&address) else { return };
-        let recent = entry.repeated.filter(|(_, last)| now.saturating_duration_since(*last) < 5 * DEAF);
-        let (first, last) = recent.unwrap_or((now, now));
-        if recent.is_some() && now.saturating_duration_since(last) < REPEAT {
+        // Only what this very rival says tells whether it hears, and not what it said before it last gave way.
+        let since = rival.map(|rival| {
+            let known = entry.rival.filter(|(node, _, last)| {
+                *node == rival && now.saturating_duration_since(*last) < DEAF_MEMORY
+            });
+            let first = known.map_or(now, |(_, first, _)| first);
+            entry.rival = Some((rival, first, now));
+            (rival, first)
+        });
+        if let Some(last) = entry.repeated.filter(|last| now.saturating_duration_since(*last) < REPEAT) {
             // Two claims that cross each other: clients believe the later one, so this node has the last word.
             entry.again = Some(last + REPEAT);
             return;
         }
-        if let Some(rival) = rival.filter(|_| now.saturating_duration_since(first) >= DEAF) {
+        if let Some((rival, _)) = since.filter(|(_, first)| now.saturating_duration_since(*first) >= DEAF) {
             entry.yielded = Some((rival, now + YIELD_TO_DEAF));
             entry.last = Some(rival);
             self.rest(address, now);
@@ -53,7 +62,7 @@ impl Speaker {
             self.dirty.insert(address);
             return;
         }
-        (entry.repeated, entry.again) = (Some((first, now)), None);
+        (entry.repeated, entry.again) = (Some(now), None);
         self.begin_burst(address, now);
     }
 

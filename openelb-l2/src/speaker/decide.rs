@@ -368,7 +368,7 @@ impl Speaker {
     fn rest_but(&mut self, address: IpAddr, asks: Option<NodeId>, now: Instant) {
         self.ask_on_behalf(address, asks, now);
         let Some(entry) = self.entries.get_mut(&address) else { return };
-        (entry.repeated, entry.again) = (None, None);
+        (entry.repeated, entry.again, entry.rival) = (None, None, None);
         let phase = std::mem::replace(&mut entry.phase, Phase::Idle);
         if phase == Phase::Idle {
             return;

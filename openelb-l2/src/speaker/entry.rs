@@ -43,8 +43,10 @@ pub(super) struct Entry {
     pub(super) better: Option<(NodeId, Instant)>,
     /// Who was heard with it on the wire, and until when it is left to them.
     pub(super) yielded: Option<(NodeId, Instant)>,
-    /// First and last time that the claim was repeated because a worse node claimed, too.
-    pub(super) repeated: Option<(Instant, Instant)>,
+    /// When the claim was repeated last because a worse node claimed, too.
+    pub(super) repeated: Option<Instant>,
+    /// A worse node that claims, too, and since when and when last it was heard to.
+    pub(super) rival: Option<(NodeId, Instant, Instant)>,
     /// When the claim is to be repeated once more: it was, just before another was heard.
     pub(super) again: Option<Instant>,
     /// A stranger, and when it was heard last.
@@ -72,6 +74,7 @@ impl Entry {
             better: None,
             yielded: None,
             repeated: None,
+            rival: None,
             again: None,
             conflict: None,
             told: None,

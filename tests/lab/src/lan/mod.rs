@@ -436,7 +436,7 @@ impl Lan {
         let result = eventually("answers to everything", DEADLINE, || {
             let (new, old) = self.outages_since(traffic, self.now().saturating_sub(400_000_000));
             let longest = new.max(old);
-            anyhow::ensure!(longest < 2 * INTERVAL, "{new:?} and {old:?} without");
+            anyhow::ensure!(longest < 2 * self.plan.interval, "{new:?} and {old:?} without");
             Ok(Some(()))
         });
         result.map(drop).with_context(|| format!("{:?}\n{}", self.owners(), self.logs()))
