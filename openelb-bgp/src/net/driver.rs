@@ -111,7 +111,7 @@ fn start(config: SpeakerConfig, online: bool) -> Result<(SpeakerHandle, JoinHand
         refused: 0,
         refused_logged: None,
         subscribers,
-        guard: Guard::new(),
+        guard: Guard::new(online),
         guarded_revision: u64::MAX,
         online,
         full_since: None,

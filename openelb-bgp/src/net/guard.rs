@@ -63,7 +63,7 @@ pub(super) struct Guard {
 }
 
 impl Guard {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(online: bool) -> Self {
         let (links_sender, links) = watch::channel(Arc::default());
         Self {
             protection: watch::Sender::new(Arc::default()),
@@ -73,7 +73,7 @@ impl Guard {
             graceful: HashMap::new(),
             away: HashMap::new(),
             links,
-            links_sender: Some(links_sender),
+            links_sender: online.then_some(links_sender),
             links_task: None,
             links_changed: false,
             places: HashMap::new(),

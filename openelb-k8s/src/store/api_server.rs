@@ -1,6 +1,6 @@
 //! An API server as the store: every write carries the `resourceVersion` it was decided on.
 //!
-//! It is a merge patch, but for the status of an Eip that is known as of that very version: see [`whole`].
+//! It is a merge patch, but for the status of an Eip that is known as of that very version: see its module `whole`.
 
 mod whole;
 
