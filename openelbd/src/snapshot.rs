@@ -5,10 +5,12 @@ use std::{
     net::IpAddr,
 };
 
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use openelb_k8s::{
     announce::{AddressStatus, Announcements, AnnouncerStatus, PeerStatus, Protocol},
-    index::{Indexes, services::ServiceView},
+    explain::{AnnouncedBy, Lists, Picture, Speaker},
+    index::{EipView, Indexes, services::ServiceView},
     names::condition,
 };
 use serde_json::{Value, json};
@@ -34,16 +36,84 @@ pub(crate) struct View<'a> {
     pub(crate) events: &'a EventLog,
 }
 
+/// Who announces each address, in words that the read API shows.
+type Announcers = BTreeMap<(IpAddr, &'static str), Vec<Value>>;
+
 impl View<'_> {
     /// Everything that the read API shows.
     pub(crate) fn snapshot(&self) -> Snapshot {
+        let of_nodes = self.announcers_of_nodes();
         Snapshot {
             pools: self.pools(),
-            services: self.indexes.services.ours().map(|service| self.service(service)).collect(),
-            peers: self.announced.peers.iter().map(|(name, status)| self.peer(name, status)).collect(),
+            services: self.indexes.services.ours().map(|service| self.service(service, &of_nodes)).collect(),
+            peers: self
+                .announced
+                .peers
+                .iter()
+                .map(|(name, status)| self.peer(name, status))
+                .chain(self.peers_of_nodes())
+                .collect(),
             nodes: self.nodes(),
             events: self.events.recent().map(event).collect(),
         }
+    }
+
+    /// What the speakers of all nodes announce: of the controller, the only one that reads what they say.
+    fn announcers_of_nodes(&self) -> Announcers {
+        let mut all = Announcers::new();
+        let speakers: Vec<Speaker> = self.indexes.speakers.iter().map(Speaker::from).collect();
+        if speakers.is_empty() {
+            return all;
+        }
+        let lists = Lists { speakers, ..Lists::default() };
+        for (address, by) in Picture::new(self.indexes, lists, Timestamp::now()).announcers() {
+            let mut peers: BTreeMap<&str, Vec<&AnnouncedBy>> = BTreeMap::new();
+            for by in by.iter().filter(|by| by.protocol == Protocol::Bgp.as_str()) {
+                peers.entry(&by.node).or_default().push(by);
+            }
+            let peer = |by: &&AnnouncedBy| {
+                json!({ "neighbor": by.neighbor.as_ref().or(by.peer.as_ref()), "advertised": by.announced })
+            };
+            let announcing = peers.iter().filter(|(_, peers)| peers.iter().any(|by| by.announced));
+            let by_bgp = announcing.map(|(node, peers)| {
+                json!({ "node": node, "peers": peers.iter().map(peer).collect::<Vec<_>>() })
+            });
+            let by_bgp: Vec<Value> = by_bgp.collect();
+            if !by_bgp.is_empty() {
+                all.insert((address, Protocol::Bgp.as_str()), by_bgp);
+            }
+            for by in by.iter().filter(|by| by.protocol != Protocol::Bgp.as_str()) {
+                let entry = json!({ "node": by.node, "state": by.state });
+                all.entry((address, by.protocol)).or_default().push(entry);
+            }
+        }
+        all
+    }
+
+    /// Sessions as the speakers of all nodes tell them.
+    fn peers_of_nodes(&self) -> impl Iterator<Item = Value> {
+        self.indexes.speakers.iter().flat_map(|speaker| {
+            speaker.status.peers.iter().flatten().map(|(name, status)| {
+                let peer = status.peer_state.clone().unwrap_or_default();
+                let detail = status.session.clone().unwrap_or_default();
+                let timers = status.timers_state.clone().unwrap_or_default();
+                let state = peer.session_state.unwrap_or_else(|| "IDLE".to_owned());
+                json!({
+                    "name": name,
+                    "node": speaker.node,
+                    "neighbor": peer.neighbor_address,
+                    "localAs": peer.local_as,
+                    "peerAs": peer.peer_as,
+                    "routerId": peer.router_id,
+                    "upSince": timers.uptime.filter(|time| state == "ESTABLISHED" && !time.is_empty()),
+                    "adminDown": peer.admin_state.as_deref() == Some("DOWN"),
+                    "state": state,
+                    "received": detail.received_prefixes,
+                    "flaps": peer.flops.unwrap_or_default(),
+                    "lastError": detail.last_error,
+                })
+            })
+        })
     }
 
     /// Everything that `/metrics` counts of it.
@@ -85,7 +155,7 @@ impl View<'_> {
     }
 
     fn pools(&self) -> Vec<Value> {
-        let pool = |pool: &openelb_k8s::index::pools::EipView| {
+        let pool = |pool: &EipView| {
             json!({
                 "name": pool.name,
                 "default": pool.is_default,
@@ -102,9 +172,9 @@ impl View<'_> {
         self.indexes.pools.iter().map(pool).collect()
     }
 
-    fn service(&self, service: &ServiceView) -> Value {
+    fn service(&self, service: &ServiceView, of_nodes: &Announcers) -> Value {
         let addresses: Vec<Value> =
-            service.published().into_iter().flat_map(|address| self.address(service, address)).collect();
+            service.published().into_iter().flat_map(|address| self.address(service, address, of_nodes)).collect();
         let assigned = service.conditions.iter().find(|known| known.type_ == condition::ADDRESS_ASSIGNED);
         json!({
             "namespace": service.key.namespace,
@@ -117,7 +187,7 @@ impl View<'_> {
     }
 
     /// An address, once for each protocol that announces it, or should.
-    fn address(&self, service: &ServiceView, address: IpAddr) -> Vec<Value> {
+    fn address(&self, service: &ServiceView, address: IpAddr, of_nodes: &Announcers) -> Vec<Value> {
         let desired = self.desired.iter().find_map(|desired| desired.addresses.get(&address));
         let holding = self.indexes.pools.iter().find(|pool| pool.is_held_by(address, &service.key));
         // A speaker does not read who holds what in a pool, but knows why it announces.
@@ -127,17 +197,24 @@ impl View<'_> {
         let wanted = desired.iter().flat_map(|desired| desired.protocols.iter().copied());
         let mut protocols: BTreeSet<Option<Protocol>> =
             wanted.chain(self.announced.of(address).map(|status| status.protocol)).map(Some).collect();
+        if self.node_name.is_empty() {
+            // Of no node in particular: as the pool says.
+            let spec = holding.and_then(EipView::announced_by);
+            protocols.extend(spec.iter().flat_map(|spec| spec.protocols.iter().copied().map(Some)));
+        }
         if protocols.is_empty() {
             protocols.insert(None);
         }
         let entry = |protocol: Option<Protocol>| {
             let status = protocol.and_then(|protocol| self.announced.addresses.get(&(address, protocol)));
             let by = status.filter(|status| status.announced).map(|status| self.announced_by(status));
+            let elsewhere = protocol.and_then(|protocol| of_nodes.get(&(address, protocol.as_str())));
+            let elsewhere = elsewhere.into_iter().flatten().cloned();
             let mut value = json!({
                 "address": address,
                 "protocol": protocol.map(Protocol::as_str),
                 "pool": pool,
-                "announcedBy": Vec::from_iter(by),
+                "announcedBy": by.into_iter().chain(elsewhere).collect::<Vec<_>>(),
             });
             if let (Value::Object(map), Some(status)) = (&mut value, status) {
                 map.insert("detail".to_owned(), json!(status.detail));
@@ -264,5 +341,65 @@ mod tests {
         };
         let services = view.snapshot().services;
         assert_eq!(services[0]["addresses"][0]["pool"], "pool", "{services:?}");
+    }
+    #[test]
+    fn a_controller_shows_what_the_speakers_of_all_nodes_announce() {
+        let mut indexes = Indexes::default();
+        let version = "network.kubesphere.io/v1alpha2";
+        let eip = |name: &str, address: &str, protocol: &str, used: &str, service: &str| {
+            json!({"apiVersion": version, "kind": "Eip", "metadata": {"name": name},
+                   "spec": {"address": address, "protocol": protocol, "interface": "eth0"},
+                   "status": {"used": {used: service}}})
+        };
+        let service = |name: &str, address: &str| {
+            json!({"apiVersion": "v1", "kind": "Service",
+                   "metadata": {"name": name, "namespace": "shop",
+                                "annotations": {"lb.kubesphere.io/v1alpha1": "openelb"}},
+                   "spec": {"type": "LoadBalancer", "ports": [{"port": 80}]},
+                   "status": {"loadBalancer": {"ingress": [{"ip": address}]}}})
+        };
+        let node = |name: &str| {
+            json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name},
+                   "status": {"addresses": [{"type": "InternalIP", "address": "10.0.0.9"}],
+                              "conditions": [{"type": "Ready", "status": "True"}]}})
+        };
+        let speaker = |name: &str, state: &str, owned: &[&str]| {
+            let peer = json!({"peerState": {"neighborAddress": "10.0.0.1", "peerAs": 65000, "sessionState": state},
+                              "session": {"receivedPrefixes": 3}});
+            json!({"apiVersion": version, "kind": "SpeakerStatus", "metadata": {"name": name},
+                   "spec": {"nodeName": name},
+                   "status": {"peers": {"tor": peer}, "pools": {"routed": {"v4": 1}}, "layer2Addresses": owned}})
+        };
+        for value in [
+            eip("routed", "192.0.2.0/24", "bgp", "192.0.2.1", "shop/web"),
+            eip("flat", "198.51.100.0/24", "layer2", "198.51.100.1", "shop/mail"),
+            service("web", "192.0.2.1"),
+            service("mail", "198.51.100.1"),
+            node("node-1"),
+            node("node-2"),
+            json!({"apiVersion": version, "kind": "BgpConf", "metadata": {"name": "default"}, "spec": {"as": 65001}}),
+            json!({"apiVersion": version, "kind": "BgpPeer", "metadata": {"name": "tor"},
+                   "spec": {"conf": {"neighborAddress": "10.0.0.1", "peerAs": 65000}}}),
+            speaker("node-1", "ESTABLISHED", &[]),
+            speaker("node-2", "ACTIVE", &["198.51.100.1"]),
+        ] {
+            indexes.apply(&Object::from_value(value).unwrap().unwrap());
+        }
+        let (announced, events) = (AnnouncerStatus::default(), EventLog::default());
+        let view =
+            View { indexes: &indexes, node_name: "", announced: &announced, desired: None, events: &events };
+        let Snapshot { services, peers, .. } = view.snapshot();
+        let mail = json!([{"address": "198.51.100.1", "protocol": "layer2", "pool": "flat",
+                           "announcedBy": [{"node": "node-2", "state": "it owns the address on its segment"}]}]);
+        let web = json!([{"address": "192.0.2.1", "protocol": "bgp", "pool": "routed",
+                          "announcedBy": [{"node": "node-1",
+                                           "peers": [{"neighbor": "10.0.0.1", "advertised": true}]}]}]);
+        assert_eq!((&services[0]["addresses"], &services[1]["addresses"]), (&mail, &web));
+        let told = peers.iter().map(|peer| {
+            [&peer["name"], &peer["node"], &peer["neighbor"], &peer["state"], &peer["received"]]
+        });
+        let told: Vec<Value> = told.map(|fields| json!(fields)).collect();
+        let session = |node: &str, state: &str| json!(["tor", node, "10.0.0.1", state, 3]);
+        assert_eq!(told, [session("node-1", "ESTABLISHED"), session("node-2", "ACTIVE")]);
     }
 }

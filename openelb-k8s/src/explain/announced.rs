@@ -1,6 +1,6 @@
 //! Who announces an address, and why another node does not.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use serde::Serialize;
@@ -87,34 +87,55 @@ impl Picture<'_> {
             let plan = plan(&speaker.node);
             let announcement = plan.addresses.get(&address);
             if let Some(announcement) = announcement.filter(|a| a.protocols.contains(&Protocol::Bgp)) {
+                let carries = announcement.self_eligible;
                 for (name, peer) in plan.bgp.iter().flat_map(|bgp| &bgp.peers) {
-                    told.by.extend(self.to_neighbor(&speaker.node, (name, peer), announcement));
+                    told.by.extend(self.to_neighbor(&speaker.node, carries, (name, peer), announcement));
                 }
             }
-            if speaker.layer2.contains(&address) {
-                told.by.push(AnnouncedBy {
-                    node: speaker.node.clone(),
-                    protocol: Protocol::Layer2.as_str(),
-                    peer: None,
-                    neighbor: None,
-                    announced: true,
-                    state: "it owns the address on its segment".to_owned(),
-                });
-            }
+            told.by.extend(speaker.layer2.contains(&address).then(|| owner(&speaker.node)));
         }
         let protocols: Vec<Protocol> = spec.protocols.iter().copied().collect();
         self.lacks(&protocols, &eligible, &mut told);
         told
     }
 
-    /// One neighbour of one node; `None`: the node has nothing to say to it.
+    /// Who announces each published address, or should, in the order of nodes; an address of a Service with
+    /// `externalTrafficPolicy: Local` only by its owner, unless its EndpointSlices are known.
+    #[must_use]
+    pub fn announcers(&self) -> BTreeMap<IpAddr, Vec<AnnouncedBy>> {
+        let mut announcers: BTreeMap<IpAddr, Vec<AnnouncedBy>> = BTreeMap::new();
+        let published = announcement::plan(self.indexes, &self.lists.settings).addresses;
+        let by_bgp = || published.iter().filter(|(_, known)| known.protocols.contains(&Protocol::Bgp));
+        // Who its neighbours are does not depend on what is published.
+        let mut indexes = self.indexes.clone();
+        indexes.services = self.indexes.services.subset(|_| false);
+        for speaker in &self.lists.speakers {
+            let node = &speaker.node;
+            let settings = Settings { node_name: node.clone(), ..self.lists.settings.clone() };
+            let neighbors = announcement::plan(&indexes, &settings).bgp;
+            for (name, peer) in neighbors.iter().flat_map(|bgp| &bgp.peers) {
+                for (address, known) in by_bgp() {
+                    let carries = known.nodes.iter().any(|hop| hop.node == *node);
+                    let by = self.to_neighbor(node, carries, (name, peer), known);
+                    by.into_iter().for_each(|by| announcers.entry(*address).or_default().push(by));
+                }
+            }
+            for address in &speaker.layer2 {
+                announcers.entry(*address).or_default().push(owner(node));
+            }
+        }
+        announcers
+    }
+
+    /// One neighbour of one node, which may carry the traffic itself or not; `None`: it has nothing to say to it.
     fn to_neighbor(
         &self,
         node: &str,
+        carries: bool,
         (name, peer): (&str, &PeerAnnouncements),
         announcement: &Announcement,
     ) -> Option<AnnouncedBy> {
-        if !announcement.self_eligible && peer.next_hops == NextHops::SelfOnly {
+        if !carries && peer.next_hops == NextHops::SelfOnly {
             return None;
         }
         let session = self.session(node, name).unwrap_or_default();
@@ -233,6 +254,18 @@ impl Picture<'_> {
             .filter(|by| !by.announced)
             .map(|by| format!("{} to {}: {}", by.node, by.peer.as_deref().unwrap_or_default(), by.state));
         told.missing.extend(down.collect::<Vec<_>>());
+    }
+}
+
+/// The node that owns an address on its segment.
+fn owner(node: &str) -> AnnouncedBy {
+    AnnouncedBy {
+        node: node.to_owned(),
+        protocol: Protocol::Layer2.as_str(),
+        peer: None,
+        neighbor: None,
+        announced: true,
+        state: "it owns the address on its segment".to_owned(),
     }
 }
 

@@ -40,9 +40,11 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 
-use crate::crd::SpeakerStatus;
 use crate::crd::bgp_peer::NodePeerStatus;
+use crate::crd::speaker_status::AnnouncedCounts;
+use crate::crd::{SpeakerStatus, SpeakerStatusStatus};
 use crate::index::Indexes;
+use crate::index::speakers::SpeakerView;
 use crate::names::condition;
 use crate::plan::Settings;
 
@@ -120,19 +122,34 @@ pub struct Speaker {
 
 impl From<&SpeakerStatus> for Speaker {
     fn from(object: &SpeakerStatus) -> Self {
-        let status = object.status.clone().unwrap_or_default();
+        let node = object.spec.node_name.clone().or_else(|| object.metadata.name.clone());
+        Self::of(node.unwrap_or_default(), &object.status.clone().unwrap_or_default())
+    }
+}
+
+impl From<&SpeakerView> for Speaker {
+    fn from(view: &SpeakerView) -> Self {
+        Self::of(view.node.clone(), &view.status)
+    }
+}
+
+impl Speaker {
+    fn of(node: String, status: &SpeakerStatusStatus) -> Self {
         let conditions = status.conditions.iter().flatten();
         let bad = conditions.filter(|known| (known.type_ == condition::READY) != (known.status == "True"));
         let sessions = status.peers.iter().flatten();
+        let count = |of: Option<i64>| of.unwrap_or_default();
         Self {
-            node: object.spec.node_name.clone().or_else(|| object.metadata.name.clone()).unwrap_or_default(),
-            version: status.version,
+            node,
+            version: status.version.clone(),
             sessions: sessions.map(|(peer, node)| (peer.clone(), Session::of(node))).collect(),
-            configured_peers: status.configured_peers.unwrap_or_default(),
-            announced: status.announced_addresses.unwrap_or_default(),
-            pools: status.pools.map(|pools| {
-                let count = |of: Option<i64>| of.unwrap_or_default();
-                pools.into_iter().map(|(pool, counts)| (pool, count(counts.v4) + count(counts.v6))).collect()
+            configured_peers: count(status.configured_peers),
+            announced: count(status.announced_addresses),
+            pools: status.pools.as_ref().map(|pools| {
+                let both = |(pool, counts): (&String, &AnnouncedCounts)| {
+                    (pool.clone(), count(counts.v4) + count(counts.v6))
+                };
+                pools.iter().map(both).collect()
             }),
             layer2: status.layer2_addresses.iter().flatten().filter_map(|text| text.parse().ok()).collect(),
             layer2_truncated: status.layer2_truncated.unwrap_or_default(),
