@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::Client;
-use kube::api::{GetParams, ListParams, Patch, PatchParams};
+use kube::api::{GetParams, ListParams, Patch, PatchParams, ValidationDirective};
 use kube::core::request::Request;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -105,14 +105,7 @@ impl ApiServer {
         let target = &write.target;
         let metadata = MetadataParts { resource_version: Some(version), ..parts.metadata };
         let patch = Parts { metadata, status: parts.status };
-        let (parameters, patch) = (PatchParams::default(), Patch::Merge(patch));
-        let request = match subresource {
-            Some(subresource) => {
-                request(target).patch_subresource(subresource, &target.name, &parameters, &patch)
-            }
-            None => request(target).patch(&target.name, &parameters, &patch),
-        };
-        let text = self.ask(target, request).await.map_err(|error| expecting(error, version))?;
+        let text = self.ask(target, patch_request(target, subresource, &patch)).await.map_err(|error| expecting(error, version))?;
         self.known.remember(target, &text);
         read_text(target.kind, &text).map_err(|problem| invalid(target, &*problem))
     }
@@ -154,6 +147,24 @@ impl ApiServer {
 
 fn request(reference: &ObjectRef) -> Request {
     Request::new(path(reference.kind, reference.namespace.as_deref()))
+}
+
+/// A merge patch. That an API server looks for unknown and double fields would cost it a second reading of the object:
+/// there are none in what a plan writes, and what is stored is not ours to complain about.
+fn patch_request(
+    target: &ObjectRef,
+    subresource: Option<&str>,
+    patch: &Parts<'_>,
+) -> Result<http::Request<Vec<u8>>, kube::core::request::Error> {
+    let parameters =
+        PatchParams { field_validation: Some(ValidationDirective::Ignore), ..PatchParams::default() };
+    let patch = Patch::Merge(patch);
+    match subresource {
+        Some(subresource) => {
+            request(target).patch_subresource(subresource, &target.name, &parameters, &patch)
+        }
+        None => request(target).patch(&target.name, &parameters, &patch),
+    }
 }
 
 /// A conflict says which version was expected.
@@ -315,6 +326,19 @@ mod tests {
         }
         let nothing: Parts<'_> = serde_json::from_str("{}").unwrap();
         assert!(nothing.metadata.is_empty() && nothing.status.is_none());
+    }
+
+    #[test]
+    fn a_patch_does_not_ask_for_a_second_reading() {
+        let service = ObjectRef::namespaced(Kind::Service, &"shop/web".parse().unwrap());
+        let patch: Parts<'_> = serde_json::from_str(r#"{"metadata": {"labels": {"a": "b"}}}"#).unwrap();
+        for (subresource, path) in [(None, "web"), (Some("status"), "web/status")] {
+            let request = patch_request(&service, subresource, &patch).unwrap();
+            let uri = request.uri();
+            assert_eq!(uri.path(), format!("/api/v1/namespaces/shop/services/{path}"));
+            assert!(uri.query().is_some_and(|query| query.contains("fieldValidation=Ignore")), "{uri}");
+            assert_eq!(request.body(), br#"{"metadata":{"labels":{"a":"b"}}}"#);
+        }
     }
 
     fn answer(code: u16, message: &str) -> StoreError {
