@@ -1,7 +1,7 @@
 //! A cluster: `openelbd controller` and `openelbd speaker` on a real API server, beside what that server itself can do.
 //!
 //! The floor of *assigning N Services* is N bare patches of `services/status`, sent by the bench with as many at a time
-//! as serves it best; the floor of *one new Service* is one write of an Eip's status and one of a Service's, one after
+//! as serves it best, to Services that have been told to wait as ours are; the floor of *one new Service* is one write of an Eip's status and one of a Service's, one after
 //! the other, on objects of the same size, each of the kind that serves best. Both are measured in the same run, on an API server of their own. The router
 //! is a collector of the bench, which takes one BGP session. With MetalLB built (`--with-peers`) it does the same work
 //! in the same run, on an API server of its own.
@@ -39,62 +39,52 @@ pub fn assign(options: &Options) -> anyhow::Result<Report> {
             continue;
         }
         let count = if options.smoke { 50 } else { count };
-        let (mut floor, mut floor_processor) = (Duration::MAX, Duration::MAX);
         let tried: &[usize] = if options.smoke { &[32] } else { &CONCURRENCY };
+        // By turns, one as often as the other: what else the machine does hits both.
+        let mut rounds = Vec::new();
         for at_a_time in tried {
-            let cluster = Cluster::start("floor", QUIET)?;
-            cluster.run(|client| load::create_services(client, "waiting", count))?;
-            let before = cluster.api_processor()?;
-            floor = floor.min(cluster.run(|client| load::floor(client, count, *at_a_time))?);
-            floor_processor = floor_processor.min(cluster.api_processor()?.saturating_sub(before));
+            rounds.push((bare_patches(count, *at_a_time)?, assigned(count)?));
         }
-        let cluster = Cluster::start("assign", QUIET)?;
-        let controller = cluster.start_controller()?;
-        cluster.run(|client| load::create_services(client, "waiting", count))?;
-        // That they wait, and for what, is told before.
-        let before = controller.writes_at_rest()?;
-        let used = controller.processor()?;
-        let api_used = cluster.api_processor()?;
-        let took = cluster.run(|client| load::assign_all(client, QUIET, count))?;
-        let used = controller.processor()?.saturating_sub(used);
-        let api_used = cluster.api_processor()?.saturating_sub(api_used);
-        let writes = controller.writes_at_rest()? - before;
-        let per_service = writes as f64 / count as f64;
+        let best =
+            |of: fn(&(Bare, Assigned)) -> Duration| rounds.iter().map(of).min().context("no round was run");
+        let (floor, took) = (best(|(bare, _)| bare.took)?, best(|(_, ours)| ours.took)?);
+        let each = |time: Duration| time.as_secs_f64() * 1e3 / count as f64;
+        let most = |of: fn(&Assigned) -> u64| rounds.iter().map(|(_, ours)| of(ours)).max().unwrap_or(0);
         report.push(
             Row::new(format!("{count} waiting Services → all assigned"), "s", took.as_secs_f64())
                 .beside("bare status patches", floor.as_secs_f64())
                 .target(Target::RatioAtMost(1.3)),
         );
+        let per_service = most(|ours| ours.writes) as f64 / count as f64;
         report.push(
             Row::new(format!("API writes per Service, {count}"), "writes", per_service)
                 .target(Target::AtMost(1.1)),
         );
-        let each = |time: Duration| time.as_secs_f64() * 1e3 / count as f64;
         report.push(Row::new(
             format!("processor time of the controller per Service, {count}"),
             "ms",
-            each(used),
+            each(best(|(_, ours)| ours.processor)?),
         ));
         report.push(
-            Row::new(format!("processor time of the API server per Service, {count}"), "ms", each(api_used))
-                .beside("bare status patches", each(floor_processor)),
+            Row::new(
+                format!("processor time of the API server per Service, {count}"),
+                "ms",
+                each(best(|(_, ours)| ours.api_processor)?),
+            )
+            .beside("bare status patches", each(best(|(bare, _)| bare.api_processor)?)),
         );
-        let memory = controller.resident()?;
-        // The same controller again, with everything assigned.
-        let again = controller.restart()?;
-        let serving = again.serving_after();
-        let written = again.writes()?;
+        let serving = best(|(_, ours)| ours.serving_after)?;
         report.push(
             Row::new(format!("restart with {count} assigned → ready"), "s", serving.as_secs_f64())
                 .target(Target::AtMost(2.0)),
         );
+        let written = most(|ours| ours.written_again);
         report.push(
             Row::new(format!("writes after that restart, {count}"), "writes", written as f64)
                 .target(Target::AtMost(0.0))
                 .zero_is_fine(),
         );
-        drop(again);
-        drop(cluster);
+        let memory = most(|ours| ours.memory);
         let peer = has_metallb().then(|| metallb_assigns(count)).transpose()?;
         if let Some((theirs, _)) = peer {
             report.push(
@@ -113,6 +103,51 @@ pub fn assign(options: &Options) -> anyhow::Result<Report> {
         report.push(row);
     }
     Ok(report)
+}
+
+/// What the API server can do by itself.
+struct Bare {
+    took: Duration,
+    api_processor: Duration,
+}
+
+/// Bare patches of Services that were told to wait, so many at a time.
+fn bare_patches(count: usize, at_a_time: usize) -> anyhow::Result<Bare> {
+    let cluster = Cluster::start("floor", QUIET)?;
+    cluster.run(|client| load::create_services(client, "waiting", count))?;
+    cluster.run(|client| load::tell_waiting(client, count))?;
+    let before = cluster.api_processor()?;
+    let took = cluster.run(|client| load::floor(client, count, at_a_time))?;
+    Ok(Bare { took, api_processor: cluster.api_processor()?.saturating_sub(before) })
+}
+
+/// What the controller did with waiting Services once there was a pool, and after a restart.
+struct Assigned {
+    took: Duration,
+    writes: u64,
+    processor: Duration,
+    api_processor: Duration,
+    memory: u64,
+    serving_after: Duration,
+    written_again: u64,
+}
+
+fn assigned(count: usize) -> anyhow::Result<Assigned> {
+    let cluster = Cluster::start("assign", QUIET)?;
+    let controller = cluster.start_controller()?;
+    cluster.run(|client| load::create_services(client, "waiting", count))?;
+    // That they wait, and for what, is told before.
+    let written = controller.writes_at_rest()?;
+    let (processor, api_processor) = (controller.processor()?, cluster.api_processor()?);
+    let took = cluster.run(|client| load::assign_all(client, QUIET, count))?;
+    let processor = controller.processor()?.saturating_sub(processor);
+    let api_processor = cluster.api_processor()?.saturating_sub(api_processor);
+    let writes = controller.writes_at_rest()?.saturating_sub(written);
+    let memory = controller.resident()?;
+    // The same controller again, with everything assigned.
+    let again = controller.restart()?;
+    let (serving_after, written_again) = (again.serving_after(), again.writes()?);
+    Ok(Assigned { took, writes, processor, api_processor, memory, serving_after, written_again })
 }
 
 /// The time, and its controller's memory.

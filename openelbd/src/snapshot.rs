@@ -71,13 +71,11 @@ impl View<'_> {
             for by in by.iter().filter(|by| by.protocol == Protocol::Bgp.as_str()) {
                 peers.entry(&by.node).or_default().push(by);
             }
-            let peer = |by: &&AnnouncedBy| {
-                json!({ "neighbor": by.neighbor.as_ref().or(by.peer.as_ref()), "advertised": by.announced })
-            };
+            let peer = |by: &&AnnouncedBy| json!({ "neighbor": by.neighbor.as_ref().or(by.peer.as_ref()), "advertised": by.announced });
             let announcing = peers.iter().filter(|(_, peers)| peers.iter().any(|by| by.announced));
-            let by_bgp = announcing.map(|(node, peers)| {
-                json!({ "node": node, "peers": peers.iter().map(peer).collect::<Vec<_>>() })
-            });
+            let by_bgp = announcing.map(
+                |(node, peers)| json!({ "node": node, "peers": peers.iter().map(peer).collect::<Vec<_>>() }),
+            );
             let by_bgp: Vec<Value> = by_bgp.collect();
             if !by_bgp.is_empty() {
                 all.insert((address, Protocol::Bgp.as_str()), by_bgp);
@@ -173,8 +171,11 @@ impl View<'_> {
     }
 
     fn service(&self, service: &ServiceView, of_nodes: &Announcers) -> Value {
-        let addresses: Vec<Value> =
-            service.published().into_iter().flat_map(|address| self.address(service, address, of_nodes)).collect();
+        let addresses: Vec<Value> = service
+            .published()
+            .into_iter()
+            .flat_map(|address| self.address(service, address, of_nodes))
+            .collect();
         let assigned = service.conditions.iter().find(|known| known.type_ == condition::ADDRESS_ASSIGNED);
         json!({
             "namespace": service.key.namespace,
@@ -395,9 +396,9 @@ mod tests {
                           "announcedBy": [{"node": "node-1",
                                            "peers": [{"neighbor": "10.0.0.1", "advertised": true}]}]}]);
         assert_eq!((&services[0]["addresses"], &services[1]["addresses"]), (&mail, &web));
-        let told = peers.iter().map(|peer| {
-            [&peer["name"], &peer["node"], &peer["neighbor"], &peer["state"], &peer["received"]]
-        });
+        let told = peers
+            .iter()
+            .map(|peer| [&peer["name"], &peer["node"], &peer["neighbor"], &peer["state"], &peer["received"]]);
         let told: Vec<Value> = told.map(|fields| json!(fields)).collect();
         let session = |node: &str, state: &str| json!(["tor", node, "10.0.0.1", state, 3]);
         assert_eq!(told, [session("node-1", "ESTABLISHED"), session("node-2", "ACTIVE")]);

@@ -206,13 +206,17 @@ impl Watcher {
     }
 }
 
+/// A condition as the controller writes it.
+fn condition(kind: &str, status: &str, reason: &str, message: &str) -> Value {
+    json!({"type": format!("network.kubesphere.io/{kind}"), "status": status, "reason": reason,
+           "message": message, "lastTransitionTime": "2026-01-01T00:00:00Z"})
+}
+
 /// What an assignment writes.
 fn status_patch(address: &str) -> Value {
-    let now = "2026-01-01T00:00:00Z";
-    let condition = |kind: &str| {
-        json!({"type": format!("network.kubesphere.io/{kind}"), "status": "True", "reason": "Assigned",
-               "message": format!("{address} from Eip pool-0"), "lastTransitionTime": now})
-    };
+    let told = format!("{address} from Eip pool-0");
+    let conditions =
+        ["AddressAssigned", "RequestHonoured"].map(|kind| condition(kind, "True", "Assigned", &told));
     json!({
         "metadata": {
             "labels": {"eip.openelb.kubesphere.io/v1alpha2": "pool-0"},
@@ -220,27 +224,47 @@ fn status_patch(address: &str) -> Value {
         },
         "status": {
             "loadBalancer": {"ingress": [{"ip": address, "ipMode": "VIP"}]},
-            "conditions": [condition("AddressAssigned"), condition("RequestHonoured")],
+            "conditions": conditions,
         },
     })
+}
+
+/// Tells `count` Services that they wait, as the controller does before there is a pool: what is assigned later is to
+/// be written over the same objects.
+pub(super) async fn tell_waiting(client: Client, count: usize) -> anyhow::Result<()> {
+    let told = "there is no Eip that could give an IPv4 address";
+    let conditions =
+        ["AddressAssigned", "RequestHonoured"].map(|kind| condition(kind, "False", "NoPool", told));
+    let patch = json!({"status": {"conditions": conditions}});
+    patch_all(&client, count, PREPARING, |_| patch.clone()).await
+}
+
+/// Bare patches of `services/status` of the Services `waiting-N`, so many at a time.
+async fn patch_all(
+    client: &Client,
+    count: usize,
+    at_a_time: usize,
+    patch: impl Fn(usize) -> Value,
+) -> anyhow::Result<()> {
+    let api = services(client);
+    stream::iter(0..count)
+        .map(|number| {
+            let (api, patch) = (api.clone(), Patch::Merge(patch(number)));
+            async move {
+                api.patch_status(&format!("waiting-{number}"), &PatchParams::default(), &patch).await
+            }
+        })
+        .buffer_unordered(at_a_time)
+        .try_for_each(|_| async { Ok(()) })
+        .await?;
+    Ok(())
 }
 
 /// `count` bare patches of `services/status` of the Services `waiting-N`, so many at a time, until the same watcher has
 /// seen the last of them.
 pub(super) async fn floor(client: Client, count: usize, at_a_time: usize) -> anyhow::Result<Duration> {
-    let api = services(&client);
-    let patches =
-        stream::iter(0..count)
-            .map(|number| {
-                let api = api.clone();
-                let patch = Patch::Merge(status_patch(&format!("10.0.{}.{}", number / 256, number % 256)));
-                async move {
-                    api.patch_status(&format!("waiting-{number}"), &PatchParams::default(), &patch).await
-                }
-            })
-            .buffer_unordered(at_a_time)
-            .try_for_each(|_| async { Ok(()) });
-    let (_, took) = until_assigned(&client, count, async { Ok(patches.await?) }).await?;
+    let patch = |number| status_patch(&format!("10.0.{}.{}", number / 256, number % 256));
+    let (_, took) = until_assigned(&client, count, patch_all(&client, count, at_a_time, patch)).await?;
     Ok(took)
 }
 

@@ -105,7 +105,10 @@ impl ApiServer {
         let target = &write.target;
         let metadata = MetadataParts { resource_version: Some(version), ..parts.metadata };
         let patch = Parts { metadata, status: parts.status };
-        let text = self.ask(target, patch_request(target, subresource, &patch)).await.map_err(|error| expecting(error, version))?;
+        let text = self
+            .ask(target, patch_request(target, subresource, &patch))
+            .await
+            .map_err(|error| expecting(error, version))?;
         self.known.remember(target, &text);
         read_text(target.kind, &text).map_err(|problem| invalid(target, &*problem))
     }
