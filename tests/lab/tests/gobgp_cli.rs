@@ -237,6 +237,13 @@ fn gobgp_shows_sessions_routes_and_policies_and_may_change_nothing_by_default() 
     let summary = setup.gobgp(&format!("neighbor {FIRST} adj-in summary"));
     assert!(summary.contains("Destination: 2, Path: 2"), "{summary}");
 
+    // What is received is kept to be looked at, and never in the kernel.
+    for family in ["-4", "-6"] {
+        let routes = setup.lab.run(NODE, &["ip", family, "route", "show", "table", "all"]).unwrap();
+        assert!(routes.contains("fab0"), "{routes}");
+        assert!(!routes.contains("203.0.113.") && !routes.contains("2001:db8:77:"), "{routes}");
+    }
+
     // global rib, of both families, one prefix, longest match, longer and shorter ones, summary
     let rib = setup.gobgp("global rib");
     for words in

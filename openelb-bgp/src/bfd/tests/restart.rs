@@ -143,6 +143,20 @@ fn who_does_not_come_back_is_held_for_no_longer_than_it_has_asked_for() {
 }
 
 #[test]
+fn a_crash_that_is_over_within_the_detection_time_goes_unnoticed_and_a_longer_one_does_not() {
+    for (away, changes) in [(200 * MS, 0), (3 * SECOND, 1)] {
+        let mut hosts = Hosts::up();
+        hosts.ends[0] = None;
+        hosts.run(away);
+        hosts.come_back(true);
+        hosts.run(10 * SECOND);
+        assert_eq!((hosts.state(0), hosts.state(1)), (Some(State::Up), Some(State::Up)), "{away:?}");
+        let downs = hosts.changes[1].iter().filter(|(_, change)| change.from == State::Up).count();
+        assert_eq!(downs, changes, "{away:?}: {:?}", hosts.seen(1));
+    }
+}
+
+#[test]
 fn fast_sessions_are_held_as_long_as_slow_ones() {
     let mut hosts = Hosts::up();
     for (end, remote) in [(0, B), (1, A)] {
