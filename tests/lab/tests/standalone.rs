@@ -117,7 +117,7 @@ fn a_flood_from_another_host_does_not_take_the_probes_of_a_node_away() {
     let setup = Setup::new("probes");
     setup.start(1);
     let own = node_v4(1);
-    let probe = |host: &str, address: IpAddr, path: &str| {
+    let probe = |host: &str, address: IpAddr, path: &str| -> anyhow::Result<u16> {
         Ok(client::get(&setup.lab, host, (address, 50053).into(), path)?.0)
     };
     let healthy = || probe("node-1", own, "/healthz");
@@ -129,8 +129,10 @@ fn a_flood_from_another_host_does_not_take_the_probes_of_a_node_away() {
         .lab
         .within(ROUTER, || {
             let target = (own, 50053).into();
-            (0..200).map(|_| TcpStream::connect_timeout(&target, Duration::from_secs(5))).collect()
+            let connect = |_| TcpStream::connect_timeout(&target, Duration::from_secs(5));
+            (0..200).map(connect).collect::<Result<_, _>>()
         })
+        .unwrap()
         .unwrap();
     for address in [own, IpAddr::from([127, 0, 0, 1])] {
         for path in ["/healthz", "/readyz", "/metrics"] {
@@ -254,7 +256,8 @@ fn a_password_changed_in_its_secret_is_in_force_at_once_and_touches_no_other_ses
 
     // Neither password is told anywhere, at any level.
     let mut told = vec![(process.log.clone(), fs::read_to_string(&process.log).unwrap())];
-    let lists = ["pools", "services", "peers", "nodes", "events"].map(|list| (50054, format!("/api/v1/{list}")));
+    let lists =
+        ["pools", "services", "peers", "nodes", "events"].map(|list| (50054, format!("/api/v1/{list}")));
     for (port, path) in lists.into_iter().chain([(50053, "/metrics".to_owned())]) {
         let api = (IpAddr::from([127, 0, 0, 1]), port).into();
         let (status, body) = client::get(&setup.lab, "node-1", api, &path).unwrap();
@@ -269,11 +272,16 @@ fn a_password_changed_in_its_secret_is_in_force_at_once_and_touches_no_other_ses
                 directories.push(path);
             } else {
                 // Another instance may be writing it anew.
-                told.extend(fs::read(&path).ok().map(|text| (path, String::from_utf8_lossy(&text).into_owned())));
+                told.extend(
+                    fs::read(&path).ok().map(|text| (path, String::from_utf8_lossy(&text).into_owned())),
+                );
             }
         }
     }
-    assert!(told.iter().any(|(_, text)| text.contains("guarded") || text.contains("192.168.50.1")), "{told:?}");
+    assert!(
+        told.iter().any(|(_, text)| text.contains("guarded") || text.contains("192.168.50.1")),
+        "{told:?}"
+    );
     for (place, text) in told {
         assert!(!text.contains("word-of-mouth"), "a password in {}", place.display());
     }
