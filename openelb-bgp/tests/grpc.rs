@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use openelb_bgp::{
     grpc::{
-        apipb::{self, gobgp_api_client::GobgpApiClient},
+        apipb::{self, gobgp_api_client::GobgpApiClient, watch_event_request},
         core::{Access, Core, Embedded},
         server::{self, Address, Listener, MAX_CONNECTIONS, Tls},
         v3,
@@ -237,10 +237,19 @@ async fn a_connection_on_which_nothing_is_called_any_more_has_an_end() {
         channels.push(channel);
     }
     bench.asn(None).await.expect_err("there is no place");
+    let filter = watch_event_request::table::Filter { r#type: 0, init: false };
+    let table = Some(watch_event_request::Table { filters: vec![filter] });
+    let request = apipb::WatchEventRequest { peer: None, table };
+    let mut events =
+        GobgpApiClient::new(channels[1].clone()).watch_event(request).await.unwrap().into_inner();
     // They answer the server's PINGs all the time.
     tokio::time::sleep(Duration::from_secs(2 * 3600)).await;
     assert_eq!(bench.asn(None).await.unwrap(), ASN, "places are had again");
     assert_eq!(asn(channels[0].clone()).await.unwrap(), ASN, "a client opens another connection");
+    let request = apipb::AddPathRequest { path: Some(path("198.51.100.1", false)), ..Default::default() };
+    GobgpApiClient::new(channels[0].clone()).add_path(request).await.unwrap();
+    let event = timeout(DEADLINE, events.message()).await.unwrap().unwrap();
+    assert!(event.is_some(), "a call that runs all the time goes on");
 }
 
 async fn prefixes(client: &mut GobgpApiClient<Channel>) -> Vec<String> {
