@@ -43,6 +43,9 @@ fn sessions(set: u8) -> impl Iterator<Item = SessionConfig> {
             passive: index == 2,
             ..Timers::default()
         };
+        // One is held when it is removed, two may go on from before a restart.
+        session.hold = Duration::from_secs(if index == 0 { 60 } else { 0 });
+        session.resume = index < 2;
         session
     })
 }

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use openelb_bgp::{
     grpc::{
-        apipb::{self, gobgp_api_client::GobgpApiClient},
+        apipb::{self, gobgp_api_client::GobgpApiClient, watch_event_request},
         core::{Access, Core, Embedded},
         server::{self, Address, Listener, MAX_CONNECTIONS, Tls},
         v3,
@@ -16,7 +16,19 @@ use openelb_bgp::{
     speaker::SpeakerConfig,
 };
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use tokio::{io::AsyncReadExt as _, net::TcpStream, task::JoinHandle, time::timeout};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
+use tokio_rustls::{
+    TlsConnector,
+    rustls::{
+        ClientConfig, RootCertStore,
+        pki_types::{CertificateDer, ServerName, pem::PemObject as _},
+    },
+};
 use tonic::{
     Status,
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
@@ -167,4 +179,147 @@ async fn more_connections_than_there_are_places_are_closed_and_a_place_is_had_ag
         }
     };
     timeout(DEADLINE, again).await.expect("a place");
+}
+
+/// Until the server closes: how long it took.
+async fn closed(mut connection: impl tokio::io::AsyncRead + Unpin) -> Duration {
+    let began = Instant::now();
+    let mut octets = Vec::new();
+    let read = timeout(Duration::from_secs(600), connection.read_to_end(&mut octets)).await;
+    // With or without a word of TLS.
+    let _ = read.expect("it is held for ever");
+    began.elapsed()
+}
+
+fn is_ten_seconds(took: Duration) {
+    assert!((10..15).contains(&took.as_secs()), "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tls_client_that_makes_no_call_loses_its_place_wherever_it_stops() {
+    let authority = Authority::new();
+    let (certificate, key) = authority.issue("localhost");
+    let bench = Bench::new("127.0.0.1:0", Some(Tls { certificate, key, client_ca: None })).await;
+    let Address::Tcp(address) = bench.address else { panic!("{:?}", bench.address) };
+    // Before the handshake.
+    is_ten_seconds(closed(TcpStream::connect(address).await.unwrap()).await);
+    // In it: a record of 512 octets begins.
+    let mut half = TcpStream::connect(address).await.unwrap();
+    half.write_all(&[&[0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3][..], &[0; 64]].concat()).await.unwrap();
+    is_ten_seconds(closed(half).await);
+    // After it, without and with the beginning of HTTP/2.
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(authority.certificate.as_bytes()).unwrap()).unwrap();
+    let mut config = ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let connector = TlsConnector::from(Arc::new(config));
+    for said in [&b""[..], b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0"] {
+        let stream = TcpStream::connect(address).await.unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut stream = connector.connect(name, stream).await.unwrap();
+        stream.write_all(said).await.unwrap();
+        stream.flush().await.unwrap();
+        is_ten_seconds(closed(stream).await);
+    }
+    let roots = ClientTlsConfig::new()
+        .domain_name("localhost")
+        .ca_certificate(Certificate::from_pem(&authority.certificate));
+    assert_eq!(bench.asn(Some(roots)).await.unwrap(), ASN);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_on_which_nothing_is_called_any_more_has_an_end() {
+    let bench = Bench::new("127.0.0.1:0", None).await;
+    let mut channels = Vec::new();
+    for _ in 0..MAX_CONNECTIONS {
+        let channel = bench.endpoint("http").connect().await.unwrap();
+        assert_eq!(asn(channel.clone()).await.unwrap(), ASN);
+        channels.push(channel);
+    }
+    bench.asn(None).await.expect_err("there is no place");
+    let filter = watch_event_request::table::Filter { r#type: 0, init: false };
+    let table = Some(watch_event_request::Table { filters: vec![filter] });
+    let request = apipb::WatchEventRequest { peer: None, table };
+    let mut events =
+        GobgpApiClient::new(channels[1].clone()).watch_event(request).await.unwrap().into_inner();
+    // They answer the server's PINGs all the time.
+    tokio::time::sleep(Duration::from_secs(2 * 3600)).await;
+    assert_eq!(bench.asn(None).await.unwrap(), ASN, "places are had again");
+    assert_eq!(asn(channels[0].clone()).await.unwrap(), ASN, "a client opens another connection");
+    let request = apipb::AddPathRequest { path: Some(path("198.51.100.1", false)), ..Default::default() };
+    GobgpApiClient::new(channels[0].clone()).add_path(request).await.unwrap();
+    let event = timeout(DEADLINE, events.message()).await.unwrap().unwrap();
+    assert!(event.is_some(), "a call that runs all the time goes on");
+}
+
+async fn prefixes(client: &mut GobgpApiClient<Channel>) -> Vec<String> {
+    let request = apipb::ListPathRequest { family: Some(IPV4), ..apipb::ListPathRequest::default() };
+    let mut answers = client.list_path(request).await.unwrap().into_inner();
+    let mut prefixes = Vec::new();
+    while let Some(answer) = answers.message().await.unwrap() {
+        prefixes.push(answer.destination.unwrap().prefix);
+    }
+    prefixes
+}
+
+const IPV4: apipb::Family = apipb::Family { afi: 1, safi: 1 };
+
+fn any(name: &str, message: &impl prost::Message) -> prost_types::Any {
+    prost_types::Any { type_url: format!("type.googleapis.com/apipb.{name}"), value: message.encode_to_vec() }
+}
+
+fn path(prefix: &str, withdrawn: bool) -> apipb::Path {
+    let nlri = apipb::IpAddressPrefix { prefix: prefix.to_owned(), prefix_len: 32 };
+    let next_hop = apipb::NextHopAttribute { next_hop: "192.0.2.10".to_owned() };
+    apipb::Path {
+        family: Some(IPV4),
+        nlri: Some(any("IPAddressPrefix", &nlri)),
+        pattrs: vec![
+            any("OriginAttribute", &apipb::OriginAttribute { origin: 0 }),
+            any("NextHopAttribute", &next_hop),
+        ],
+        is_withdraw: withdrawn,
+        ..apipb::Path::default()
+    }
+}
+
+#[tokio::test]
+async fn a_stream_of_paths_is_taken_message_by_message() {
+    let bench = Bench::new("127.0.0.1:0", None).await;
+    let channel = timeout(DEADLINE, bench.endpoint("http").connect()).await.unwrap().unwrap();
+    let mut client = GobgpApiClient::new(channel);
+    let message = |paths: &[(&str, bool)]| apipb::AddPathStreamRequest {
+        paths: paths.iter().map(|(prefix, withdrawn)| path(prefix, *withdrawn)).collect(),
+        ..apipb::AddPathStreamRequest::default()
+    };
+    let first = message(&[("198.51.100.1", false), ("198.51.100.2", false)]);
+    let second = message(&[("198.51.100.1", true), ("198.51.100.3", false)]);
+    client.add_path_stream(tokio_stream::iter([first, second])).await.unwrap();
+    assert_eq!(prefixes(&mut client).await, ["198.51.100.2/32", "198.51.100.3/32"]);
+
+    // Of a message that cannot be read nothing is taken; those before it stay.
+    let good = message(&[("198.51.100.4", false)]);
+    let bad = message(&[("198.51.100.5", false), ("no address", false)]);
+    let never = message(&[("198.51.100.6", false)]);
+    let refused = client.add_path_stream(tokio_stream::iter([good, bad, never])).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused}");
+    assert_eq!(prefixes(&mut client).await, ["198.51.100.2/32", "198.51.100.3/32", "198.51.100.4/32"]);
+
+    // One whose client goes away in the middle keeps what was said.
+    let (sender, receiver) = tokio::sync::mpsc::channel(1);
+    let stream = tokio_stream::wrappers::ReceiverStream::new(receiver);
+    let call = tokio::spawn({
+        let mut client = client.clone();
+        async move { client.add_path_stream(stream).await }
+    });
+    sender.send(message(&[("198.51.100.7", false)])).await.unwrap();
+    let taken = async {
+        while !prefixes(&mut client).await.contains(&"198.51.100.7/32".to_owned()) {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(DEADLINE, taken).await.expect("a path is taken before the stream ends");
+    call.abort();
+    assert!(call.await.unwrap_err().is_cancelled());
+    assert_eq!(prefixes(&mut client).await.len(), 4);
 }

@@ -16,9 +16,12 @@ use std::time::{Duration, Instant};
 use openelb_bgp::{
     bfd::{self, ControlPacket},
     fsm::State,
-    speaker::{BfdConfig, DynamicPeers, PathState, PeerConfig, Secret},
+    net::Shutdown,
+    speaker::{BfdConfig, DynamicPeers, GracefulRestartConfig, PathState, PeerConfig, Secret},
 };
-use support::{Bird, Frr, LOCAL, LOCAL6, Ours, REMOTE, REMOTE6, isolated, route, run, there, wait_for};
+use support::{
+    Bird, FakeBfd, Frr, LOCAL, LOCAL6, Ours, REMOTE, REMOTE6, isolated, route, run, there, wait_for,
+};
 
 const ROUTE: &str = "198.51.100.1/32";
 
@@ -255,6 +258,165 @@ fn bfd_that_is_switched_off_at_one_end_is_no_failure() {
             assert_eq!((peer.state, peer.counters.dropped), (State::Established, 0), "{peer:?}");
         }
         wait_for("the status without BFD", || ours.peer("router").bfd.is_none().then_some(()));
+    });
+}
+
+/// What a neighbour is told from the first AdminDown until nothing comes for half a second, and the pauses before.
+fn last_words(fake: &mut FakeBfd) -> Vec<(Duration, ControlPacket)> {
+    let mut words: Vec<(Duration, ControlPacket)> = Vec::new();
+    let mut last: Option<Instant> = None;
+    let patience = |began: bool| Duration::from_millis(if began { 500 } else { 5000 });
+    while let Some((at, packet)) = fake.hear(patience(!words.is_empty())) {
+        if packet.state == bfd::State::AdminDown || !words.is_empty() {
+            words.push((last.map_or(Duration::ZERO, |last| at - last), packet));
+            last = Some(at);
+        }
+    }
+    words
+}
+
+#[test]
+fn admin_down_is_on_the_wire_three_times_when_the_program_stops() {
+    isolated("admin_down_is_on_the_wire_three_times_when_the_program_stops", || {
+        for mode in [Shutdown::Notify, Shutdown::Quiet] {
+            let mut fake = FakeBfd::start();
+            let ours = Ours::start(REMOTE, |peer| peer.bfd = Some(bfd_config(300)));
+            fake.wait_for_up();
+            std::thread::scope(|scope| {
+                let words = scope.spawn(|| last_words(&mut fake));
+                ours.stop(mode);
+                let words = words.join().unwrap();
+                let states: Vec<bfd::State> = words.iter().map(|(_, packet)| packet.state).collect();
+                assert_eq!(states, [bfd::State::AdminDown; 3], "{words:?}");
+                assert_eq!(words[0].1.diagnostic, bfd::Diagnostic::ADMINISTRATIVELY_DOWN);
+                // Apart, so that what loses one does not lose all.
+                assert!(words[1..].iter().all(|(pause, _)| *pause > Duration::from_millis(20)), "{words:?}");
+            });
+        }
+    });
+}
+
+#[test]
+fn admin_down_is_on_the_wire_for_a_detection_time_when_a_session_is_removed() {
+    isolated("admin_down_is_on_the_wire_for_a_detection_time_when_a_session_is_removed", || {
+        let mut fake = FakeBfd::start();
+        let ours = Ours::start(REMOTE, |peer| peer.bfd = Some(bfd_config(300)));
+        fake.wait_for_up();
+        let mut without = ours.config.clone();
+        without.bfd = None;
+        ours.set_peers([without]);
+        let mut count = 0;
+        let end = Instant::now() + support::DEADLINE;
+        // Once a second: it is not up any more.
+        while let Some((at, packet)) = fake.hear(Duration::from_secs(2)) {
+            assert!(at < end, "it never ends");
+            count += u32::from(packet.state == bfd::State::AdminDown);
+        }
+        assert!((3..=5).contains(&count), "{count}");
+    });
+}
+
+/// A speaker with BFD and graceful restart, which has just started.
+fn restarting() -> Ours {
+    let ours = Ours::start(REMOTE, |peer| {
+        peer.bfd = Some(bfd_config(100));
+        peer.graceful_restart = Some(GracefulRestartConfig {
+            restart_time: Duration::from_secs(20),
+            restarting: true,
+            forwarding_preserved: true,
+            notification: true,
+        });
+    });
+    ours.speaker.set_routes("test", [route(ROUTE)]);
+    ours
+}
+
+/// Looks at something again and again, for as long as ten packets of BFD take.
+fn for_a_second(look: impl Fn()) {
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(1) {
+        look();
+    }
+}
+
+#[test]
+fn bird_with_plain_bfd_keeps_the_routes_of_a_speaker_that_restarts() {
+    isolated("bird_with_plain_bfd_keeps_the_routes_of_a_speaker_that_restarts", || {
+        let bird = Bird::start(LOCAL, REMOTE, "bfd on; graceful restart on;", "");
+        let ours = restarting();
+        bird.wait_for_route(ROUTE);
+        ours.wait_for_bfd("router", bfd::State::Up);
+        let sessions = || bird.ask("show bfd sessions");
+        let before = wait_for("BFD up at BIRD", || bfd_since(&sessions()));
+        let undisturbed = || {
+            assert!(bird.has_route(ROUTE), "{}", bird.ask("show protocols all ours"));
+            let table = sessions();
+            // BIRD reckons it anew each time, and rounds.
+            let same = bfd_since(&table).is_some_and(|since| since.abs_diff(before) <= 10);
+            assert!(same, "since {before}: {table}");
+        };
+        ours.stop(Shutdown::Quiet);
+        for_a_second(undisturbed);
+        // A detection time that lasts for the restart.
+        assert!(sessions().contains("20.000"), "{}", sessions());
+        let ours = restarting();
+        ours.wait_for_established("router", 1);
+        ours.wait_for_bfd("router", bfd::State::Up);
+        wait_for("the detection time is the old one", || {
+            undisturbed();
+            sessions().contains("0.300").then_some(())
+        });
+        for_a_second(undisturbed);
+        // Afterwards BFD finds a dead path as fast as ever.
+        support::cut();
+        let cut = Instant::now();
+        wait_for("BFD down at BIRD", || bfd_since(&sessions()).is_none().then_some(()));
+        assert!(cut.elapsed() < Duration::from_secs(2), "{:?}", cut.elapsed());
+    });
+}
+
+/// Since when BIRD's only session is up, in milliseconds of the day.
+fn bfd_since(table: &str) -> Option<u64> {
+    let line = table.lines().find(|line| line.starts_with(LOCAL))?;
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let [_, _, "Up", since, ..] = words[..] else { return None };
+    let mut parts = since.split([':', '.']).map(|part| part.parse::<u64>().unwrap());
+    let mut next = || parts.next().unwrap();
+    Some(((next() * 60 + next()) * 60 + next()) * 1000 + next())
+}
+
+#[test]
+fn frr_with_bfd_keeps_the_routes_of_a_speaker_that_restarts() {
+    isolated("frr_with_bfd_keeps_the_routes_of_a_speaker_that_restarts", || {
+        let frr = Frr::start(
+            "",
+            &[&format!("neighbor {LOCAL} bfd"), &format!("neighbor {LOCAL} graceful-restart")],
+        );
+        let show = format!("show bgp ipv4 unicast {ROUTE}");
+        let ours = restarting();
+        frr.wait_for(&show, "best");
+        ours.wait_for_bfd("router", bfd::State::Up);
+        frr.wait_for("show bfd peers brief", "up");
+        let kept = || {
+            let shown = frr.ask(&show);
+            assert!(shown.contains("best"), "{shown}{}", frr.ask("show bfd peers"));
+        };
+        ours.stop(Shutdown::Quiet);
+        for_a_second(kept);
+        let ours = restarting();
+        ours.wait_for_established("router", 1);
+        wait_for("the route is not stale any more", || {
+            kept();
+            (!frr.ask(&show).contains("stale")).then_some(())
+        });
+        ours.wait_for_bfd("router", bfd::State::Up);
+        frr.wait_for("show bfd peers brief", "up");
+        for_a_second(kept);
+        let peer = ours.peer("router");
+        assert_eq!((peer.state, peer.counters.dropped), (State::Established, 0), "{peer:?}");
+        frr.wait_for("show bfd peers brief", "up");
+        support::cut();
+        frr.wait_for(&show, "not in table");
     });
 }
 

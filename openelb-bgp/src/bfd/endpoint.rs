@@ -36,6 +36,11 @@ pub struct SessionConfig {
     pub timers: Timers,
     /// While it is down it waits until then; see [`Session::set_wait`].
     pub wait_until: Option<Instant>,
+    /// It may go on from before a restart; see [`Session::resume`].
+    pub resume: bool,
+    /// When it is removed its neighbour is asked to hold it for so long; see [`Session::hold`]. Zero: it is told that the
+    /// session ends.
+    pub hold: Duration,
 }
 
 impl SessionConfig {
@@ -50,6 +55,8 @@ impl SessionConfig {
             minimum_ttl: 255,
             timers: Timers::default(),
             wait_until: None,
+            resume: false,
+            hold: Duration::ZERO,
         }
     }
 
@@ -155,7 +162,7 @@ impl Endpoint {
 
     /// Makes this the whole set of sessions; of two with one name the first counts. Timers, TTL and interface change in
     /// place; another address is another session. One that goes says AdminDown for a detection time, so that its
-    /// neighbour does not take the silence for a lost path.
+    /// neighbour does not take the silence for a lost path, or asks it to hold the session.
     pub fn set_sessions(&mut self, sessions: impl IntoIterator<Item = SessionConfig>, now: Instant) {
         let mut wanted = BTreeMap::new();
         for session in sessions {
@@ -175,7 +182,10 @@ impl Endpoint {
                 }
                 _ => {
                     self.by_name.remove(&name);
-                    entry.session.set_admin_down(true, now);
+                    let hold = entry.config.hold;
+                    if hold.is_zero() || !entry.session.hold(hold, now) {
+                        entry.session.set_admin_down(true, now);
+                    }
                     let silence = entry.session.status().transmit_interval.unwrap_or_default();
                     let multiplier = entry.config.timers.detect_multiplier.into();
                     entry.until = Some(now + silence.saturating_mul(multiplier).min(FAREWELL_MAX));
@@ -202,6 +212,9 @@ impl Endpoint {
         self.next += 1;
         let mut session = Session::new(config.timers, discriminator, self.random.next(), now);
         session.set_wait(config.wait_until, now);
+        if config.resume {
+            session.resume(now);
+        }
         // What is left of a removed session on this path must not speak beside it.
         let place = (config.remote.to_canonical(), config.multihop);
         let others = self.by_remote.get(&place).cloned().unwrap_or_default();
@@ -260,16 +273,30 @@ impl Endpoint {
         let id = if packet.your_discriminator == 0 {
             self.by_arrival(arrival).ok_or(Discard::UnknownSender)?
         } else {
-            let unknown = Discard::UnknownDiscriminator(packet.your_discriminator);
-            *self.by_discriminator.get(&packet.your_discriminator).ok_or(unknown)?
+            let known = self.by_discriminator.get(&packet.your_discriminator).copied();
+            let resumed = known.or_else(|| self.resumed(arrival, &packet));
+            resumed.ok_or(Discard::UnknownDiscriminator(packet.your_discriminator))?
         };
         let entry = self.entries.get_mut(&id).ok_or(Discard::UnknownSender)?;
         if arrival.ttl < entry.config.minimum_ttl {
             return Err(Discard::Ttl { ttl: arrival.ttl, minimum: entry.config.minimum_ttl });
         }
+        if entry.session.is_resumed_by(&packet)
+            && let Some(discriminator) = NonZeroU32::new(packet.your_discriminator)
+        {
+            self.by_discriminator.remove(&entry.session.status().local_discriminator);
+            self.by_discriminator.insert(discriminator.get(), id);
+            entry.session.adopt(discriminator);
+        }
         let result = entry.session.handle_packet(&packet, now);
         self.touch(id);
         result
+    }
+
+    /// The session that a packet for the program before this one belongs to.
+    fn resumed(&self, arrival: &Arrival, packet: &ControlPacket) -> Option<SessionId> {
+        let id = self.by_arrival(arrival)?;
+        self.entries.get(&id)?.session.is_resumed_by(packet).then_some(id)
     }
 
     /// RFC 5881 §3, RFC 5883 §4: a first packet is told by the addresses and, over one hop, by the interface.

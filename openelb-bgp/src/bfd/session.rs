@@ -4,6 +4,7 @@ use std::{
     collections::VecDeque,
     fmt,
     num::NonZeroU32,
+    ops::RangeInclusive,
     time::{Duration, Instant},
 };
 
@@ -11,6 +12,8 @@ use super::wire::{ControlPacket, Diagnostic, Discard, State};
 
 /// While a session is not Up it sends no faster than this (RFC 5880 §6.8.3).
 pub const SLOW_INTERVAL: Duration = Duration::from_secs(1);
+/// A session that may go on over a restart listens for two of the neighbour's packets, for so long at least and at most.
+const LISTEN: RangeInclusive<Duration> = SLOW_INTERVAL..=Duration::from_secs(10);
 /// What is assumed of a neighbour before it was heard (RFC 5880 §6.8.1).
 const REMOTE_MIN_RX: Duration = Duration::from_micros(1);
 
@@ -173,6 +176,8 @@ pub struct Session {
     detect_at: Option<Instant>,
     /// While down it is silent and deaf until then.
     wait_until: Option<Instant>,
+    /// It says nothing before it was listened until then.
+    listen_until: Option<Instant>,
     random: Random,
     events: VecDeque<StateChange>,
     counters: Counters,
@@ -250,6 +255,7 @@ impl Session {
             urgent: true,
             detect_at: None,
             wait_until: None,
+            listen_until: None,
             random: Random::new(seed),
             events: VecDeque::new(),
             counters: Counters::default(),
@@ -312,6 +318,57 @@ impl Session {
         }
     }
 
+    /// A session that has just begun listens for a moment before it speaks: a neighbour that still holds the session of
+    /// the program before this one up, since it was told to ([`hold`](Self::hold)) or has not missed us yet, is taken at
+    /// its word, with the discriminator by which it knows us. So the session is never down there.
+    pub fn resume(&mut self, now: Instant) {
+        let listen = self.timers.required_min_rx.saturating_mul(2).clamp(*LISTEN.start(), *LISTEN.end());
+        self.listen_until = Some(now + listen);
+        self.schedule(now);
+    }
+
+    /// Whether a packet is of the session before a restart.
+    pub(super) fn is_resumed_by(&self, packet: &ControlPacket) -> bool {
+        self.listen_until.is_some() && packet.state == State::Up && packet.your_discriminator != 0
+    }
+
+    /// Takes over the discriminator of the session before a restart, which is nobody else's here.
+    pub(super) fn adopt(&mut self, discriminator: NonZeroU32) {
+        self.local_discriminator = discriminator;
+    }
+
+    /// Asks the neighbour to hold the session up without a packet for so long: this program restarts. `false` if it is
+    /// not up: then there is nothing to hold.
+    pub fn hold(&mut self, time: Duration, now: Instant) -> bool {
+        if self.state != State::Up {
+            return false;
+        }
+        let Timers { detect_multiplier, desired_min_tx, .. } = self.timers;
+        let interval = desired_min_tx.max(self.remote.min_rx).max(time / u32::from(u8::MAX));
+        let times = time.as_micros().checked_div(interval.as_micros()).unwrap_or_default();
+        let times = u8::try_from(times).unwrap_or(u8::MAX).max(detect_multiplier);
+        let timers = Timers {
+            detect_multiplier: times,
+            desired_min_tx: if interval > self.remote.min_rx { interval } else { desired_min_tx },
+            ..self.timers
+        };
+        self.set_timers(timers, now);
+        self.urgent = true;
+        self.schedule(now);
+        true
+    }
+
+    fn is_listening(&self) -> bool {
+        self.listen_until.is_some()
+    }
+
+    fn listened(&mut self, now: Instant) {
+        if self.listen_until.take().is_some() {
+            self.urgent = true;
+            self.schedule(now);
+        }
+    }
+
     fn is_waiting(&self) -> bool {
         self.wait_until.is_some() && self.state == State::Down
     }
@@ -341,6 +398,8 @@ impl Session {
         if self.is_waiting() {
             return Err(Discard::Waiting);
         }
+        let resumed = self.is_resumed_by(packet);
+        self.listened(now);
         let min_rx_before = self.remote.min_rx;
         self.remote = Remote {
             discriminator: packet.my_discriminator,
@@ -365,6 +424,7 @@ impl Session {
             }
         } else {
             match (self.state, packet.state) {
+                (State::Down, State::Up) if resumed => self.enter(State::Up, Cause::Heard, now),
                 (State::Down, State::Down) => self.enter(State::Init, Cause::Heard, now),
                 (State::Down, State::Init) | (State::Init, State::Init | State::Up) => {
                     self.enter(State::Up, Cause::Heard, now);
@@ -389,6 +449,9 @@ impl Session {
         if self.wait_until.is_some_and(|at| at <= now) {
             self.set_wait(None, now);
         }
+        if self.listen_until.is_some_and(|at| at <= now) {
+            self.listened(now);
+        }
         if self.detect_at.is_some_and(|at| at <= now) {
             self.detect_at = None;
             self.remote = Remote::UNKNOWN;
@@ -402,7 +465,7 @@ impl Session {
 
     /// When something is due: [`handle_timeout`](Self::handle_timeout), then poll.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.detect_at.into_iter().chain(self.transmit_at).chain(self.wait_until).min()
+        [self.detect_at, self.transmit_at, self.wait_until, self.listen_until].into_iter().flatten().min()
     }
 
     /// The next packet that is to be sent now.
@@ -502,7 +565,7 @@ impl Session {
             && self.state == State::Up
             && self.remote.state == State::Up
             && self.poll == Poll::None;
-        !silent && !demand && !self.is_waiting() && !self.remote.min_rx.is_zero()
+        !silent && !demand && !self.is_waiting() && !self.is_listening() && !self.remote.min_rx.is_zero()
     }
 
     fn schedule(&mut self, now: Instant) {

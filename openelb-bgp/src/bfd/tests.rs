@@ -10,6 +10,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod restart;
+
 const MS: Duration = Duration::from_millis(1);
 const US: Duration = Duration::from_micros(1);
 

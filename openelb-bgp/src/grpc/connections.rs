@@ -1,63 +1,118 @@
-//! The connections of a listener: at most so many, and none that keeps its place without a word.
+//! The connections of a listener: at most so many, and none that keeps its place without a call.
 
 use std::{
     io,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    net::{TcpStream, UnixStream},
     time::{Sleep, sleep},
 };
 use tokio_stream::{Stream, StreamExt as _};
-use tonic::transport::server::Connected;
+use tonic::{
+    Request, Status,
+    transport::server::{Connected, TlsConnectInfo},
+};
+
+use super::places::{Limits, Place, Places, Source};
 
 /// Connections of one listener that may be open at the same time.
 pub const MAX_CONNECTIONS: usize = 64;
-/// A client begins to speak within this time.
-const SPEAK_WITHIN: Duration = Duration::from_secs(10);
-/// Octets that HTTP/2 begins with (RFC 9113 §3.4); a TLS handshake has more.
-const PREFACE: usize = 24;
+/// And of whom.
+const LIMITS: Limits = Limits { connections: MAX_CONNECTIONS, reserved: 16, per_source: 16 };
+/// A client makes its first call within this time. Octets are no measure: a TLS handshake has many.
+const CALL_WITHIN: Duration = Duration::from_secs(10);
+
+/// A connection that comes from somewhere.
+pub(super) trait Sourced {
+    /// From where.
+    fn source(&self) -> io::Result<Source>;
+}
+
+impl Sourced for TcpStream {
+    fn source(&self) -> io::Result<Source> {
+        Ok(Source::of(self.peer_addr()?, self.local_addr().ok()))
+    }
+}
+
+impl Sourced for UnixStream {
+    fn source(&self) -> io::Result<Source> {
+        Ok(Source::Own)
+    }
+}
 
 /// The connections that have a place. One for which there is none is closed at once.
-pub(super) fn admit<C>(
+pub(super) fn admit<C: Sourced>(
     incoming: impl Stream<Item = io::Result<C>>,
 ) -> impl Stream<Item = io::Result<Admitted<C>>> {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let mut told = false;
+    let places = Places::new(LIMITS);
     incoming.filter_map(move |connection| {
         let connection = match connection {
             Ok(connection) => connection,
             Err(error) => return Some(Err(error)),
         };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            if !std::mem::replace(&mut told, true) {
-                tracing::warn!(
-                    connections = MAX_CONNECTIONS,
-                    "GoBGP's gRPC interface has all the connections that it takes; further ones are closed: close some \
-                     clients"
-                );
+        // It has gone already.
+        let source = connection.source().ok()?;
+        match places.take(source) {
+            Ok(place) => {
+                let silence = Some(Box::pin(sleep(CALL_WITHIN)));
+                Some(Ok(Admitted { connection, silence, called: Called::default(), _place: place }))
             }
-            return None;
-        };
-        told = false;
-        let silence = Some(Box::pin(sleep(SPEAK_WITHIN)));
-        Some(Ok(Admitted { connection, silence, heard: 0, _place: place }))
+            Err(reason) => {
+                if places.tell() {
+                    tracing::warn!(
+                        ?source, %reason, connections = LIMITS.connections, per_source = LIMITS.per_source,
+                        "a connection to GoBGP's gRPC interface is closed unread: close some clients"
+                    );
+                }
+                None
+            }
+        }
     })
+}
+
+/// Whether a connection has had a call.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Called(Arc<AtomicBool>);
+
+impl Called {
+    fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Takes note of a call on its connection.
+#[allow(clippy::result_large_err, clippy::unnecessary_wraps, reason = "the form of an interceptor")]
+pub(super) fn called(request: Request<()>) -> Result<Request<()>, Status> {
+    let extensions = request.extensions();
+    let plain = extensions.get::<Called>();
+    let connection = plain.or_else(|| Some(extensions.get::<TlsConnectInfo<Called>>()?.get_ref()));
+    if let Some(connection) = connection {
+        connection.set();
+    }
+    Ok(request)
 }
 
 /// A connection and its place.
 #[derive(Debug)]
 pub(super) struct Admitted<C> {
     connection: C,
-    /// Runs until the client has spoken.
+    /// Runs until the client has made a call.
     silence: Option<Pin<Box<Sleep>>>,
-    heard: usize,
-    _place: OwnedSemaphorePermit,
+    called: Called,
+    _place: Place,
 }
 
 impl<C: AsyncRead + Unpin> AsyncRead for Admitted<C> {
@@ -66,17 +121,15 @@ impl<C: AsyncRead + Unpin> AsyncRead for Admitted<C> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut self.connection).poll_read(context, buffer);
-        let Some(silence) = &mut self.silence else { return read };
-        if read.is_pending() && silence.as_mut().poll(context).is_ready() {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client says nothing")));
+        let this = &mut *self;
+        if let Some(silence) = &mut this.silence {
+            if this.called.get() {
+                this.silence = None;
+            } else if silence.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client makes no call")));
+            }
         }
-        self.heard = self.heard.saturating_add(buffer.filled().len().saturating_sub(before));
-        if self.heard >= PREFACE {
-            self.silence = None;
-        }
-        read
+        Pin::new(&mut this.connection).poll_read(context, buffer)
     }
 }
 
@@ -110,11 +163,11 @@ impl<C: AsyncWrite + Unpin> AsyncWrite for Admitted<C> {
     }
 }
 
-impl<C: Connected> Connected for Admitted<C> {
-    type ConnectInfo = C::ConnectInfo;
+impl<C> Connected for Admitted<C> {
+    type ConnectInfo = Called;
 
     fn connect_info(&self) -> Self::ConnectInfo {
-        self.connection.connect_info()
+        self.called.clone()
     }
 }
 
@@ -130,6 +183,12 @@ mod tests {
     use tokio_stream::wrappers::UnboundedReceiverStream;
 
     use super::*;
+
+    impl Sourced for DuplexStream {
+        fn source(&self) -> io::Result<Source> {
+            Ok(Source::Own)
+        }
+    }
 
     fn pairs(count: usize) -> (Vec<DuplexStream>, Vec<io::Result<DuplexStream>>) {
         (0..count).map(|_| duplex(64)).map(|(client, server)| (client, Ok(server))).unzip()
@@ -159,21 +218,26 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_says_nothing_loses_its_place() {
+    async fn who_makes_no_call_loses_its_place_however_much_it_says() {
         let (mut clients, servers) = pairs(2);
         let mut admitted = pin!(admit(tokio_stream::iter(servers)));
-        let (mut talks, mut silent) =
+        let (mut calls, mut talks) =
             (admitted.next().await.unwrap().unwrap(), admitted.next().await.unwrap().unwrap());
+        let mut octets = [0; 60];
+        let mut request = Request::new(());
+        request.extensions_mut().insert(calls.connect_info());
+        called(request).unwrap();
         let began = Instant::now();
-        let mut octets = [0; PREFACE];
-        clients[1].write_all(&octets[1..]).await.unwrap();
-        silent.read_exact(&mut octets[1..]).await.unwrap();
-        let error = silent.read(&mut octets).await.unwrap_err();
+        let error = loop {
+            clients[1].write_all(&octets).await.unwrap();
+            match talks.read_exact(&mut octets).await {
+                Ok(_) => tokio::time::advance(Duration::from_secs(1)).await,
+                Err(error) => break error,
+            }
+        };
         assert_eq!((error.kind(), began.elapsed().as_secs()), (io::ErrorKind::TimedOut, 10));
+        tokio::time::advance(CALL_WITHIN * 100).await;
         clients[0].write_all(&octets).await.unwrap();
-        talks.read_exact(&mut octets).await.unwrap();
-        tokio::time::advance(SPEAK_WITHIN * 100).await;
-        clients[0].write_all(&octets).await.unwrap();
-        talks.read_exact(&mut octets).await.unwrap();
+        calls.read_exact(&mut octets).await.unwrap();
     }
 }

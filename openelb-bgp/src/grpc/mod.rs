@@ -6,6 +6,7 @@
 //! | [`core`] | calls in the speaker's own values: who may do what, what clients have added, which speaker it is |
 //! | [`v3`] | the messages of GoBGP 3.x and those values |
 //! | [`server`] | listeners: loopback, TLS with client certificates, Unix sockets; bounds |
+//! | [`places`] | who may have how many connections |
 //! | [`apipb`] | the messages, generated from `proto/` |
 //!
 //! What clients add is a source of its own ([`core::SOURCE`]), of routes and of neighbours: it never touches what the
@@ -35,6 +36,7 @@
 
 mod connections;
 pub mod core;
+pub mod places;
 pub mod server;
 pub mod v3;
 

@@ -11,10 +11,17 @@ use std::{
 
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
-use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
+use tonic::{
+    service::interceptor::InterceptedService,
+    transport::{Certificate, Identity, Server, ServerTlsConfig},
+};
 
 pub use super::connections::MAX_CONNECTIONS;
-use super::{apipb::gobgp_api_server::GobgpApiServer, connections::admit, v3::Api};
+use super::{
+    apipb::gobgp_api_server::GobgpApiServer,
+    connections::{admit, called},
+    v3::Api,
+};
 
 /// Octets of one request: GoBGP's own bound.
 const MAX_REQUEST: usize = 4 << 20;
@@ -26,6 +33,9 @@ const WORK_PER_CONNECTION: usize = 64;
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(30);
 /// A TLS handshake, or an answer to that question, may take this long.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// A connection takes no further calls after so long; those that run are let end. So one without calls has an end, too,
+/// even if its client answers that question; a client with more to ask opens another one.
+const AGE_MAX: Duration = Duration::from_secs(3600);
 /// Rights of a Unix socket: its user and group.
 const SOCKET_MODE: u32 = 0o660;
 
@@ -187,8 +197,8 @@ fn chain(error: &dyn std::error::Error) -> ServeError {
     ServeError(text)
 }
 
-/// Serves until it is dropped, or the listener fails, at most [`MAX_CONNECTIONS`] at the same time. `tls` is not for Unix
-/// sockets.
+/// Serves until it is dropped, or the listener fails, at most [`MAX_CONNECTIONS`] at the same time, of which other hosts
+/// have their shares; one whose client makes no call within ten seconds is closed. `tls` is not for Unix sockets.
 ///
 /// # Errors
 /// If certificates or key cannot be used, or the listener fails.
@@ -198,6 +208,7 @@ pub async fn serve(api: Api, listener: Listener, tls: Option<Tls>) -> Result<(),
         .max_concurrent_streams(CALLS_PER_CONNECTION)
         .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
         .http2_keepalive_timeout(Some(ANSWER_WITHIN))
+        .max_connection_age(AGE_MAX)
         .tcp_nodelay(true);
     if let (Some(tls), Kind::Tcp(_)) = (tls, &listener.kind) {
         let mut config = ServerTlsConfig::new()
@@ -209,6 +220,7 @@ pub async fn serve(api: Api, listener: Listener, tls: Option<Tls>) -> Result<(),
         server = server.tls_config(config).map_err(|error| chain(&error))?;
     }
     let service = GobgpApiServer::new(api).max_decoding_message_size(MAX_REQUEST);
+    let service = InterceptedService::new(service, called);
     let router = server.add_service(service);
     match listener.kind {
         Kind::Tcp(listener) => router.serve_with_incoming(admit(TcpListenerStream::new(listener))).await,

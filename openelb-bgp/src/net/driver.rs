@@ -538,7 +538,7 @@ impl Driver {
         let _ = timeout(SHUTDOWN_WITHIN, async { while self.events.recv().await.is_some() {} }).await;
         // Only now. That BFD is held down is no failure (RFC 5882 section 4.2), but not all neighbours think so: they would
         // end an established session, and drop its routes. One that is closed already may be kept as a restart.
-        self.guard.stop().await;
+        self.guard.stop(mode).await;
     }
 }
 

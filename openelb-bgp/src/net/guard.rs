@@ -17,6 +17,7 @@ use tokio::{
 use super::{
     bfd::{Bfd, Wanted},
     connection::IoEvent,
+    handle::Shutdown,
     links::{self, Links},
     listener,
     protection::Protection,
@@ -44,6 +45,9 @@ pub(super) struct Guard {
     wanted: Vec<Wanted>,
     /// Neighbours with an established session under graceful restart: for how long they may be away.
     graceful: HashMap<PeerName, Duration>,
+    /// For how long they keep our routes while we restart.
+    kept: HashMap<PeerName, Duration>,
+    began: Instant,
     /// Those whose session has ended: until when BFD waits for the next one.
     away: HashMap<PeerName, Instant>,
     links: watch::Receiver<Arc<Links>>,
@@ -71,6 +75,8 @@ impl Guard {
             bfd: Bfd::default(),
             wanted: Vec::new(),
             graceful: HashMap::new(),
+            kept: HashMap::new(),
+            began: Instant::now(),
             away: HashMap::new(),
             links,
             links_sender: online.then_some(links_sender),
@@ -158,6 +164,9 @@ impl Guard {
             minimum_ttl: bfd.minimum_ttl.unwrap_or(base.minimum_ttl),
             timers: bfd.timers,
             wait_until: self.away.get(&peer.name).copied(),
+            resume: peer
+                .graceful_restart
+                .is_some_and(|restart| restart.restarting && self.began.elapsed() < restart.restart_time),
             ..base
         };
         Some(Wanted { session, bind_interface: peer.bind_interface.clone() })
@@ -244,16 +253,21 @@ impl Guard {
                     *until = session.since + AFTER_ESTABLISHED;
                     changed = true;
                 }
-                match restart_time(session) {
-                    Some(time) => self.graceful.insert(name.clone(), time),
-                    None => self.graceful.remove(name),
-                };
+                if let Some((ours, theirs)) = restart_times(session) {
+                    self.graceful.insert(name.clone(), theirs);
+                    self.kept.insert(name.clone(), ours);
+                } else {
+                    self.graceful.remove(name);
+                    self.kept.remove(name);
+                }
             } else if let Some(time) = self.graceful.remove(name) {
+                self.kept.remove(name);
                 self.away.insert(name.clone(), now + time.min(AWAY_MAX));
                 changed = true;
             }
         }
         self.graceful.retain(|name, _| snapshot.peers.contains_key(name));
+        self.kept.retain(|name, _| snapshot.peers.contains_key(name));
         self.away.retain(|name, _| snapshot.peers.contains_key(name));
         if changed {
             for wanted in &mut self.wanted {
@@ -282,8 +296,16 @@ impl Guard {
         }
     }
 
-    /// Ends BFD sessions in a way that no neighbour takes for a failure.
-    pub(super) async fn stop(&mut self) {
+    /// Ends BFD sessions in a way that no neighbour takes for a failure. One that keeps our routes while we restart is
+    /// asked to hold its session meanwhile; the others are told that it ends.
+    pub(super) async fn stop(&mut self, mode: Shutdown) {
+        if mode == Shutdown::Quiet {
+            for wanted in &mut self.wanted {
+                let kept = self.kept.get(&PeerName::new(Arc::clone(&wanted.session.name))).copied();
+                wanted.session.hold = kept.unwrap_or_default().min(AWAY_MAX);
+            }
+            self.bfd.set(self.wanted.clone());
+        }
         self.bfd.stop().await;
     }
 }
@@ -296,15 +318,15 @@ impl Drop for Guard {
     }
 }
 
-/// For how long the neighbour may be away, if both ends offer graceful restart.
-fn restart_time(session: &SessionStatus) -> Option<Duration> {
+/// For how long we and the neighbour may be away, if both ends offer graceful restart.
+fn restart_times(session: &SessionStatus) -> Option<(Duration, Duration)> {
     let of = |capabilities: &[Capability]| {
         capabilities.iter().find_map(|capability| match capability {
             Capability::GracefulRestart(restart) => Some(Duration::from_secs(restart.time.into())),
             _ => None,
         })
     };
-    of(&session.local_capabilities).and_then(|_| of(&session.remote_capabilities))
+    of(&session.local_capabilities).zip(of(&session.remote_capabilities))
 }
 
 /// Segments that the kernel has dropped for a signature that is missing, wrong or not expected, in this network

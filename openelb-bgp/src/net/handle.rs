@@ -24,7 +24,9 @@ use crate::{
 pub enum Shutdown {
     /// Every session is told with Cease/2, Administrative Shutdown (RFC 4486): the neighbours drop our routes at once.
     Notify,
-    /// The connections are closed without a NOTIFICATION: neighbours with graceful restart (RFC 4724) keep our routes.
+    /// The connections are closed without a NOTIFICATION: neighbours with graceful restart (RFC 4724) keep our routes, and
+    /// are asked to hold BFD for the restart time. The next speaker says that it is
+    /// [restarting](crate::speaker::GracefulRestartConfig::restarting).
     Quiet,
 }
 

@@ -37,7 +37,7 @@ impl Bfd {
     }
 
     pub(super) async fn changed(&mut self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     pub(super) fn take(&self) -> impl Iterator<Item = (Arc<str>, PathState)> + use<> {

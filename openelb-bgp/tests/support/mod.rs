@@ -126,6 +126,54 @@ pub(crate) fn udp_with_ttl(ttl: u32) -> UdpSocket {
     socket
 }
 
+/// A BFD neighbour that we see into: what it is sent, packet by packet.
+pub(crate) struct FakeBfd {
+    socket: UdpSocket,
+    session: bfd::Session,
+}
+
+impl FakeBfd {
+    pub(crate) fn start() -> Self {
+        let socket = there(|| UdpSocket::bind((REMOTE, bfd::SINGLE_HOP_PORT)).unwrap());
+        socket.set_ttl(255).unwrap();
+        let discriminator = std::num::NonZeroU32::new(7).unwrap();
+        let timers = bfd::Timers::default();
+        Self { socket, session: bfd::Session::new(timers, discriminator, 7, Instant::now()) }
+    }
+
+    /// The next packet that it hears within this time; it answers as BFD says.
+    pub(crate) fn hear(&mut self, within: Duration) -> Option<(Instant, bfd::ControlPacket)> {
+        let end = Instant::now() + within;
+        loop {
+            let now = Instant::now();
+            self.session.handle_timeout(now);
+            while let Some(packet) = self.session.poll_transmit(now) {
+                // Nobody may listen yet, or any more.
+                let _ = self.socket.send_to(&packet.encode(), (LOCAL, bfd::SINGLE_HOP_PORT));
+            }
+            if now >= end {
+                return None;
+            }
+            let wake = self.session.poll_timeout().unwrap_or(end).min(end);
+            let pause = wake.saturating_duration_since(now).max(Duration::from_millis(1));
+            self.socket.set_read_timeout(Some(pause)).unwrap();
+            let mut octets = [0; 100];
+            let Ok(read) = self.socket.recv(&mut octets) else { continue };
+            let (packet, now) = (bfd::ControlPacket::decode(&octets[..read]).unwrap(), Instant::now());
+            let _ = self.session.handle_packet(&packet, now);
+            return Some((now, packet));
+        }
+    }
+
+    pub(crate) fn wait_for_up(&mut self) {
+        let end = Instant::now() + DEADLINE;
+        while self.session.state() != bfd::State::Up {
+            assert!(Instant::now() < end, "{:?}", self.session.status());
+            let _ = self.hear(Duration::from_millis(100));
+        }
+    }
+}
+
 /// Waits until `condition` gives something.
 pub(crate) fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + DEADLINE;
@@ -309,7 +357,8 @@ impl Drop for Frr {
 pub(crate) struct Ours {
     pub(crate) speaker: SpeakerHandle,
     pub(crate) config: PeerConfig,
-    _runtime: tokio::runtime::Runtime,
+    task: Option<tokio::task::JoinHandle<()>>,
+    runtime: tokio::runtime::Runtime,
 }
 
 impl Ours {
@@ -336,14 +385,14 @@ impl Ours {
         config.listen = vec!["0.0.0.0:179".parse().unwrap(), "[::]:179".parse().unwrap()];
         config.next_hop_ipv4 = Some(local.parse().unwrap());
         config.next_hop_ipv6 = Some(local6.parse().unwrap());
-        let (speaker, _) = net::spawn(config).unwrap();
+        let (speaker, task) = net::spawn(config).unwrap();
         drop(guard);
         let remote: IpAddr = remote.parse().unwrap();
         let mut peer = PeerConfig::new("router", remote, remote_asn);
         peer.local_address = Some((if remote.is_ipv4() { local } else { local6 }).parse().unwrap());
         peer.connect_retry_max = Duration::from_secs(1);
         change(&mut peer);
-        let ours = Self { speaker, config: peer, _runtime: runtime };
+        let ours = Self { speaker, config: peer, task: Some(task), runtime };
         ours.set_peers([ours.config.clone()]);
         ours
     }
@@ -392,6 +441,13 @@ impl Ours {
             let open = |state: &ListenerState| *state == ListenerState::Listening;
             (listeners.len() == 2 && listeners.iter().all(|listener| open(&listener.state))).then_some(())
         });
+    }
+
+    /// Stops, and waits until it has said all that it has to say.
+    pub(crate) fn stop(mut self, mode: Shutdown) {
+        self.speaker.shutdown(mode);
+        let task = self.task.take().unwrap();
+        self.runtime.block_on(task).unwrap();
     }
 
     /// The socket that listens on port 179 (IPv4).

@@ -14,9 +14,11 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
 };
+use openelb_bgp::grpc::places::{Limits, Places, Source};
+use rustix::net::sockopt::set_tcp_user_timeout;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{Semaphore, watch},
+    sync::watch,
     time::sleep,
 };
 
@@ -24,11 +26,13 @@ use super::{Health, ListenAddress, metrics::Metrics};
 
 /// How long to wait before a port that was taken is tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
-/// Connections at a time: a further one waits in the kernel until one of them ends. They share the process's descriptors
-/// with BGP and Layer 2.
-const CONNECTIONS: usize = 128;
+/// Connections at a time: they share the process's descriptors with BGP and Layer 2. The kubelet, which probes from this
+/// host, has places of its own, and a host elsewhere has a few; a further connection is closed.
+const LIMITS: Limits = Limits { connections: 128, reserved: 16, per_source: 16 };
 /// A client has so long to send the head of a request, also for the next one on a connection that is kept.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(5);
+/// And so long to take in more of an answer.
+const READ_WITHIN: Duration = Duration::from_secs(30);
 /// After an error of accepting: there may be no descriptor left.
 const BREATH: Duration = Duration::from_millis(100);
 /// OpenMetrics, which Prometheus and its relatives read.
@@ -81,7 +85,7 @@ pub async fn serve(service: Service, address: ListenAddress, app: Router, state:
                     tracing::info!(address = %local, "{name} served");
                     state.send_replace(ServerState::Listening(local));
                 }
-                accept(&listener, &app, name).await;
+                accept(&listener, &app, name, Source::of).await;
             }
             Err(error) => {
                 let reason = format!("{address}: {error}");
@@ -99,16 +103,29 @@ pub async fn serve(service: Service, address: ListenAddress, app: Router, state:
     }
 }
 
+/// Where a connection from the first to the second address comes from.
+type SourceOf = fn(SocketAddr, Option<SocketAddr>) -> Source;
+
 /// Accepts for ever.
-async fn accept(listener: &TcpListener, app: &Router, name: &'static str) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+async fn accept(listener: &TcpListener, app: &Router, name: &'static str, source_of: SourceOf) {
+    let places = Places::new(LIMITS);
     let mut failure = None;
     loop {
-        // It is never closed.
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, peer)) => {
                 failure = None;
+                let place = match places.take(source_of(peer, stream.local_addr().ok())) {
+                    Ok(place) => place,
+                    Err(reason) => {
+                        if places.tell() {
+                            tracing::warn!(
+                                %peer, %reason, connections = LIMITS.connections, per_source = LIMITS.per_source,
+                                "a connection for {name} is closed unread; look for clients that keep many open"
+                            );
+                        }
+                        continue;
+                    }
+                };
                 let app = app.clone();
                 tokio::spawn(async move {
                     if let Err(error) = converse(stream, app).await {
@@ -130,6 +147,8 @@ async fn accept(listener: &TcpListener, app: &Router, name: &'static str) {
 }
 
 async fn converse(stream: TcpStream, app: Router) -> hyper::Result<()> {
+    // Without it a client that reads nothing more is kept for ever; with an error it is only kept longer.
+    let _ = set_tcp_user_timeout(&stream, u32::try_from(READ_WITHIN.as_millis()).unwrap_or(u32::MAX));
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
     builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(app)).await
@@ -180,48 +199,117 @@ async fn ready(State(shared): State<Shared>) -> Response {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
 
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use std::{net::IpAddr, os::fd::AsFd as _};
+
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpSocket,
+        time::{Instant, timeout},
+    };
 
     use super::*;
 
     const REQUEST: &[u8] = b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    const DEADLINE: Duration = Duration::from_secs(20);
+
+    /// The first loopback address is this host; the others are elsewhere.
+    fn source_of(peer: SocketAddr, _: Option<SocketAddr>) -> Source {
+        let own = peer.ip() == IpAddr::from([127, 0, 0, 1]);
+        if own { Source::Own } else { Source::Other(peer.ip()) }
+    }
 
     async fn server() -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let app = Router::new().route("/metrics", get(|| async { "ours 1\n" }));
-        tokio::spawn(async move { accept(&listener, &app, "the test").await });
+        tokio::spawn(async move { accept(&listener, &app, "the test", source_of).await });
         address
     }
 
+    async fn from(host: u8, server: SocketAddr) -> TcpStream {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((IpAddr::from([127, 0, 0, host]), 0).into()).unwrap();
+        socket.connect(server).await.unwrap()
+    }
+
+    /// What a request is answered with; nothing if the connection is closed unread.
+    async fn ask(mut client: TcpStream) -> String {
+        let mut answer = Vec::new();
+        let asked = async {
+            // It may be closed already.
+            let _ = client.write_all(REQUEST).await;
+            let _ = client.read_to_end(&mut answer).await;
+        };
+        timeout(DEADLINE, asked).await.unwrap();
+        String::from_utf8(answer).unwrap()
+    }
+
+    async fn is_closed(client: &mut TcpStream) {
+        let read = timeout(DEADLINE, client.read(&mut [0])).await.unwrap();
+        assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
+    }
+
     #[tokio::test]
-    async fn clients_that_hold_connections_wait_for_their_turn_and_hold_up_nothing_else() {
+    async fn a_flood_from_elsewhere_does_not_take_the_probes_of_this_host_away() {
         let address = server().await;
-        let mut silent = Vec::new();
-        for _ in 0..CONNECTIONS {
-            silent.push(TcpStream::connect(address).await.unwrap());
+        let mut flood = Vec::new();
+        for host in 2..=20 {
+            for _ in 0..LIMITS.per_source {
+                flood.push(from(host, address).await);
+            }
         }
-        let mut one = TcpStream::connect(address).await.unwrap();
-        one.write_all(REQUEST).await.unwrap();
-        let mut octets = [0; 1];
-        // All places are taken, and stay so while nobody goes.
-        let early = tokio::time::timeout(Duration::from_millis(200), one.read(&mut octets)).await;
-        assert!(early.is_err(), "{early:?}");
-        silent.pop();
-        let mut answer = String::new();
-        one.read_to_string(&mut answer).await.unwrap();
+        assert!(flood.len() > 2 * LIMITS.connections);
+        is_closed(flood.last_mut().unwrap()).await;
+        assert_eq!(ask(from(21, address).await).await, "", "all places for other hosts are taken");
+        for _ in 0..LIMITS.reserved * 2 {
+            let answer = ask(from(1, address).await).await;
+            assert!(answer.ends_with("ours 1\n"), "{answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn one_host_elsewhere_has_its_share_and_leaves_the_rest_to_others() {
+        let address = server().await;
+        let mut held = Vec::new();
+        for _ in 0..LIMITS.per_source {
+            held.push(from(2, address).await);
+        }
+        assert_eq!(ask(from(2, address).await).await, "");
+        let answer = ask(from(3, address).await).await;
         assert!(answer.ends_with("ours 1\n"), "{answer}");
+        // A place that is left is had again.
+        assert!(ask(held.pop().unwrap()).await.ends_with("ours 1\n"));
+        let began = std::time::Instant::now();
+        while !ask(from(2, address).await).await.ends_with("ours 1\n") {
+            assert!(began.elapsed() < DEADLINE, "the place is not given back");
+        }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_client_that_sends_its_request_too_slowly_is_sent_away() {
         let address = server().await;
-        let began = tokio::time::Instant::now();
+        let began = Instant::now();
         let mut slow = TcpStream::connect(address).await.unwrap();
         slow.write_all(b"GET /metrics HT").await.unwrap();
         let mut answer = Vec::new();
         let _ = slow.read_to_end(&mut answer).await;
-        assert!(began.elapsed() >= PATIENCE, "{:?}", began.elapsed());
+        let took = began.elapsed();
+        assert!(took >= PATIENCE && took < PATIENCE * 2, "{took:?}");
         assert!(!answer.starts_with(b"HTTP/1.1 200"), "{answer:?}");
+    }
+
+    #[tokio::test]
+    async fn a_client_has_so_long_to_read_its_answer() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let shown = stream.as_fd().try_clone_to_owned().unwrap();
+        let app = Router::new().route("/metrics", get(|| async { "ours 1\n" }));
+        tokio::spawn(converse(stream, app));
+        client.write_all(REQUEST).await.unwrap();
+        // The kernel counts, not we: half a minute is too long for a test.
+        let mut octet = [0];
+        timeout(DEADLINE, client.read(&mut octet)).await.unwrap().unwrap();
+        assert_eq!(rustix::net::sockopt::tcp_user_timeout(&shown).unwrap(), 30_000);
     }
 }

@@ -341,10 +341,10 @@ So the defaults are:
 
 - **Graceful restart is on**: a speaker that is killed, and the update of all of them, cost nothing without BFD.
 - **BFD is off**: it takes a silent node away within a second, where without it a third of the connections fail until the
-  hold time ends. But a speaker that is away looks like that, too. FRR keeps the routes through a restart. BIRD 2.0.12 takes
-  AdminDown, which a speaker says when it stops, for a lost path: with `bfd on` it drops the routes, and the connections
-  that are spread anew break. With `bfd graceful` it keeps them through a restart, and those of a dead node, too, until
-  the node's restart time is over.
+  hold time ends. But a speaker that is away looks like that, too. FRR keeps the routes through any restart,
+  BIRD 2.0.12 through a planned one: it holds BFD as the speaker asks it to. When a speaker crashes it drops them with
+  `bfd on`, and the connections that are spread anew break. With `bfd graceful` it keeps them then, too, and those of a dead
+  node, until the node's restart time is over.
 - **The N bit goes with BFD only**: without BFD the end of the hold time is all that finds a dead node, and takes it away.
 - **The hold time is 30 s**: it is how long a dead node may cost traffic without BFD. Choose 9 s, as here, or BFD where
   that is too long.

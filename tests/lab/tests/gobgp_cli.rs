@@ -237,6 +237,13 @@ fn gobgp_shows_sessions_routes_and_policies_and_may_change_nothing_by_default() 
     let summary = setup.gobgp(&format!("neighbor {FIRST} adj-in summary"));
     assert!(summary.contains("Destination: 2, Path: 2"), "{summary}");
 
+    // What is received is kept to be looked at, and never in the kernel.
+    for family in ["-4", "-6"] {
+        let routes = setup.lab.run(NODE, &["ip", family, "route", "show", "table", "all"]).unwrap();
+        assert!(routes.contains("fab0"), "{routes}");
+        assert!(!routes.contains("203.0.113.") && !routes.contains("2001:db8:77:"), "{routes}");
+    }
+
     // global rib, of both families, one prefix, longest match, longer and shorter ones, summary
     let rib = setup.gobgp("global rib");
     for words in
@@ -423,6 +430,95 @@ fn gobgp_adds_and_deletes_routes_and_neighbors_beside_those_of_the_manifests() {
         let refused = setup.try_gobgp(line).unwrap_err();
         assert!(refused.contains(code) && refused.contains(words), "{line}: {refused}");
     }
+    assert!(setup.lab.is_running(&daemon));
+}
+
+/// Another BgpPeer, for the address of the neighbour that clients add.
+const LEAF: &str = "---
+apiVersion: network.kubesphere.io/v1alpha2
+kind: BgpPeer
+metadata: {name: leaf}
+spec:
+  conf: {neighborAddress: 192.168.50.2, peerAs: 64513}
+";
+
+#[test]
+fn a_neighbour_of_a_client_and_one_of_a_bgppeer_do_not_erase_each_other() {
+    let setup = Setup::new("gobgp-owners");
+    setup.manifests(MANIFESTS);
+    let _bird = Bird::start(&setup.lab, ROUTER, BIRD).unwrap();
+    let other = Bird::start(&setup.lab, OTHER, OTHER_BIRD).unwrap();
+    let daemon = setup.openelbd(&["--api-writable"]);
+    let first = format!("neighbor {FIRST}");
+    let second = format!("neighbor {SECOND}");
+    let established = ["BGP state = ESTABLISHED"];
+    setup.await_words(&first, &established);
+    let owner = |wanted: &str| {
+        eventually(&format!("{SECOND} belongs to {wanted:?}"), SOON, || {
+            let shown = setup.json(&second);
+            let description = shown["conf"]["description"].as_str().unwrap_or_default();
+            if description == wanted { Ok(Some(())) } else { Err(anyhow::anyhow!("{shown}")) }
+        })
+        .unwrap();
+    };
+
+    // Other addresses: what changes one of them leaves the session of the other alone.
+    setup.gobgp(&format!("neighbor add {SECOND} as 64513"));
+    setup.await_words(&second, &established);
+    owner("");
+    setup.manifests(&MANIFESTS.replace("receivedRoutes: Keep", "receivedRoutes: Count"));
+    eventually("the changed BgpPeer", SOON, || {
+        Ok(setup.try_gobgp(&format!("{first} adj-in")).is_err().then_some(()))
+    })
+    .unwrap();
+    setup.await_words(&first, &established);
+    assert!(setup.gobgp(&second).contains("BGP state = ESTABLISHED"));
+    assert!(!setup.gobgp(&second).contains("Flops = 1"), "the client's session was touched");
+    let documents: Vec<&str> =
+        MANIFESTS.split("---").filter(|text| !text.contains("kind: BgpPeer")).collect();
+    setup.manifests(&documents.join("---"));
+    eventually("without the BgpPeer", SOON, || {
+        let all = setup.gobgp("neighbor");
+        if all.contains(FIRST) { Err(anyhow::anyhow!("{all}")) } else { Ok(Some(())) }
+    })
+    .unwrap();
+    assert!(setup.gobgp(&second).contains("BGP state = ESTABLISHED"));
+    assert!(!setup.gobgp(&second).contains("Flops = 1"), "the client's session was touched");
+    setup.manifests(MANIFESTS);
+    setup.await_words(&first, &established);
+
+    // The same address: the BgpPeer is there first, and a client cannot add, change or delete it.
+    for line in ["add", "del"] {
+        let more = if line == "add" { " as 64512" } else { "" };
+        let refused = setup.try_gobgp(&format!("neighbor {line} {FIRST}{more}")).unwrap_err();
+        assert!(refused.contains("BgpPeer tor"), "{line}: {refused}");
+    }
+    setup.await_words(&first, &established);
+
+    // The client is there first: the BgpPeer takes the neighbour over, and leaves the client's when it goes.
+    setup.manifests(&format!("{MANIFESTS}{LEAF}"));
+    owner("BgpPeer leaf");
+    setup.await_words(&second, &established);
+    setup.manifests(MANIFESTS);
+    owner("");
+    setup.await_words(&second, &established);
+    setup.await_bird(&other, "show route", &["198.51.100.10/32"]);
+
+    // The client takes its own away: the BgpPeer's stays, until that goes.
+    setup.manifests(&format!("{MANIFESTS}{LEAF}"));
+    owner("BgpPeer leaf");
+    setup.gobgp(&format!("neighbor del {SECOND}"));
+    owner("BgpPeer leaf");
+    setup.await_words(&second, &established);
+    let refused = setup.try_gobgp(&format!("neighbor del {SECOND}")).unwrap_err();
+    assert!(refused.contains("FailedPrecondition") && refused.contains("BgpPeer leaf"), "{refused}");
+    setup.manifests(MANIFESTS);
+    eventually("nobody's neighbour is gone", SOON, || {
+        let all = setup.gobgp("neighbor");
+        if all.contains(SECOND) { Err(anyhow::anyhow!("{all}")) } else { Ok(Some(())) }
+    })
+    .unwrap();
+    assert!(setup.gobgp(&first).contains("BGP state = ESTABLISHED"));
     assert!(setup.lab.is_running(&daemon));
 }
 

@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    net::IpAddr,
+    net::{IpAddr, TcpStream},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -11,7 +11,7 @@ use std::{
 use openelb_lab::{
     Lab, Process, binary,
     bird::{Bird, kernel_next_hops},
-    eventually,
+    client, eventually,
     topology::{self, NODES, ROUTER, node_v4, node_v6},
 };
 
@@ -113,6 +113,42 @@ fn addresses_stay_through_kill_and_restart_and_a_stopped_node_withdraws_at_once(
 }
 
 #[test]
+fn a_flood_from_another_host_does_not_take_the_probes_of_a_node_away() {
+    let setup = Setup::new("probes");
+    setup.start(1);
+    let own = node_v4(1);
+    let probe = |host: &str, address: IpAddr, path: &str| -> anyhow::Result<u16> {
+        Ok(client::get(&setup.lab, host, (address, 50053).into(), path)?.0)
+    };
+    let healthy = || probe("node-1", own, "/healthz");
+    eventually("it answers", Duration::from_secs(15), || Ok((healthy()? == 200).then_some(()))).unwrap();
+    let scraped = probe(ROUTER, own, "/metrics").unwrap();
+    assert_eq!(scraped, 200);
+    // More than there are places for, and none of them says a word.
+    let flood: Vec<TcpStream> = setup
+        .lab
+        .within(ROUTER, || {
+            let target = (own, 50053).into();
+            let connect = |_| TcpStream::connect_timeout(&target, Duration::from_secs(5));
+            (0..200).map(connect).collect::<Result<_, _>>()
+        })
+        .unwrap()
+        .unwrap();
+    for address in [own, IpAddr::from([127, 0, 0, 1])] {
+        for path in ["/healthz", "/readyz", "/metrics"] {
+            let status = probe("node-1", address, path).unwrap();
+            assert!(status == 200 || path == "/readyz", "{address}{path}: {status}");
+        }
+    }
+    // And those that said nothing are gone a little later.
+    eventually("the other host has places again", Duration::from_secs(15), || {
+        Ok((probe(ROUTER, own, "/metrics").ok() == Some(200)).then_some(()))
+    })
+    .unwrap();
+    drop(flood);
+}
+
+#[test]
 fn an_idle_instance_with_a_hundred_services_is_small_and_quiet() {
     let idle =
         openelb_lab::idle::measure(&binary("openelbd").unwrap(), 100, Duration::from_secs(10)).unwrap();
@@ -176,14 +212,21 @@ fn a_password_changed_in_its_secret_is_in_force_at_once_and_touches_no_other_ses
         );
         fs::write(setup.manifests.join("25-secret.yaml"), text).unwrap();
     };
-    secret("first");
+    secret("old-word-of-mouth");
     let file = setup.manifests.join("20-bgp.yaml");
     let text = fs::read_to_string(&file).unwrap();
     let plain = "---\napiVersion: network.kubesphere.io/v1alpha2\nkind: BgpPeer\nmetadata: {name: plain}\n\
                  spec: {conf: {neighborAddress: 'fd00:50::1', peerAs: 64512}}\n";
     fs::write(&file, format!("{text}  passwordSecretRef: {{name: router}}\n{plain}")).unwrap();
-    let router = Bird::start(&setup.lab, ROUTER, &two_sessions("first")).unwrap();
-    setup.start(1);
+    let router = Bird::start(&setup.lab, ROUTER, &two_sessions("old-word-of-mouth")).unwrap();
+    let process = topology::start_node_with(
+        &setup.lab,
+        &setup.openelbd,
+        1,
+        (&setup.manifests, &setup.state),
+        &["--log-level", "trace"],
+    )
+    .unwrap();
     // Name, protocol, table, state, since, and what the protocol says.
     let shown = |name: &str| -> anyhow::Result<Vec<String>> {
         let answer = router.ask(&format!("show protocols {name}"))?;
@@ -200,14 +243,46 @@ fn a_password_changed_in_its_secret_is_in_force_at_once_and_touches_no_other_ses
     };
     let (guarded, plain) = (established("guarded"), established("plain"));
 
-    secret("second");
+    secret("new-word-of-mouth");
     eventually("the session with the old password ends", Duration::from_secs(15), || {
         Ok((shown("guarded")?.last().is_none_or(|state| state != "Established")).then_some(()))
     })
     .unwrap();
-    setup.lab.write("bird-router.conf", &two_sessions("second")).unwrap();
+    setup.lab.write("bird-router.conf", &two_sessions("new-word-of-mouth")).unwrap();
     router.order("configure").unwrap();
     let again = established("guarded");
     assert_ne!(again, guarded, "it is another session");
     assert_eq!(shown("plain").unwrap(), plain, "the other session has been up all the time");
+
+    // Neither password is told anywhere, at any level.
+    let mut told = vec![(process.log.clone(), fs::read_to_string(&process.log).unwrap())];
+    let lists =
+        ["pools", "services", "peers", "nodes", "events"].map(|list| (50054, format!("/api/v1/{list}")));
+    for (port, path) in lists.into_iter().chain([(50053, "/metrics".to_owned())]) {
+        let api = (IpAddr::from([127, 0, 0, 1]), port).into();
+        let (status, body) = client::get(&setup.lab, "node-1", api, &path).unwrap();
+        assert_eq!(status, 200, "{path}: {body}");
+        told.push((path.into(), body));
+    }
+    let mut directories = vec![setup.state.clone()];
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(&directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                directories.push(path);
+            } else {
+                // Another instance may be writing it anew.
+                told.extend(
+                    fs::read(&path).ok().map(|text| (path, String::from_utf8_lossy(&text).into_owned())),
+                );
+            }
+        }
+    }
+    assert!(
+        told.iter().any(|(_, text)| text.contains("guarded") || text.contains("192.168.50.1")),
+        "{told:?}"
+    );
+    for (place, text) in told {
+        assert!(!text.contains("word-of-mouth"), "a password in {}", place.display());
+    }
 }
