@@ -173,6 +173,31 @@ fn a_suspended_owner_does_not_answer_with_what_was_taken_over() {
 }
 
 #[test]
+fn what_waited_while_a_node_was_suspended_is_no_sign_of_life() {
+    for seed in 0..10 {
+        let mut sim = Sim::new(3, 6, seed);
+        sim.settings.stand_in = Duration::ZERO;
+        sim.hosts[1].eligible = false;
+        sim.start_all();
+        sim.run(ms(3000));
+        sim.suspend(0);
+        sim.run(Duration::from_secs(5));
+        for address in sim.addresses.clone() {
+            assert_eq!(sim.owner(address), 2);
+        }
+        // The last words of one that leaves wait at the one that is to follow it.
+        sim.stop(2, StopMode::Withdraw);
+        sim.run(ms(200));
+        sim.kill(2);
+        sim.resume(0);
+        sim.run(ms(1500));
+        for address in sim.addresses.clone() {
+            assert_eq!(sim.owner(address), 0, "seed {seed}");
+        }
+    }
+}
+
+#[test]
 fn a_link_that_goes_down_is_replaced_at_once() {
     let mut sim = settled(3, 1, 5);
     let address = sim.addresses[0];

@@ -20,7 +20,8 @@ use crate::{
     responder,
 };
 
-/// A rival that said nothing for this long heard the claim: longer than any step of the usual burst but the last.
+/// A rival that said nothing for this long heard the claim: one that does not hear it insists on its own (see `insist.rs`)
+/// four times as often.
 const DEAF_MEMORY: Duration = Duration::from_millis(1800);
 /// A claim is repeated at most this often.
 const REPEAT: Duration = Duration::from_millis(20);
@@ -53,17 +54,50 @@ impl Speaker {
             entry.again = Some(last + REPEAT);
             return;
         }
-        if let Some((rival, _)) = since.filter(|(_, first)| now.saturating_duration_since(*first) >= DEAF) {
-            entry.yielded = Some((rival, now + YIELD_TO_DEAF));
-            entry.last = Some(rival);
+        if let Some((rival, first)) = since
+            && (now.saturating_duration_since(first) >= DEAF || self.is_deaf(rival, now))
+        {
+            self.leave_to_deaf(address, rival, first, now);
+            return;
+        }
+        let Some(entry) = self.entries.get_mut(&address) else { return };
+        (entry.repeated, entry.again) = (Some(now), None);
+        self.begin_burst(address, now);
+    }
+
+    /// A node did not hear `since` then that this one owns an address: it is left to it, and whatever else it claimed
+    /// since, for it was not told otherwise.
+    fn leave_to_deaf(&mut self, address: IpAddr, rival: NodeId, since: Instant, now: Instant) {
+        let mut left = vec![address];
+        // What one says that is heard in gossip counts, and not what it is thought not to hear.
+        if !self.talks(rival)
+            && let Some(node) = self.nodes.get_mut(&rival)
+        {
+            node.deaf = Some(now);
+            let claims = |entry: &Entry| {
+                // Of many that are claimed at once, some are heard a little earlier.
+                entry.phase == Phase::Owner
+                    && entry.rival.is_some_and(|(node, _, last)| node == rival && last + DEAF >= since)
+            };
+            let others = self.entries.iter().filter(|(of, entry)| **of != address && claims(entry));
+            left.extend(others.map(|(of, _)| *of));
+        }
+        for address in left {
+            if let Some(entry) = self.entries.get_mut(&address) {
+                entry.yielded = Some((rival, now + YIELD_TO_DEAF));
+                entry.last = Some(rival);
+            }
             self.rest(address, now);
             self.set_owner(address, Some(rival));
             self.publish(address, true);
             self.dirty.insert(address);
-            return;
         }
-        (entry.repeated, entry.again) = (Some(now), None);
-        self.begin_burst(address, now);
+    }
+
+    /// Whether a node was found not to hear this one, and no gossip of it says otherwise since.
+    fn is_deaf(&self, node: NodeId, now: Instant) -> bool {
+        let deaf = self.nodes.get(&node).and_then(|node| node.deaf);
+        deaf.is_some_and(|at| now.saturating_duration_since(at) < YIELD_TO_DEAF) && !self.talks(node)
     }
 
     /// Somebody says that an address is at a station.
@@ -81,6 +115,11 @@ impl Speaker {
         self.dirty.extend(touched);
         let node = self.stations.get(&mac).copied();
         let talks = node.is_some_and(|node| self.talks(node));
+        let deaf = node.is_some_and(|node| self.is_deaf(node, now));
+        if let Some(node) = node.and_then(|node| self.nodes.get_mut(&node)) {
+            node.claimed = Some(now);
+            node.deaf = if deaf { Some(now) } else { None };
+        }
         let Some(entry) = self.entries.get_mut(&address).filter(|entry| entry.wanted.is_some()) else {
             return;
         };
@@ -125,7 +164,7 @@ impl Speaker {
                 if let Some((of, old)) = &mut entry.yielded
                     && *of == node
                 {
-                    *old = until.max(*old);
+                    *old = if deaf { now + YIELD_TO_DEAF } else { until.max(*old) };
                 }
             }
         }

@@ -185,7 +185,10 @@ impl Speaker {
         // and once it has heard that this node gave way, it says itself what it owns.
         let heard = self.nodes.get(&node).and_then(|node| node.heard);
         let gossiped = heard.filter(|heard| entry.since.saturating_duration_since(*heard) < MUTE);
-        let mute = gossiped.is_some_and(|heard| now.saturating_duration_since(heard) >= MUTE);
+        let claimed = self.nodes.get(&node).and_then(|node| node.claimed);
+        let silent = |heard: Instant| now.saturating_duration_since(heard) >= MUTE;
+        // What it claims on the wire is a word, too.
+        let mute = gossiped.is_some_and(silent) && claimed.is_none_or(silent);
         let talks = self.talks(node);
         // It has acknowledged that; or it answers probes for so long that it must hear.
         let hears = self.replica.is_known_to(node) || remaining + HEARS <= YIELD_TO_DEAF;
@@ -348,6 +351,7 @@ impl Speaker {
             self.events.push_back(Event::AddressConflictEnded { address });
         }
         self.stats.claims += 1;
+        self.insist_on(address, now);
         self.enter(address, Phase::Owner, now);
         self.set_owner(address, Some(me));
         self.place(address, now);
@@ -434,7 +438,7 @@ impl Speaker {
     }
 
     /// The links on which an address is announced now.
-    fn usable_links(&self, address: IpAddr) -> Vec<(LinkIndex, MacAddr)> {
+    pub(super) fn usable_links(&self, address: IpAddr) -> Vec<(LinkIndex, MacAddr)> {
         let wanted = self.entries.get(&address).and_then(|entry| entry.wanted.as_ref());
         let links = wanted.map(|wanted| wanted.links.as_slice()).unwrap_or_default();
         let ports = links.iter().filter_map(|link| self.ports.get(link).filter(|port| port.is_up()));

@@ -55,6 +55,10 @@ pub(super) struct Node {
     /// Given up by the membership, and heard all the same, without a pause: what this node says does not arrive there. It
     /// lives, and what it owned then is still its own.
     pub(super) speaks: bool,
+    /// When it was heard last to claim an address on the wire.
+    pub(super) claimed: Option<Instant>,
+    /// When it was last known not to hear this node: see [`repeat`](Speaker::repeat).
+    pub(super) deaf: Option<Instant>,
     /// It asked for our state.
     asked: Option<(SocketAddr, Instant)>,
 }
@@ -63,6 +67,13 @@ impl Node {
     /// What it says counts.
     pub(super) const fn is_ready(&self) -> bool {
         (self.complete || self.speaks) && self.about.settled && !self.about.restarting
+    }
+
+    /// It is gone for no reason that it gave, and not for long.
+    pub(super) fn is_lost(&self, now: Instant) -> bool {
+        self.live.is_none()
+            && !self.about.restarting
+            && self.heard.is_some_and(|at| now.saturating_duration_since(at) < KNOCK_FOR)
     }
 }
 
@@ -126,6 +137,7 @@ impl Speaker {
     /// but remembers which addresses were its own.
     pub(super) fn stalled(&mut self, late: Duration, now: Instant) {
         self.stats.stalls += 1;
+        self.woke = Some(now);
         self.events.push_back(Event::Stalled { late });
         let addresses: Vec<_> = self.entries.keys().copied().collect();
         for address in addresses {
@@ -186,6 +198,7 @@ impl Speaker {
         if self.next_knock.is_none() {
             self.knock(now);
         }
+        self.insist(now);
         let nonce = self.unsettled.as_mut().filter(|unsettled| unsettled.next <= now).map(|unsettled| {
             unsettled.next = now + TICK;
             unsettled.nonce
@@ -195,12 +208,8 @@ impl Speaker {
 
     /// Asks for nodes that were lost.
     pub(super) fn knock(&mut self, now: Instant) {
-        let lost = |node: &Node| {
-            node.live.is_none()
-                && !node.about.restarting
-                && node.heard.is_some_and(|at| now.saturating_duration_since(at) < KNOCK_FOR)
-        };
-        let mut lost: Vec<_> = self.nodes.iter().filter(|(_, node)| lost(node)).map(|(id, _)| *id).collect();
+        let mut lost: Vec<_> =
+            self.nodes.iter().filter(|(_, node)| node.is_lost(now)).map(|(id, _)| *id).collect();
         self.next_knock = (!lost.is_empty()).then(|| now + KNOCK);
         if lost.len() > KNOCKS {
             let start = usize::try_from(self.next_random() >> 33).unwrap_or(0) % lost.len();
@@ -340,7 +349,9 @@ impl Speaker {
     fn listen(&mut self, now: Instant) {
         let mut changed = Vec::new();
         for (id, node) in &mut self.nodes {
-            let recent = node.heard.is_some_and(|heard| now.saturating_duration_since(heard) < MUTE);
+            // On the wire, too: without an answer its kernel soon does not know where to send gossip to.
+            let mut heard = node.heard.into_iter().chain(node.claimed);
+            let recent = heard.any(|heard| now.saturating_duration_since(heard) < MUTE);
             if node.speaks && (node.live.is_some() || !recent) {
                 node.speaks = false;
                 changed.push(*id);
@@ -395,7 +406,9 @@ impl Speaker {
         if sender == self.me || self.is_stopped() {
             return None;
         }
-        if let Some(node) = self.nodes.get_mut(&sender) {
+        // What waited while this process did not run is no sign of life.
+        let waited = self.woke.is_some_and(|at| now.saturating_duration_since(at) < TICK);
+        if let Some(node) = self.nodes.get_mut(&sender).filter(|_| !waited) {
             let before = node.heard.replace(now);
             let silent = before.is_some_and(|at| now.saturating_duration_since(at) >= SILENCE);
             if silent && node.live.is_none() {

@@ -14,6 +14,7 @@ use super::{
     entry::{Entry, Phase, Wanted},
     gossip::{Node, Unsettled},
     hosts::Hosts,
+    insist::Insistence,
 };
 use crate::{
     MacAddr,
@@ -71,6 +72,7 @@ pub struct Speaker {
     pub(super) entries: HashMap<IpAddr, Entry, FixedState>,
     pub(super) announcer: Announcer,
     pub(super) hosts: Hosts,
+    pub(super) insistence: Insistence,
     pub(super) wakes: BTreeSet<(Instant, IpAddr)>,
     pub(super) dirty: BTreeSet<IpAddr>,
     pub(super) unsettled: Option<Unsettled>,
@@ -82,6 +84,8 @@ pub struct Speaker {
     pub(super) next_knock: Option<Instant>,
     /// What [`poll_timeout`](Self::poll_timeout) says: whoever is much later was suspended.
     deadline: Option<Instant>,
+    /// When this process found that it had not run.
+    pub(super) woke: Option<Instant>,
     /// When nodes were asked where they are.
     pub(super) sought: Option<Instant>,
     pub(super) random: u64,
@@ -122,6 +126,7 @@ impl Speaker {
             entries: HashMap::default(),
             announcer: Announcer::new(schedule),
             hosts: Hosts::default(),
+            insistence: Insistence::new(now),
             wakes: BTreeSet::new(),
             dirty: BTreeSet::new(),
             unsettled: None,
@@ -131,6 +136,7 @@ impl Speaker {
             next_seeds: now,
             next_knock: None,
             deadline: None,
+            woke: None,
             sought: None,
             random: config.seed ^ me.0,
             outputs: VecDeque::new(),
