@@ -33,6 +33,8 @@ const SNAP: usize = SNAP_LENGTH as usize;
 /// Octets that the kernel keeps for frames that wait: some 1,500 of them, twice as many as a burst of 64 clients for
 /// every address of a /29.
 const RECEIVE_BUFFER: usize = 1 << 20;
+/// Errors that are read away before frames: more than a socket keeps.
+const ERRORS: u32 = 8;
 /// How long a filter may be, at the first try and at the next ones: hosts whose `net.core.optmem_max` is small refuse
 /// long ones, and a shorter one only wakes the process more often.
 const LIMITS: [usize; 4] = [MAX_INSTRUCTIONS, 2048, 512, 128];
@@ -130,8 +132,18 @@ impl PacketSockets {
     pub(super) fn discard(&self, batch: &mut Batch) -> u64 {
         let mut discarded = 0;
         for socket in [&self.arp, &self.ipv6] {
-            while receive(socket, batch).is_ok() && batch.count > 0 {
-                discarded += u64::try_from(std::mem::take(&mut batch.count)).unwrap_or(0);
+            let mut errors = 0;
+            loop {
+                match receive(socket, batch) {
+                    Ok(()) if batch.count > 0 => {
+                        discarded += u64::try_from(std::mem::take(&mut batch.count)).unwrap_or(0);
+                    }
+                    Ok(()) => break,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    // An error of the socket comes before what has queued up, and once.
+                    Err(_) if errors < ERRORS => errors += 1,
+                    Err(_) => break,
+                }
             }
         }
         discarded
@@ -139,7 +151,7 @@ impl PacketSockets {
 
     /// Sends the answers that wait. Returns how many the kernel had no room for.
     pub(super) fn send_replies(&self, batch: &mut Batch) -> u64 {
-        let mut sent = 0;
+        let (mut sent, mut told) = (0, false);
         let replies = std::mem::take(&mut batch.replies);
         while let Some(rest) = replies.get(sent..).filter(|rest| !rest.is_empty()) {
             let count = rest.len().min(BATCH);
@@ -154,6 +166,7 @@ impl PacketSockets {
             match sendmmsg(fd, &mut batch.send, slices, addresses, [], MsgFlags::MSG_DONTWAIT) {
                 Ok(results) => sent += results.count().max(1),
                 Err(Errno::EINTR) => {}
+                Err(Errno::ENETDOWN) if !told => told = true,
                 // Like a frame that is lost on the wire: whoever asked asks again.
                 Err(_) => break,
             }
@@ -167,8 +180,14 @@ impl PacketSockets {
     /// Sends a frame. The protocol is in the frame; that of the socket is only for the kernel's accounts.
     pub(super) fn send(&self, frame: &Frame) -> io::Result<()> {
         let socket = socket2::SockRef::from(&self.arp);
-        socket.send(frame.as_bytes()).map(|_| ())
+        let send = || socket.send(frame.as_bytes()).map(|_| ());
+        // A link that went down says so once, to whoever uses the socket next; it may be up again.
+        send().or_else(|error| if is_down(&error) { send() } else { Err(error) })
     }
+}
+
+fn is_down(error: &io::Error) -> bool {
+    error.raw_os_error().map(Errno::from_raw) == Some(Errno::ENETDOWN)
 }
 
 fn receive(socket: &UdpSocket, batch: &mut Batch) -> io::Result<()> {

@@ -125,6 +125,7 @@ impl Driver {
             let mut resolve = false;
             if let Some(table) = wake.table {
                 resolve |= self.ports.set_table(table);
+                self.memberships.suspect(now);
             }
             if wake.mailbox {
                 resolve |= self.read_mailbox(now);
@@ -226,7 +227,7 @@ impl Driver {
         while let Some(output) = self.speaker.poll_output() {
             match output {
                 Output::Frame { link, frame } => {
-                    self.stats.unsent += u64::from(!self.ports.send(link, &frame));
+                    self.stats.unsent += u64::from(!self.ports.send(link, &frame, now));
                 }
                 Output::Datagram { to, payload } => {
                     self.stats.unsent += u64::from(!self.gossip.send(to, &payload));
