@@ -73,7 +73,7 @@ impl Speaker {
             let yields = self.yields(address, now);
             let Some(entry) = self.entries.get_mut(&address) else { return };
             let owns = entry.phase == Phase::Owner;
-            if let Some(rival) = arbiter::rival(&bids).filter(|_| !owns) {
+            if let Some(rival) = arbiter::holder(&bids).filter(|_| !owns) {
                 // Whoever claimed meanwhile, and with which number: this one holds.
                 entry.last = Some(rival.node);
                 if !rival.suspect {
@@ -231,7 +231,10 @@ impl Speaker {
                         self.repeat(address, None, now);
                     }
                 }
-                Phase::HandingOver { .. } => self.enter(address, Phase::Owner, now),
+                Phase::HandingOver { .. } => {
+                    self.enter(address, Phase::Owner, now);
+                    self.begin_burst(address, now);
+                }
                 Phase::Probing { left, next } => self.probe(address, left, next, now),
                 Phase::Conflict { retry, .. } if retry <= now => self.begin_probing(address, now),
                 Phase::Conflict { .. } => {}
@@ -255,6 +258,8 @@ impl Speaker {
             Verdict::HandOver { to } => {
                 if !matches!(phase, Phase::HandingOver { to: old, .. } if old == to) {
                     self.enter(address, Phase::HandingOver { to, until: now + HAND_OVER }, now);
+                    // The next owner would take it for a claim against its own.
+                    self.announcer.release(address);
                 }
                 self.place(address, now);
             }
@@ -301,7 +306,7 @@ impl Speaker {
     }
 
     fn probe(&mut self, address: IpAddr, left: u8, next: Instant, now: Instant) {
-        if next > now {
+        if self.waits_for_asker(address, now) || next > now {
             return;
         }
         if left == 0 {
@@ -372,7 +377,7 @@ impl Speaker {
     fn rest_but(&mut self, address: IpAddr, asks: Option<NodeId>, now: Instant) {
         self.ask_on_behalf(address, asks, now);
         let Some(entry) = self.entries.get_mut(&address) else { return };
-        (entry.repeated, entry.again, entry.rival) = (None, None, None);
+        (entry.repeated, entry.again, entry.rival, entry.asker) = (None, None, None, None);
         let phase = std::mem::replace(&mut entry.phase, Phase::Idle);
         if phase == Phase::Idle {
             return;
@@ -514,9 +519,9 @@ impl Speaker {
         let yielded = entry.yielded.map(|(_, until)| until.min(now + DEAF));
         let conflict = entry.conflict.map(|(_, at)| at + CONFLICT_OVER);
         // What is past has been decided on.
-        let later =
-            [phase, failback, yielded, conflict, entry.again].into_iter().flatten().filter(|at| *at > now);
-        let wake = later.min();
+        let asker = entry.asker.map(|(_, _, until)| until);
+        let all = [phase, failback, yielded, conflict, entry.again, asker];
+        let wake = all.into_iter().flatten().filter(|at| *at > now).min();
         if entry.wake != wake {
             if let Some(old) = entry.wake {
                 self.wakes.remove(&(old, address));

@@ -55,6 +55,8 @@ pub(super) struct Node {
     /// Given up by the membership, and heard all the same, without a pause: what this node says does not arrive there. It
     /// lives, and what it owned then is still its own.
     pub(super) speaks: bool,
+    /// When it was asked last to join, because it was heard.
+    invited: Option<Instant>,
     /// When it was heard last to claim an address on the wire.
     pub(super) claimed: Option<Instant>,
     /// When it was last known not to hear this node: see [`repeat`](Speaker::repeat).
@@ -229,9 +231,11 @@ impl Speaker {
     /// A node that was silent is heard: it may own what this node owns. Its claims were not heard, and ours not by it;
     /// whoever is the worse of the two stops as soon as it hears one.
     fn meet(&mut self, id: NodeId, now: Instant) {
+        // What it said in an earlier life says nothing of this one.
+        let unknown = self.nodes.get(&id).is_none_or(|node| !node.complete);
         let owned = |entry: &Entry| {
-            matches!(entry.phase, Phase::Owner)
-                && entry.bids.iter().any(|(of, item)| *of == id && item.candidate)
+            let wants = || entry.bids.iter().any(|(of, item)| *of == id && item.candidate);
+            matches!(entry.phase, Phase::Owner) && (unknown || wants())
         };
         let owned: Vec<_> =
             self.entries.iter().filter(|(_, entry)| owned(entry)).map(|(address, _)| *address).collect();
@@ -415,7 +419,22 @@ impl Speaker {
                 self.meet(sender, now);
             }
         }
-        self.handle_body(sender, from, false, body, now)
+        let asks = matches!(body, Body::Sync { .. } | Body::Synced { .. });
+        let done = self.handle_body(sender, from, false, body, now);
+        if asks {
+            self.invite(sender, now);
+        }
+        done
+    }
+
+    /// A peer that asks or answers and is no member is asked to join at once: until it is one, nothing that it says counts.
+    fn invite(&mut self, id: NodeId, now: Instant) {
+        let Some(peer) = self.peers.as_ref().and_then(|peers| peers.get(&id)) else { return };
+        let Some(node) = self.nodes.get_mut(&id).filter(|node| node.live.is_none()) else { return };
+        if node.invited.is_none_or(|at| now.saturating_duration_since(at) >= TICK) {
+            node.invited = Some(now);
+            self.membership.announce(id, peer.gossip, now);
+        }
     }
 
     fn handle_body(

@@ -39,6 +39,7 @@ impl Speaker {
     /// A claim is more urgent than older ones.
     pub(super) fn insist_on(&mut self, address: IpAddr, now: Instant) {
         if self.misses_somebody(now) {
+            self.fill_insistence();
             self.insistence.queue.push_front(address);
             self.insistence.said = 0;
         }
@@ -62,12 +63,7 @@ impl Speaker {
             self.insistence.queue.pop_front();
             self.insistence.said = 0;
         }
-        if self.insistence.queue.is_empty() {
-            let owned = self.entries.iter().filter(|(address, _)| self.insists(**address));
-            let mut owned: Vec<_> = owned.map(|(address, entry)| (entry.since, *address)).collect();
-            owned.sort_unstable_by(|a, b| b.cmp(a));
-            self.insistence.queue = owned.into_iter().map(|(_, address)| address).collect();
-        }
+        self.fill_insistence();
         self.insistence.said += 1;
         let others = self.insistence.queue.len().saturating_sub(1);
         let places = (0..OTHERS.min(others)).map(|n| 1 + (self.insistence.place + n) % others);
@@ -84,6 +80,17 @@ impl Speaker {
                 self.stats.gratuitous += 1;
                 self.outputs.push_back(Output::Frame { link, frame: announcer::insistence(address, mac) });
             }
+        }
+    }
+
+    /// Takes all that is owned in, once all that was to be said was said. What is claimed again and again is in it more
+    /// than once.
+    fn fill_insistence(&mut self) {
+        if self.insistence.queue.is_empty() || self.insistence.queue.len() > 2 * self.entries.len() {
+            let owned = self.entries.iter().filter(|(address, _)| self.insists(**address));
+            let mut owned: Vec<_> = owned.map(|(address, entry)| (entry.since, *address)).collect();
+            owned.sort_unstable_by(|a, b| b.cmp(a));
+            self.insistence.queue = owned.into_iter().map(|(_, address)| address).collect();
         }
     }
 

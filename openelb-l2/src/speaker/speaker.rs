@@ -450,7 +450,8 @@ impl Speaker {
             self.hosts.poll_timeout(),
             self.announcer.poll_timeout(),
         ];
-        self.deadline = deadlines.into_iter().flatten().min();
+        // What is past is due at once, and no sign that this process did not run since.
+        self.deadline = deadlines.into_iter().flatten().min().map(|at| at.max(now));
     }
 
     /// Has the groups joined and left that the responders want.
