@@ -3,6 +3,8 @@
 mod gossip;
 mod ports;
 mod publish;
+#[cfg(test)]
+mod quiet;
 
 use std::{
     future::{Future, poll_fn},
