@@ -178,8 +178,8 @@ fn next_due(schedule: &Schedule, address: IpAddr, since: Instant, last: Option<I
         return None;
     }
     // Spread over a tenth of the interval, so that many addresses that were claimed together do not stay together.
-    let spread =
-        schedule.refresh / 10 * (crate::ownership::rendezvous::hash(&octets(address)) & 0xff) as u32 / 256;
+    let part = (crate::ownership::rendezvous::hash(&octets(address)) & 0xff) as u32;
+    let spread = schedule.refresh / 2560 * part;
     let last = last.unwrap_or(since);
     let first = last.saturating_duration_since(since) < schedule.refresh / 2;
     last.checked_add(schedule.refresh)?.checked_sub(if first { spread } else { Duration::ZERO })
@@ -272,6 +272,19 @@ mod tests {
         assert_eq!(sent("2001:db8::1", &[0, 100, 300, 500], ten), [0, 100, 300]);
         assert_eq!(sent("2001:db8::1", &[0, 2000], ten), [0, 2000]);
         assert_eq!(sent("2001:db8::1", &[], ten), [0; 0]);
+    }
+
+    #[test]
+    fn no_interval_is_too_long() {
+        let now = Instant::now();
+        for refresh in [Duration::MAX, Duration::MAX / 10, Duration::from_secs(1 << 62)] {
+            let mut announcer = Announcer::new(Schedule::new(vec![Duration::ZERO, refresh], refresh));
+            for address in ["192.0.2.1", "2001:db8::1"] {
+                announcer.claim(address.parse().expect("an address"), now);
+            }
+            assert_eq!(std::iter::from_fn(|| announcer.poll_due(now)).count(), 2);
+            assert!(announcer.poll_timeout().is_none_or(|at| at > now + Duration::from_secs(1 << 40)));
+        }
     }
 
     #[test]

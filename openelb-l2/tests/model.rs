@@ -595,7 +595,7 @@ fn an_address_returns_from_a_deaf_node_once_that_hears_or_is_gone() {
         for address in sim.addresses.clone() {
             assert_eq!(sim.owner(address), 0);
         }
-        assert!(sim.longest_silence <= ms(4800), "{:?}", sim.longest_silence);
+        assert!(sim.longest_silence <= ms(3300), "{:?}", sim.longest_silence);
     }
 }
 

@@ -126,3 +126,19 @@ fn a_stranger_that_asks_is_found_also_while_a_node_is_unknown() {
     sim.run(ms(250));
     assert_eq!(sim.role(0, address), Role::Conflict { mac: STRANGER });
 }
+
+/// Times that no clock can tell are as good as never.
+#[test]
+fn no_setting_is_too_long() {
+    let now = Instant::now();
+    let mut speaker = on_two_links(3, now);
+    let mut settings = Settings::default();
+    settings.probe_spacing = Duration::MAX;
+    settings.refresh = Duration::MAX;
+    settings.gratuitous = vec![Duration::MAX];
+    settings.stand_in = Duration::MAX;
+    speaker.set_settings(settings, now);
+    speaker.handle_timeout(now + ms(200));
+    speaker.handle_timeout(now + ms(400));
+    assert_eq!(speaker.address(address(0)).unwrap().role, Role::Probing);
+}

@@ -33,8 +33,11 @@ pub(super) const DEAF: Duration = Duration::from_millis(900);
 pub(super) const YIELD_TO_DEAF: Duration = Duration::from_secs(150);
 /// A member for this long since then answers probes.
 const HEARS: Duration = Duration::from_secs(2);
-/// A deaf node that goes on gossiping is known to be gone after this time without a word.
-pub(super) const MUTE: Duration = Duration::from_secs(3);
+/// A deaf node that goes on gossiping is known to be gone after this time without a word: it asks for those that it lost
+/// every 40 ms, and says what it claimed every 400 ms.
+pub(super) const MUTE: Duration = Duration::from_millis(1500);
+/// Instead of a time that no clock can tell.
+const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
 /// A stranger that was not heard for this long is gone.
 const CONFLICT_OVER: Duration = Duration::from_secs(60);
 
@@ -326,7 +329,7 @@ impl Speaker {
         for (link, mac) in links {
             self.outputs.push_back(Output::Frame { link, frame: announcer::probe(address, mac) });
         }
-        let next = now + self.settings.probe_spacing;
+        let next = now.checked_add(self.settings.probe_spacing).unwrap_or(now + FAR);
         if let Some(entry) = self.entries.get_mut(&address) {
             entry.phase = Phase::Probing { left: left - 1, next };
         }

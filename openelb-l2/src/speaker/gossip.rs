@@ -124,7 +124,7 @@ impl Speaker {
                 node.synced.is_some_and(|(nonce, mark)| nonce == unsettled.nonce && node.have >= mark)
             })
         };
-        let patience = self.config.probe_interval + self.config.suspicion;
+        let patience = self.config.probe_interval.saturating_add(self.config.suspicion);
         let over = now.saturating_duration_since(unsettled.since) >= patience;
         let live = self.nodes.iter().filter(|(_, node)| node.live.is_some()).map(|(id, _)| id);
         if over || self.peers.iter().flat_map(BTreeMap::keys).chain(live).all(answered) {

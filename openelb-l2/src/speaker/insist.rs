@@ -104,7 +104,7 @@ impl Speaker {
     /// them is heard.
     fn misses_somebody(&self, now: Instant) -> bool {
         // Longer than the silence between two probes.
-        let silence = (self.config.probe_interval + self.config.probe_timeout) * 2;
+        let silence = self.config.probe_interval.saturating_add(self.config.probe_timeout).saturating_mul(2);
         let silent = |heard: Option<Instant>| {
             heard.is_none_or(|heard| now.saturating_duration_since(heard) >= silence)
         };

@@ -368,7 +368,8 @@ impl Sim {
                 if let Some((_, nth)) = self.lost.filter(|(to, _)| *to == n)
                     && packet.sender_ip == packet.target_ip
                 {
-                    let (count, last) = self.claims.entry(packet.sender_ip).or_insert_with(|| (0, now - ms(1000)));
+                    let (count, last) =
+                        self.claims.entry(packet.sender_ip).or_insert_with(|| (0, now - ms(1000)));
                     if now - std::mem::replace(last, now) > ms(10) {
                         *count += 1;
                     }
