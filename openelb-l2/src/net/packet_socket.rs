@@ -259,4 +259,70 @@ mod tests {
         assert!(sockets.are_bound(LinkIndex(loopback)));
         assert!(!sockets.are_bound(LinkIndex(loopback + 1)));
     }
+
+    fn ip(arguments: &str) {
+        let done = std::process::Command::new("ip").args(arguments.split(' ')).status();
+        assert!(done.is_ok_and(|status| status.success()), "ip {arguments}");
+    }
+
+    /// The link of this name in the thread's network namespace.
+    fn link(name: &str) -> LinkIndex {
+        LinkIndex(nix::net::if_::if_nametoindex(name).expect("it was made"))
+    }
+
+    /// A cable `near`-`far` in a network namespace of the thread's own.
+    fn with_a_cable(test: impl FnOnce() + Send + 'static) {
+        let thread = std::thread::spawn(|| {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("needs to be root");
+            ip("link add near type veth peer name far");
+            ip("link set near up");
+            ip("link set far up");
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.expect("a runtime");
+            let _guard = runtime.enter();
+            test();
+        });
+        thread.join().expect("the test");
+    }
+
+    fn question() -> Frame {
+        let client = crate::MacAddr::new([2, 0xc, 0, 0, 0, 1]);
+        crate::announcer::probe("192.0.2.100".parse().expect("an address"), client)
+    }
+
+    #[test]
+    fn a_frame_is_sent_over_a_link_that_was_down_before() {
+        with_a_cable(|| {
+            let sockets = PacketSockets::open(link("near")).expect("near");
+            ip("link set near down");
+            assert!(is_down(&sockets.send(&question()).expect_err("it is down")));
+            ip("link set near up");
+            sockets.send(&question()).expect("it is up");
+            ip("link set near down");
+            ip("link set near up");
+            // The socket says, once, that the link went down.
+            sockets.send(&question()).expect("it is up");
+            ip("link set near down");
+            ip("link set near up");
+            let mut batch = Batch::new();
+            batch.replies.push(question());
+            assert_eq!(sockets.send_replies(&mut batch), 0, "lost");
+        });
+    }
+
+    #[test]
+    fn what_queued_up_is_thrown_away_behind_an_error_too() {
+        with_a_cable(|| {
+            let sockets = PacketSockets::open(link("near")).expect("near");
+            sockets.set_addresses(&["192.0.2.100".parse().expect("an address")]).expect("a filter");
+            let other = PacketSockets::open(link("far")).expect("far");
+            for _ in 0..3 {
+                other.send(&question()).expect("it is up");
+            }
+            ip("link set near down");
+            let mut batch = Batch::new();
+            assert_eq!(sockets.discard(&mut batch), 3);
+            assert_eq!(sockets.receive(&mut batch, |_| panic!("a frame is left")), 0);
+        });
+    }
 }
