@@ -294,6 +294,23 @@ fn a_node_that_began_a_new_life_apart_is_met_as_one_that_may_own() {
 }
 
 #[test]
+fn a_node_that_restarted_beyond_a_partition_is_asked_for() {
+    for seed in 0..10 {
+        let mut sim = settled(4, 6, seed);
+        sim.stop(1, StopMode::Restart);
+        sim.run(ms(300));
+        sim.kill(1);
+        sim.partition(&[1]);
+        sim.start(1);
+        sim.run(ms(8000 + seed * 70));
+        sim.heal();
+        sim.reset_measures();
+        sim.run(ms(3000));
+        assert!(sim.longest_double <= ms(100), "seed {seed}: {:?}", sim.longest_double);
+    }
+}
+
+#[test]
 fn a_node_whose_question_is_heard_is_a_member_at_once() {
     for seed in 0..10 {
         let mut sim = Sim::new(2, 1, seed);

@@ -25,6 +25,8 @@ const SEEDS: usize = 8;
 const KNOCK: Duration = Duration::from_millis(40);
 const KNOCKS: usize = 16;
 const KNOCK_FOR: Duration = Duration::from_secs(600);
+/// One that restarts comes by itself within this time.
+const RESTART: Duration = Duration::from_secs(3);
 /// A node of which nothing was heard for so long may have missed what was said meanwhile.
 const SILENCE: Duration = Duration::from_millis(300);
 /// Whoever asked for our state is told of it for this long, whatever the membership says.
@@ -71,11 +73,10 @@ impl Node {
         (self.complete || self.speaks) && self.about.settled && !self.about.restarting
     }
 
-    /// It is gone for no reason that it gave, and not for long.
+    /// It is gone for no reason that it gave, or away for longer than a restart takes, and not for ever.
     pub(super) fn is_lost(&self, now: Instant) -> bool {
-        self.live.is_none()
-            && !self.about.restarting
-            && self.heard.is_some_and(|at| now.saturating_duration_since(at) < KNOCK_FOR)
+        let Some(away) = self.heard.map(|at| now.saturating_duration_since(at)) else { return false };
+        self.live.is_none() && away < KNOCK_FOR && (!self.about.restarting || away >= RESTART)
     }
 }
 
