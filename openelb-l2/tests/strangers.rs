@@ -141,4 +141,10 @@ fn no_setting_is_too_long() {
     speaker.handle_timeout(now + ms(200));
     speaker.handle_timeout(now + ms(400));
     assert_eq!(speaker.address(address(0)).unwrap().role, Role::Probing);
+    // And none holds for longer than it is set.
+    speaker.set_settings(Settings::default(), now + ms(500));
+    for n in 0..5 {
+        speaker.handle_timeout(now + ms(700 + n * 200));
+    }
+    assert_eq!(speaker.address(address(0)).unwrap().role, Role::Owner);
 }

@@ -154,6 +154,12 @@ impl Speaker {
     pub fn set_settings(&mut self, settings: Settings, now: Instant) {
         self.wake_up(now);
         self.announcer.set_schedule(Schedule::new(settings.gratuitous.clone(), settings.refresh));
+        for entry in self.entries.values_mut() {
+            if let Phase::Probing { next, .. } = &mut entry.phase {
+                // Who waits for a long time does not go on waiting for it.
+                *next = now.checked_add(settings.probe_spacing).map_or(*next, |at| at.min(*next));
+            }
+        }
         self.settings = settings;
         self.dirty.extend(self.entries.keys());
         self.finish(now);
