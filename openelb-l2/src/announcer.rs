@@ -178,8 +178,8 @@ fn next_due(schedule: &Schedule, address: IpAddr, since: Instant, last: Option<I
         return None;
     }
     // Spread over a tenth of the interval, so that many addresses that were claimed together do not stay together.
-    let spread =
-        schedule.refresh / 10 * (crate::ownership::rendezvous::hash(&octets(address)) & 0xff) as u32 / 256;
+    let part = (crate::ownership::rendezvous::hash(&octets(address)) & 0xff) as u32;
+    let spread = schedule.refresh / 2560 * part;
     let last = last.unwrap_or(since);
     let first = last.saturating_duration_since(since) < schedule.refresh / 2;
     last.checked_add(schedule.refresh)?.checked_sub(if first { spread } else { Duration::ZERO })
@@ -199,19 +199,33 @@ pub fn announcement(address: IpAddr, mac: MacAddr) -> impl Iterator<Item = Frame
         IpAddr::V4(v4) => [arp::Operation::Request, arp::Operation::Reply].map(|operation| {
             Some(arp::Packet::announcement(operation, v4, mac).to_frame(mac, MacAddr::BROADCAST))
         }),
-        IpAddr::V6(v6) => {
-            let message = ndp::Message::Advertisement(ndp::Advertisement {
-                target: v6,
-                target_mac: Some(mac),
-                router: false,
-                solicited: false,
-                override_: true,
-            });
-            let packet = ndp::Packet { source: v6, destination: ndp::ALL_NODES, message };
-            [Some(packet.to_frame(mac, MacAddr::ipv6_multicast(ndp::ALL_NODES))), None]
-        }
+        IpAddr::V6(v6) => [Some(advertisement(v6, mac, ndp::ALL_NODES)), None],
     };
     frames.into_iter().flatten()
+}
+
+/// One frame that says again that an address is here, to other nodes that may have it, too, more than to clients: for IPv4
+/// an ARP request to the broadcast address, for IPv6 an advertisement to the group of those that answer for the address,
+/// for all nodes are told no more than three times (RFC 4861 section 7.2.6).
+pub fn insistence(address: IpAddr, mac: MacAddr) -> Frame {
+    match address {
+        IpAddr::V4(v4) => {
+            arp::Packet::announcement(arp::Operation::Request, v4, mac).to_frame(mac, MacAddr::BROADCAST)
+        }
+        IpAddr::V6(v6) => advertisement(v6, mac, crate::solicited_node_multicast(v6)),
+    }
+}
+
+/// An unsolicited advertisement to a group.
+fn advertisement(target: std::net::Ipv6Addr, mac: MacAddr, group: std::net::Ipv6Addr) -> Frame {
+    let message = ndp::Message::Advertisement(ndp::Advertisement {
+        target,
+        target_mac: Some(mac),
+        router: false,
+        solicited: false,
+        override_: true,
+    });
+    ndp::Packet { source: target, destination: group, message }.to_frame(mac, MacAddr::ipv6_multicast(group))
 }
 
 /// The frame that asks whether a station has an address, without saying that the sender has any: an ARP probe (RFC 5227
@@ -258,6 +272,34 @@ mod tests {
         assert_eq!(sent("2001:db8::1", &[0, 100, 300, 500], ten), [0, 100, 300]);
         assert_eq!(sent("2001:db8::1", &[0, 2000], ten), [0, 2000]);
         assert_eq!(sent("2001:db8::1", &[], ten), [0; 0]);
+    }
+
+    #[test]
+    fn no_interval_is_too_long() {
+        let now = Instant::now();
+        for refresh in [Duration::MAX, Duration::MAX / 10, Duration::from_secs(1 << 62)] {
+            let mut announcer = Announcer::new(Schedule::new(vec![Duration::ZERO, refresh], refresh));
+            for address in ["192.0.2.1", "2001:db8::1"] {
+                announcer.claim(address.parse().expect("an address"), now);
+            }
+            assert_eq!(std::iter::from_fn(|| announcer.poll_due(now)).count(), 2);
+            assert!(announcer.poll_timeout().is_none_or(|at| at > now + Duration::from_secs(1 << 40)));
+        }
+    }
+
+    #[test]
+    fn insisting_is_a_claim_to_those_that_answer_for_the_address() {
+        let mac = MacAddr::new([2, 0, 0, 0, 0, 1]);
+        let other = crate::responder::Responder::new(MacAddr::new([2, 0, 0, 0, 0, 2]));
+        for address in ["192.0.2.1", "2001:db8::1"] {
+            let address = address.parse().expect("an address");
+            let heard = other.handle(&insistence(address, mac)).expect("it is valid");
+            assert_eq!(heard.claim, Some(crate::responder::Claim { address, mac }));
+        }
+        let group = crate::solicited_node_multicast("2001:db8::1".parse().expect("an address"));
+        let frame = insistence("2001:db8::1".parse().expect("an address"), mac);
+        let (header, _) = crate::wire::ethernet::Header::decode(&frame).expect("a frame");
+        assert_eq!(header.destination, MacAddr::ipv6_multicast(group), "clients do not hear it");
     }
 
     #[test]

@@ -113,18 +113,17 @@ pub enum Problem {
         /// It is another link than those on which it is announced.
         indirect: bool,
     },
-    /// A solicited-node group cannot be joined (RFC 4291 section 2.7.1); it is tried again every second. A warning: the
-    /// question may arrive all the same.
+    /// A solicited-node group cannot be joined (RFC 4291 section 2.7.1), or the kernel does nothing for it; it is joined as
+    /// soon as it can be. A warning: the question may arrive all the same.
     #[error(
-        "the multicast group {group} cannot be joined on {link}: {cause}; neighbours may not find the address: is IPv6 off \
-         there (net.ipv6.conf.{link}.disable_ipv6)?"
+        "the multicast group {group} cannot be joined on {link}: {cause}; neighbours may not find the address"
     )]
     Group {
         /// The link's name.
         link: String,
         /// The group.
         group: Ipv6Addr,
-        /// What the kernel said.
+        /// Why IPv6 is off there and how to switch it on, or what the kernel said.
         cause: String,
     },
     /// It lies in no subnet of its links. A warning: clients that are told to ask for it there find it.

@@ -51,6 +51,8 @@ pub struct LinkInfo {
     pub other_names: Vec<String>,
     /// Its link-layer address, if it has one of Ethernet's length.
     pub mac: Option<MacAddr>,
+    /// The longest packet that it carries, in octets.
+    pub mtu: u32,
     /// Administratively up, with carrier.
     pub up: bool,
     /// It can carry ARP and neighbour discovery: neither the loopback nor marked `NOARP`.
@@ -69,6 +71,7 @@ impl LinkInfo {
             name: name.into(),
             other_names: Vec::new(),
             mac,
+            mtu: 1500,
             up: true,
             resolves: true,
             controller: None,

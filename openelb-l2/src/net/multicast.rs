@@ -2,7 +2,7 @@
 //! the network card.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     io,
     net::{Ipv6Addr, SocketAddr},
     time::{Duration, Instant},
@@ -15,73 +15,172 @@ use crate::speaker::LinkIndex;
 
 /// Groups per socket: the kernel's room for them (`net.core.optmem_max`) is per socket.
 const PER_SOCKET: usize = 200;
-/// Groups that could not be joined are tried again after this time.
+/// A group that could not be joined is tried again after this time, then after twice as long, and so on.
 const RETRY: Duration = Duration::from_secs(1);
+/// Up to half a minute.
+const DOUBLINGS: u32 = 5;
+/// So many groups are tried again at a time, and then others after a pause: answers are not to wait for them.
+const TRIES: usize = 64;
+const PAUSE: Duration = Duration::from_millis(50);
+/// What the kernel has is looked at no more often.
+const REVIEW: Duration = Duration::from_secs(1);
 
 /// Who joins and leaves: the kernel, or a test.
 pub(super) trait Groups {
     /// A number with which to leave again.
     fn join(&mut self, link: LinkIndex, group: Ipv6Addr) -> io::Result<usize>;
     fn leave(&mut self, link: LinkIndex, group: Ipv6Addr, at: usize);
+    /// The groups that links are in, of this process and of all others; `None`: it cannot be known.
+    fn all(&self) -> Option<HashSet<Key>>;
 }
 
+type Key = (LinkIndex, Ipv6Addr);
+
 /// Why groups could not be joined.
-pub(super) type Refused = BTreeMap<(LinkIndex, Ipv6Addr), String>;
+pub(super) type Refused = BTreeMap<Key, String>;
+
+/// How often a group was refused, when it may be tried again, and what the kernel said.
+struct Wait {
+    refusals: u32,
+    until: Instant,
+    cause: String,
+}
 
 /// The memberships of this process, with those that are wanted in vain: a link may be without IPv6 for a while.
 #[derive(Default)]
 pub(super) struct Memberships<G = Sockets> {
     groups: G,
-    joined: HashMap<(LinkIndex, Ipv6Addr), usize>,
+    joined: HashMap<Key, usize>,
     refused: Refused,
+    /// Of groups that were refused, also of some that are not wanted at the moment: who leaves and joins again does not
+    /// wait for less.
+    waits: HashMap<Key, Wait>,
+    /// The refused ones by when they are tried again.
+    due: BTreeSet<(Instant, Key)>,
     changed: bool,
-    due: Option<Instant>,
+    /// No group is tried again before.
+    pause: Option<Instant>,
+    review: Option<Instant>,
+    reviewed: Option<Instant>,
 }
 
 impl<G: Groups> Memberships<G> {
     /// Joins a group on a link; again is no error. What fails is tried again until the group is left.
     pub(super) fn join(&mut self, link: LinkIndex, group: Ipv6Addr, now: Instant) {
-        if self.joined.contains_key(&(link, group)) {
+        let key = (link, group);
+        if self.joined.contains_key(&key) || self.refused.contains_key(&key) {
             return;
         }
-        match self.groups.join(link, group) {
-            Ok(at) => {
-                self.joined.insert((link, group), at);
-                self.changed |= self.refused.remove(&(link, group)).is_some();
+        match self.waits.get(&key).filter(|wait| wait.until > now) {
+            Some(wait) => {
+                self.due.insert((wait.until, key));
+                self.refused.insert(key, wait.cause.clone());
+                self.changed = true;
             }
+            None => self.attempt(key, now),
+        }
+    }
+
+    fn attempt(&mut self, key: Key, now: Instant) {
+        let (link, group) = key;
+        match self.groups.join(link, group) {
+            Ok(at) => self.note_joined(key, at),
             Err(error) => {
-                let error = error.to_string();
-                self.due.get_or_insert(now + RETRY);
-                if self.refused.get(&(link, group)) != Some(&error) {
-                    tracing::warn!(link = link.0, %group, "a multicast group cannot be joined: {error}; it is tried again");
-                    self.refused.insert((link, group), error);
+                let cause = error.to_string();
+                let refusals = self.waits.get(&key).map_or(0, |wait| wait.refusals).saturating_add(1);
+                let until = now + RETRY * (1 << (refusals - 1).min(DOUBLINGS));
+                self.due.insert((until, key));
+                if self.refused.get(&key) != Some(&cause) {
+                    if refusals == 1 {
+                        tracing::warn!(link = link.0, %group, "a multicast group cannot be joined: {cause}; it is tried again");
+                    }
+                    self.refused.insert(key, cause.clone());
                     self.changed = true;
                 }
+                self.waits.insert(key, Wait { refusals, until, cause });
             }
+        }
+    }
+
+    fn note_joined(&mut self, key: Key, at: usize) {
+        self.joined.insert(key, at);
+        self.changed |= self.refused.remove(&key).is_some();
+        if let Some(wait) = self.waits.remove(&key) {
+            self.due.remove(&(wait.until, key));
         }
     }
 
     /// Leaves a group; the link may be gone.
     pub(super) fn leave(&mut self, link: LinkIndex, group: Ipv6Addr) {
-        self.changed |= self.refused.remove(&(link, group)).is_some();
-        if let Some(at) = self.joined.remove(&(link, group)) {
+        let key = (link, group);
+        if self.refused.remove(&key).is_some() {
+            self.changed = true;
+            if let Some(wait) = self.waits.get(&key) {
+                self.due.remove(&(wait.until, key));
+            }
+        }
+        if let Some(at) = self.joined.remove(&key) {
             self.groups.leave(link, group, at);
         }
     }
 
-    pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        self.due.filter(|_| !self.refused.is_empty())
-    }
-
-    /// Tries again what could not be joined, when it is time to.
-    pub(super) fn retry(&mut self, now: Instant) {
-        if self.due.is_none_or(|at| at > now) {
+    /// The links changed in some way: the kernel forgets the groups of one on which IPv6 is switched off, and does not
+    /// join them again when it is switched on.
+    pub(super) fn suspect(&mut self, now: Instant) {
+        if self.joined.is_empty() && self.refused.is_empty() {
             return;
         }
-        self.due = None;
-        let again: Vec<_> = self.refused.keys().copied().collect();
-        for (link, group) in again {
+        let at = self.reviewed.map_or(now, |last| now.max(last + REVIEW));
+        self.review.get_or_insert(at);
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        let retry = self.due.first().map(|(at, _)| self.pause.map_or(*at, |pause| pause.max(*at)));
+        retry.into_iter().chain(self.review).min()
+    }
+
+    /// Tries again what could not be joined, when it is time to, and what the kernel has forgotten.
+    pub(super) fn retry(&mut self, now: Instant) {
+        if self.review.is_some_and(|at| at <= now) {
+            (self.review, self.reviewed) = (None, Some(now));
+            self.rejoin(now);
+        }
+        if self.poll_timeout().is_none_or(|at| at > now) {
+            return;
+        }
+        let mut tried = 0;
+        while let Some((at, key)) = self.due.first().copied().filter(|(at, _)| *at <= now && tried < TRIES) {
+            self.due.remove(&(at, key));
+            self.attempt(key, now);
+            tried += 1;
+        }
+        self.pause = (tried == TRIES).then(|| now + PAUSE);
+        // What was refused, is not wanted any more and would not have to wait, is forgotten.
+        let refused = &self.refused;
+        self.waits.retain(|key, wait| refused.contains_key(key) || wait.until > now);
+    }
+
+    fn rejoin(&mut self, now: Instant) {
+        let Some(all) = self.groups.all() else { return };
+        let lost: Vec<_> = self.joined.keys().filter(|key| !all.contains(key)).copied().collect();
+        for key in lost {
+            let (link, group) = key;
+            self.leave(link, group);
             self.join(link, group, now);
+        }
+        // A link whose groups were refused may take them now: one of them tells.
+        let mut links: Vec<Key> = self.refused.keys().copied().collect();
+        links.dedup_by_key(|(link, _)| *link);
+        for key in links {
+            let Ok(at) = self.groups.join(key.0, key.1) else { continue };
+            self.note_joined(key, at);
+            let others = self.refused.keys().filter(|(link, _)| *link == key.0);
+            for other in others {
+                if let Some(wait) = self.waits.get_mut(other) {
+                    self.due.remove(&(std::mem::replace(&mut wait.until, now), *other));
+                }
+                self.due.insert((now, *other));
+            }
         }
     }
 
@@ -130,21 +229,38 @@ impl Groups for Sockets {
             *count = count.saturating_sub(1);
         }
     }
+
+    fn all(&self) -> Option<HashSet<Key>> {
+        // Of the thread's own network namespace.
+        let text = std::fs::read_to_string("/proc/thread-self/net/igmp6").ok()?;
+        Some(text.lines().filter_map(group_of).collect())
+    }
+}
+
+/// The link and the group of a line of `/proc/net/igmp6`: index, name, 32 hexadecimal digits, and more.
+fn group_of(line: &str) -> Option<Key> {
+    let mut words = line.split_ascii_whitespace();
+    let link = words.next()?.parse().ok()?;
+    let group = u128::from_str_radix(words.nth(1)?, 16).ok()?;
+    Some((LinkIndex(link), Ipv6Addr::from_bits(group)))
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "any origin of time will do")]
 mod tests {
     use super::*;
 
     /// A kernel that refuses some groups.
     #[derive(Default)]
     struct Picky {
-        refuses: Vec<Ipv6Addr>,
+        refuses: HashSet<Ipv6Addr>,
         member: Vec<Ipv6Addr>,
+        joins: usize,
     }
 
     impl Groups for Picky {
         fn join(&mut self, _: LinkIndex, group: Ipv6Addr) -> io::Result<usize> {
+            self.joins += 1;
             if self.refuses.contains(&group) {
                 return Err(io::Error::other("no IPv6 here"));
             }
@@ -155,18 +271,28 @@ mod tests {
         fn leave(&mut self, _: LinkIndex, group: Ipv6Addr, _: usize) {
             self.member.retain(|one| *one != group);
         }
+
+        fn all(&self) -> Option<HashSet<Key>> {
+            Some(self.member.iter().map(|group| (LINK, *group)).collect())
+        }
+    }
+
+    const LINK: LinkIndex = LinkIndex(2);
+
+    fn group(n: u16) -> Ipv6Addr {
+        Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00, n)
+    }
+
+    fn refusing(groups: impl IntoIterator<Item = Ipv6Addr>) -> Memberships<Picky> {
+        let picky = Picky { refuses: groups.into_iter().collect(), ..Picky::default() };
+        Memberships { groups: picky, ..Memberships::default() }
     }
 
     #[test]
-    #[allow(clippy::disallowed_methods, reason = "any origin of time will do")]
     fn a_group_that_was_refused_is_tried_again_and_no_other_hides_it() {
-        let (link, now) = (LinkIndex(2), Instant::now());
-        let [bad, good]: [Ipv6Addr; 2] =
-            ["ff02::1:ff00:1", "ff02::1:ff00:2"].map(|text| text.parse().unwrap());
-        let mut all = Memberships {
-            groups: Picky { refuses: vec![bad], ..Picky::default() },
-            ..Memberships::default()
-        };
+        let (link, now) = (LINK, Instant::now());
+        let [bad, good] = [group(1), group(2)];
+        let mut all = refusing([bad]);
         all.join(link, bad, now);
         all.join(link, good, now);
         let refused: Vec<_> = all.take_refused().unwrap().into_keys().collect();
@@ -174,17 +300,95 @@ mod tests {
         assert_eq!(all.poll_timeout(), Some(now + RETRY));
         all.retry(now + RETRY);
         assert_eq!(all.take_refused(), None, "as before");
-        assert_eq!(all.poll_timeout(), Some(now + 2 * RETRY));
+        assert_eq!(all.poll_timeout(), Some(now + 3 * RETRY));
         all.groups.refuses.clear();
-        all.retry(now + 2 * RETRY);
+        all.retry(now + 3 * RETRY);
         assert_eq!(all.take_refused(), Some(Refused::new()));
         assert_eq!((all.poll_timeout(), &all.groups.member[..]), (None, &[good, bad][..]));
         all.leave(link, bad);
         assert_eq!(all.groups.member, [good]);
         // What is not wanted any more is not tried again.
-        all.groups.refuses.push(bad);
+        all.groups.refuses.insert(bad);
         all.join(link, bad, now);
         all.leave(link, bad);
         assert_eq!((all.poll_timeout(), all.take_refused()), (None, Some(Refused::new())));
+    }
+
+    #[test]
+    fn a_refused_group_is_tried_ever_more_seldom_whatever_is_wanted_meanwhile() {
+        let start = Instant::now();
+        let mut all = refusing([group(1)]);
+        for millisecond in 0..600_000 {
+            let now = start + Duration::from_millis(millisecond);
+            // It is wanted, and not, and wanted again, as while an address is probed.
+            all.join(LINK, group(1), now);
+            all.retry(now);
+            if millisecond % 3 == 0 {
+                all.leave(LINK, group(1));
+            }
+        }
+        // After 0, 1, 3, 7, 15 and 31 seconds, and then every 32.
+        assert!((20..=25).contains(&all.groups.joins), "{}", all.groups.joins);
+        all.groups.refuses.clear();
+        all.join(LINK, group(1), start + Duration::from_secs(700));
+        all.retry(start + Duration::from_secs(700));
+        assert_eq!((&all.groups.member[..], all.poll_timeout()), (&[group(1)][..], None));
+    }
+
+    #[test]
+    fn many_refused_groups_do_not_take_the_thread_at_once() {
+        let start = Instant::now();
+        let mut all = refusing((0..1000).map(group));
+        (0..1000).for_each(|n| all.join(LINK, group(n), start));
+        let mut now = start + RETRY;
+        let mut most = 0;
+        while now < start + 2 * RETRY {
+            let before = all.groups.joins;
+            all.retry(now);
+            most = most.max(all.groups.joins - before);
+            now = all.poll_timeout().unwrap().max(now + Duration::from_millis(1));
+        }
+        assert_eq!((all.groups.joins, most), (2000, TRIES));
+    }
+
+    #[test]
+    fn groups_that_the_kernel_forgot_are_joined_again() {
+        let start = Instant::now();
+        let mut all = refusing([]);
+        all.join(LINK, group(1), start);
+        all.join(LINK, group(2), start);
+        all.suspect(start);
+        all.retry(start);
+        assert_eq!((all.groups.joins, all.poll_timeout()), (2, None), "all is well");
+        // IPv6 goes off, and the link takes no groups for a while.
+        all.groups.member.clear();
+        all.groups.refuses = [group(1), group(2)].into();
+        all.suspect(start);
+        assert_eq!(all.poll_timeout(), Some(start + REVIEW));
+        all.retry(start + REVIEW);
+        assert_eq!(all.take_refused().map(|refused| refused.len()), Some(2));
+        let later = start + Duration::from_secs(120);
+        let mut now = start + REVIEW;
+        while let Some(at) = all.poll_timeout().filter(|at| *at < later) {
+            now = at;
+            all.retry(now);
+        }
+        // And is back: nobody waits for the next try.
+        all.groups.refuses.clear();
+        all.suspect(now);
+        let at = all.poll_timeout().unwrap();
+        assert!(at <= now + REVIEW);
+        all.retry(at);
+        all.retry(at);
+        all.groups.member.sort_unstable();
+        assert_eq!(all.groups.member, [group(1), group(2)]);
+        assert_eq!((all.take_refused(), all.poll_timeout()), (Some(Refused::new()), None));
+    }
+
+    #[test]
+    fn a_line_of_the_kernel_is_a_link_and_a_group() {
+        let line = "12   eth0            ff0200000000000000000001ff000100     1 00000004 0";
+        assert_eq!(group_of(line), Some((LinkIndex(12), group(0x100))));
+        assert_eq!(group_of("12 eth0"), None);
     }
 }

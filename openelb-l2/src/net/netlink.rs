@@ -24,6 +24,9 @@ use crate::{MacAddr, speaker::LinkIndex};
 /// The table is read anew at least so often, should the kernel have dropped a message.
 const REPAIR: Duration = Duration::from_secs(30);
 
+/// RFC 8200 section 5: on a link with less the kernel has no IPv6.
+const MIN_MTU: u32 = 1280;
+
 /// The kernel's links. Every event leads to a new reading of the whole table.
 pub(super) struct Kernel {
     connection: Option<Connection>,
@@ -106,6 +109,7 @@ async fn read(handle: &Handle) -> io::Result<Vec<LinkInfo>> {
                 LinkAttribute::Address(octets) => {
                     link.mac = <[u8; 6]>::try_from(octets).ok().map(MacAddr::new);
                 }
+                LinkAttribute::Mtu(mtu) => link.mtu = mtu,
                 LinkAttribute::Controller(index) => link.controller = Some(LinkIndex(index)),
                 LinkAttribute::PropList(properties) => {
                     link.other_names.extend(properties.into_iter().filter_map(|property| match property {
@@ -163,4 +167,21 @@ pub(super) fn shows_other_links(link: &str) -> bool {
     };
     let setting = |name| read("all", name).max(read(link, name));
     setting("arp_ignore") == Some(0) || setting("arp_announce").is_some_and(|announce| announce < 2)
+}
+
+/// Why IPv6 is off on a link, with the remedy; `None`: it is on, or the link is not of this host.
+pub(super) fn cause_without_ipv6(link: &LinkInfo) -> Option<String> {
+    let name = &link.name;
+    let settings = std::path::Path::new("/proc/sys/net/ipv6/conf");
+    if let Ok(disabled) = std::fs::read_to_string(settings.join(name).join("disable_ipv6")) {
+        let off = disabled.trim() != "0";
+        return off.then(|| format!("IPv6 is off there: set net.ipv6.conf.{name}.disable_ipv6=0"));
+    }
+    if !settings.exists() {
+        return Some("this host has no IPv6 (ipv6.disable=1 on the kernel's command line?)".to_owned());
+    }
+    let mtu = link.mtu;
+    (mtu < MIN_MTU).then(|| {
+        format!("IPv6 is off there, for the MTU of {mtu} is below the {MIN_MTU} that it needs: raise the MTU")
+    })
 }

@@ -33,6 +33,8 @@ const SNAP: usize = SNAP_LENGTH as usize;
 /// Octets that the kernel keeps for frames that wait: some 1,500 of them, twice as many as a burst of 64 clients for
 /// every address of a /29.
 const RECEIVE_BUFFER: usize = 1 << 20;
+/// Errors that are read away before frames: more than a socket keeps.
+const ERRORS: u32 = 8;
 /// How long a filter may be, at the first try and at the next ones: hosts whose `net.core.optmem_max` is small refuse
 /// long ones, and a shorter one only wakes the process more often.
 const LIMITS: [usize; 4] = [MAX_INSTRUCTIONS, 2048, 512, 128];
@@ -130,8 +132,18 @@ impl PacketSockets {
     pub(super) fn discard(&self, batch: &mut Batch) -> u64 {
         let mut discarded = 0;
         for socket in [&self.arp, &self.ipv6] {
-            while receive(socket, batch).is_ok() && batch.count > 0 {
-                discarded += u64::try_from(std::mem::take(&mut batch.count)).unwrap_or(0);
+            let mut errors = 0;
+            loop {
+                match receive(socket, batch) {
+                    Ok(()) if batch.count > 0 => {
+                        discarded += u64::try_from(std::mem::take(&mut batch.count)).unwrap_or(0);
+                    }
+                    Ok(()) => break,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    // An error of the socket comes before what has queued up, and once.
+                    Err(_) if errors < ERRORS => errors += 1,
+                    Err(_) => break,
+                }
             }
         }
         discarded
@@ -139,7 +151,7 @@ impl PacketSockets {
 
     /// Sends the answers that wait. Returns how many the kernel had no room for.
     pub(super) fn send_replies(&self, batch: &mut Batch) -> u64 {
-        let mut sent = 0;
+        let (mut sent, mut told) = (0, false);
         let replies = std::mem::take(&mut batch.replies);
         while let Some(rest) = replies.get(sent..).filter(|rest| !rest.is_empty()) {
             let count = rest.len().min(BATCH);
@@ -154,6 +166,7 @@ impl PacketSockets {
             match sendmmsg(fd, &mut batch.send, slices, addresses, [], MsgFlags::MSG_DONTWAIT) {
                 Ok(results) => sent += results.count().max(1),
                 Err(Errno::EINTR) => {}
+                Err(Errno::ENETDOWN) if !told => told = true,
                 // Like a frame that is lost on the wire: whoever asked asks again.
                 Err(_) => break,
             }
@@ -167,8 +180,14 @@ impl PacketSockets {
     /// Sends a frame. The protocol is in the frame; that of the socket is only for the kernel's accounts.
     pub(super) fn send(&self, frame: &Frame) -> io::Result<()> {
         let socket = socket2::SockRef::from(&self.arp);
-        socket.send(frame.as_bytes()).map(|_| ())
+        let send = || socket.send(frame.as_bytes()).map(|_| ());
+        // A link that went down says so once, to whoever uses the socket next; it may be up again.
+        send().or_else(|error| if is_down(&error) { send() } else { Err(error) })
     }
+}
+
+fn is_down(error: &io::Error) -> bool {
+    error.raw_os_error().map(Errno::from_raw) == Some(Errno::ENETDOWN)
 }
 
 fn receive(socket: &UdpSocket, batch: &mut Batch) -> io::Result<()> {
@@ -239,5 +258,71 @@ mod tests {
         let sockets = PacketSockets::open(LinkIndex(loopback)).expect("needs the capability CAP_NET_RAW");
         assert!(sockets.are_bound(LinkIndex(loopback)));
         assert!(!sockets.are_bound(LinkIndex(loopback + 1)));
+    }
+
+    fn ip(arguments: &str) {
+        let done = std::process::Command::new("ip").args(arguments.split(' ')).status();
+        assert!(done.is_ok_and(|status| status.success()), "ip {arguments}");
+    }
+
+    /// The link of this name in the thread's network namespace.
+    fn link(name: &str) -> LinkIndex {
+        LinkIndex(nix::net::if_::if_nametoindex(name).expect("it was made"))
+    }
+
+    /// A cable `near`-`far` in a network namespace of the thread's own.
+    fn with_a_cable(test: impl FnOnce() + Send + 'static) {
+        let thread = std::thread::spawn(|| {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("needs to be root");
+            ip("link add near type veth peer name far");
+            ip("link set near up");
+            ip("link set far up");
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.expect("a runtime");
+            let _guard = runtime.enter();
+            test();
+        });
+        thread.join().expect("the test");
+    }
+
+    fn question() -> Frame {
+        let client = crate::MacAddr::new([2, 0xc, 0, 0, 0, 1]);
+        crate::announcer::probe("192.0.2.100".parse().expect("an address"), client)
+    }
+
+    #[test]
+    fn a_frame_is_sent_over_a_link_that_was_down_before() {
+        with_a_cable(|| {
+            let sockets = PacketSockets::open(link("near")).expect("near");
+            ip("link set near down");
+            assert!(is_down(&sockets.send(&question()).expect_err("it is down")));
+            ip("link set near up");
+            sockets.send(&question()).expect("it is up");
+            ip("link set near down");
+            ip("link set near up");
+            // The socket says, once, that the link went down.
+            sockets.send(&question()).expect("it is up");
+            ip("link set near down");
+            ip("link set near up");
+            let mut batch = Batch::new();
+            batch.replies.push(question());
+            assert_eq!(sockets.send_replies(&mut batch), 0, "lost");
+        });
+    }
+
+    #[test]
+    fn what_queued_up_is_thrown_away_behind_an_error_too() {
+        with_a_cable(|| {
+            let sockets = PacketSockets::open(link("near")).expect("near");
+            sockets.set_addresses(&["192.0.2.100".parse().expect("an address")]).expect("a filter");
+            let other = PacketSockets::open(link("far")).expect("far");
+            for _ in 0..3 {
+                other.send(&question()).expect("it is up");
+            }
+            ip("link set near down");
+            let mut batch = Batch::new();
+            assert_eq!(sockets.discard(&mut batch), 3);
+            assert_eq!(sockets.receive(&mut batch, |_| panic!("a frame is left")), 0);
+        });
     }
 }

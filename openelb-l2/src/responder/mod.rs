@@ -192,7 +192,8 @@ impl Responder {
             // A stand-in does not tell the owner of itself.
             .filter(|mac| **mac != packet.sender_mac)
             .map(|mac| packet.reply(*mac).to_frame(self.mac, packet.sender_mac));
-        let probe = (to_us && packet.is_probe() && !own)
+        // One that is addressed to this station alone looks after it, as switches do, and not for a free address.
+        let probe = (header.destination.is_broadcast() && packet.is_probe() && !own)
             .then_some(Claim { address: IpAddr::V4(packet.target_ip), mac: packet.sender_mac });
         Ok(Heard { reply, claim, probe })
     }
@@ -211,10 +212,8 @@ impl Responder {
                 Ok(Heard { claim: (mac != self.mac).then_some(claim), ..Heard::default() })
             }
             ndp::Message::Solicitation(solicitation) => {
-                // Its destination is the target's group: the decoder saw to it.
-                let probe = packet
-                    .source
-                    .is_unspecified()
+                // Its destination is the target's group: the decoder saw to it. The frame's may be this station alone.
+                let probe = (packet.source.is_unspecified() && !header.destination.is_unicast())
                     .then_some(Claim { address: IpAddr::V6(solicitation.target), mac: header.source });
                 Ok(Heard { reply: self.advertise(header, packet, solicitation), claim: None, probe })
             }

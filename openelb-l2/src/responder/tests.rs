@@ -84,6 +84,23 @@ fn a_probe_is_answered() {
     assert_eq!((reply.sender_ip, reply.target_ip), (VIP, Ipv4Addr::UNSPECIFIED));
 }
 
+/// Switches look in that way after the stations that they know.
+#[test]
+fn a_probe_to_this_station_alone_is_answered_and_asks_for_no_free_address() {
+    let group = solicited_node_multicast(VIP6);
+    let all = MacAddr::ipv6_multicast(group);
+    for (destination, asks) in [(MacAddr::BROADCAST, true), (OURS, false)] {
+        let heard =
+            responder(OURS).handle(&arp::Packet::probe(VIP, CLIENT).to_frame(CLIENT, destination)).unwrap();
+        assert_eq!((heard.reply.is_some(), heard.probe.is_some()), (true, asks));
+    }
+    for (destination, asks) in [(all, true), (OURS, false)] {
+        let heard =
+            responder(OURS).handle(&solicitation(Ipv6Addr::UNSPECIFIED, group, destination, false)).unwrap();
+        assert_eq!((heard.reply.is_some(), heard.probe.is_some()), (true, asks));
+    }
+}
+
 #[test]
 fn a_stand_in_names_the_owner_but_sends_as_itself() {
     let asks = request(Ipv4Addr::new(192, 0, 2, 1), VIP).to_frame(CLIENT, MacAddr::BROADCAST);

@@ -20,12 +20,15 @@ use crate::{
     responder,
 };
 
-/// A rival that said nothing for this long heard the claim: longer than any step of the usual burst but the last.
+/// A rival that said nothing for this long heard the claim: one that does not hear it insists on its own (see `insist.rs`)
+/// four times as often.
 const DEAF_MEMORY: Duration = Duration::from_millis(1800);
 /// A claim is repeated at most this often.
 const REPEAT: Duration = Duration::from_millis(20);
 /// A stranger is looked for again after this time.
 const CONFLICT_RETRY: Duration = Duration::from_secs(10);
+/// Sooner, where it may be a node of ours of which nothing is known yet: one that lives is heard every two seconds then.
+const UNKNOWN_RETRY: Duration = Duration::from_secs(3);
 /// And up to so much later where both only asked, so that they do not meet for ever.
 const CONFLICT_SPREAD: u64 = 5000;
 /// Strangers that change are told of at most this often for an address.
@@ -33,6 +36,8 @@ const TELL: Duration = Duration::from_secs(1);
 /// Nodes whose stations are not known are asked for them at most this often, and so many at a time.
 const SEEK_INTERVAL: Duration = Duration::from_secs(1);
 const SOUGHT: usize = 32;
+/// How long they have to answer before somebody who asks for an address is taken for a stranger.
+const INTRODUCTION: Duration = Duration::from_millis(200);
 
 impl Speaker {
     /// A worse node claims what this one owns: the claim is repeated, so that it hears. One that goes on claiming does
@@ -53,17 +58,50 @@ impl Speaker {
             entry.again = Some(last + REPEAT);
             return;
         }
-        if let Some((rival, _)) = since.filter(|(_, first)| now.saturating_duration_since(*first) >= DEAF) {
-            entry.yielded = Some((rival, now + YIELD_TO_DEAF));
-            entry.last = Some(rival);
+        if let Some((rival, first)) = since
+            && (now.saturating_duration_since(first) >= DEAF || self.is_deaf(rival, now))
+        {
+            self.leave_to_deaf(address, rival, first, now);
+            return;
+        }
+        let Some(entry) = self.entries.get_mut(&address) else { return };
+        (entry.repeated, entry.again) = (Some(now), None);
+        self.begin_burst(address, now);
+    }
+
+    /// A node did not hear `since` then that this one owns an address: it is left to it, and whatever else it claimed
+    /// since, for it was not told otherwise.
+    fn leave_to_deaf(&mut self, address: IpAddr, rival: NodeId, since: Instant, now: Instant) {
+        let mut left = vec![address];
+        // What one says that is heard in gossip counts, and not what it is thought not to hear.
+        if !self.talks(rival)
+            && let Some(node) = self.nodes.get_mut(&rival)
+        {
+            node.deaf = Some(now);
+            let claims = |entry: &Entry| {
+                // Of many that are claimed at once, some are heard a little earlier.
+                entry.phase == Phase::Owner
+                    && entry.rival.is_some_and(|(node, _, last)| node == rival && last + DEAF >= since)
+            };
+            let others = self.entries.iter().filter(|(of, entry)| **of != address && claims(entry));
+            left.extend(others.map(|(of, _)| *of));
+        }
+        for address in left {
+            if let Some(entry) = self.entries.get_mut(&address) {
+                entry.yielded = Some((rival, now + YIELD_TO_DEAF));
+                entry.last = Some(rival);
+            }
             self.rest(address, now);
             self.set_owner(address, Some(rival));
             self.publish(address, true);
             self.dirty.insert(address);
-            return;
         }
-        (entry.repeated, entry.again) = (Some(now), None);
-        self.begin_burst(address, now);
+    }
+
+    /// Whether a node was found not to hear this one, and no gossip of it says otherwise since.
+    fn is_deaf(&self, node: NodeId, now: Instant) -> bool {
+        let deaf = self.nodes.get(&node).and_then(|node| node.deaf);
+        deaf.is_some_and(|at| now.saturating_duration_since(at) < YIELD_TO_DEAF) && !self.talks(node)
     }
 
     /// Somebody says that an address is at a station.
@@ -81,7 +119,12 @@ impl Speaker {
         self.dirty.extend(touched);
         let node = self.stations.get(&mac).copied();
         let talks = node.is_some_and(|node| self.talks(node));
-        let Some(entry) = self.entries.get_mut(&address).filter(|entry| entry.wanted.is_some()) else {
+        let deaf = node.is_some_and(|node| self.is_deaf(node, now));
+        if let Some(node) = node.and_then(|node| self.nodes.get_mut(&node)) {
+            node.claimed = Some(now);
+            node.deaf = if deaf { Some(now) } else { None };
+        }
+        let Some(entry) = self.entries.get_mut(&address).filter(|entry| entry.is_wanted_on(link)) else {
             return;
         };
         let Some(node) = node else {
@@ -92,7 +135,11 @@ impl Speaker {
         match entry.phase {
             Phase::Owner => {
                 let score = |node| (rendezvous::score_of(address, node), node);
-                if score(node) > score(self.me) {
+                // A claim that was under way when the address was handed over to this node.
+                let gave = entry.bids.iter().any(|(of, item)| {
+                    *of == node && matches!(item.claim, Claim::HandingOver { to, .. } if to == self.me)
+                });
+                if score(node) > score(self.me) && !gave {
                     entry.yielded = Some((node, until));
                     entry.last = Some(node);
                     self.rest(address, now);
@@ -125,7 +172,7 @@ impl Speaker {
                 if let Some((of, old)) = &mut entry.yielded
                     && *of == node
                 {
-                    *old = until.max(*old);
+                    *old = if deaf { now + YIELD_TO_DEAF } else { until.max(*old) };
                 }
             }
         }
@@ -133,17 +180,42 @@ impl Speaker {
     }
 
     /// Somebody asks, as this node does, whether an address is free: a stranger means to take it (RFC 5227 section 2.1.1,
-    /// RFC 4862 section 5.4.3). With another node of ours it is settled by gossip.
+    /// RFC 4862 section 5.4.3). With another node of ours it is settled by gossip; where one was never heard of, it may be
+    /// the one that asks, and is looked for first.
     pub(super) fn handle_probe(&mut self, link: LinkIndex, probe: responder::Claim, now: Instant) {
         let responder::Claim { address, mac } = probe;
         if self.ports.values().any(|port| port.link.mac == mac) || self.stations.contains_key(&mac) {
             return;
+        }
+        let entry = self.entries.get(&address);
+        if entry.is_none_or(|entry| !entry.is_wanted_on(link) || entry.asker.is_some()) {
+            return;
+        }
+        self.seek(now);
+        let until = if self.seeks(now) { now + INTRODUCTION } else { now };
+        if let Some(entry) = self.entries.get_mut(&address) {
+            entry.asker = Some((link, mac, until));
+        }
+        self.dirty.insert(address);
+    }
+
+    /// Whether the claim has to wait, for somebody else asks whether the address is free, and may be a node of ours.
+    pub(super) fn waits_for_asker(&mut self, address: IpAddr, now: Instant) -> bool {
+        let Some(entry) = self.entries.get_mut(&address) else { return false };
+        let Some((link, mac, until)) = entry.asker else { return false };
+        if until > now && !self.stations.contains_key(&mac) {
+            return true;
+        }
+        entry.asker = None;
+        if self.stations.contains_key(&mac) {
+            return false;
         }
         self.handle_stranger(address, link, mac, now);
         let spread = Duration::from_millis(self.next_random() % CONFLICT_SPREAD);
         if let Some(Entry { phase: Phase::Conflict { retry, .. }, .. }) = self.entries.get_mut(&address) {
             *retry += spread;
         }
+        true
     }
 
     fn handle_stranger(&mut self, address: IpAddr, link: LinkIndex, mac: MacAddr, now: Instant) {
@@ -152,6 +224,7 @@ impl Speaker {
         }
         self.stats.conflicts += 1;
         self.seek(now);
+        let retry = now + if self.seeks(now) { UNKNOWN_RETRY } else { CONFLICT_RETRY };
         let Some(entry) = self.entries.get_mut(&address) else { return };
         let news = entry.conflict.is_none_or(|(old, _)| old != mac);
         // A station that makes up its MAC address is one piece of news, not one for each frame.
@@ -164,7 +237,7 @@ impl Speaker {
         entry.conflict = Some((mac, now));
         match entry.phase {
             Phase::Probing { .. } | Phase::Conflict { .. } => {
-                entry.phase = Phase::Conflict { mac, retry: now + CONFLICT_RETRY };
+                entry.phase = Phase::Conflict { mac, retry };
             }
             Phase::Owner if self.announcer.defend(address, now) => {
                 self.stats.defences += 1;

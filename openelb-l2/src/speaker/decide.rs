@@ -33,8 +33,11 @@ pub(super) const DEAF: Duration = Duration::from_millis(900);
 pub(super) const YIELD_TO_DEAF: Duration = Duration::from_secs(150);
 /// A member for this long since then answers probes.
 const HEARS: Duration = Duration::from_secs(2);
-/// A deaf node that goes on gossiping is known to be gone after this time without a word.
-pub(super) const MUTE: Duration = Duration::from_secs(3);
+/// A deaf node that goes on gossiping is known to be gone after this time without a word: it asks for those that it lost
+/// every 40 ms, and says what it claimed every 400 ms.
+pub(super) const MUTE: Duration = Duration::from_millis(1500);
+/// Instead of a time that no clock can tell.
+const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
 /// A stranger that was not heard for this long is gone.
 const CONFLICT_OVER: Duration = Duration::from_secs(60);
 
@@ -73,7 +76,7 @@ impl Speaker {
             let yields = self.yields(address, now);
             let Some(entry) = self.entries.get_mut(&address) else { return };
             let owns = entry.phase == Phase::Owner;
-            if let Some(rival) = arbiter::rival(&bids).filter(|_| !owns) {
+            if let Some(rival) = arbiter::holder(&bids).filter(|_| !owns) {
                 // Whoever claimed meanwhile, and with which number: this one holds.
                 entry.last = Some(rival.node);
                 if !rival.suspect {
@@ -185,7 +188,10 @@ impl Speaker {
         // and once it has heard that this node gave way, it says itself what it owns.
         let heard = self.nodes.get(&node).and_then(|node| node.heard);
         let gossiped = heard.filter(|heard| entry.since.saturating_duration_since(*heard) < MUTE);
-        let mute = gossiped.is_some_and(|heard| now.saturating_duration_since(heard) >= MUTE);
+        let claimed = self.nodes.get(&node).and_then(|node| node.claimed);
+        let silent = |heard: Instant| now.saturating_duration_since(heard) >= MUTE;
+        // What it claims on the wire is a word, too.
+        let mute = gossiped.is_some_and(silent) && claimed.is_none_or(silent);
         let talks = self.talks(node);
         // It has acknowledged that; or it answers probes for so long that it must hear.
         let hears = self.replica.is_known_to(node) || remaining + HEARS <= YIELD_TO_DEAF;
@@ -228,7 +234,10 @@ impl Speaker {
                         self.repeat(address, None, now);
                     }
                 }
-                Phase::HandingOver { .. } => self.enter(address, Phase::Owner, now),
+                Phase::HandingOver { .. } => {
+                    self.enter(address, Phase::Owner, now);
+                    self.begin_burst(address, now);
+                }
                 Phase::Probing { left, next } => self.probe(address, left, next, now),
                 Phase::Conflict { retry, .. } if retry <= now => self.begin_probing(address, now),
                 Phase::Conflict { .. } => {}
@@ -252,6 +261,8 @@ impl Speaker {
             Verdict::HandOver { to } => {
                 if !matches!(phase, Phase::HandingOver { to: old, .. } if old == to) {
                     self.enter(address, Phase::HandingOver { to, until: now + HAND_OVER }, now);
+                    // The next owner would take it for a claim against its own.
+                    self.announcer.release(address);
                 }
                 self.place(address, now);
             }
@@ -298,7 +309,7 @@ impl Speaker {
     }
 
     fn probe(&mut self, address: IpAddr, left: u8, next: Instant, now: Instant) {
-        if next > now {
+        if self.waits_for_asker(address, now) || next > now {
             return;
         }
         if left == 0 {
@@ -318,7 +329,7 @@ impl Speaker {
         for (link, mac) in links {
             self.outputs.push_back(Output::Frame { link, frame: announcer::probe(address, mac) });
         }
-        let next = now + self.settings.probe_spacing;
+        let next = now.checked_add(self.settings.probe_spacing).unwrap_or(now + FAR);
         if let Some(entry) = self.entries.get_mut(&address) {
             entry.phase = Phase::Probing { left: left - 1, next };
         }
@@ -348,6 +359,7 @@ impl Speaker {
             self.events.push_back(Event::AddressConflictEnded { address });
         }
         self.stats.claims += 1;
+        self.insist_on(address, now);
         self.enter(address, Phase::Owner, now);
         self.set_owner(address, Some(me));
         self.place(address, now);
@@ -368,7 +380,7 @@ impl Speaker {
     fn rest_but(&mut self, address: IpAddr, asks: Option<NodeId>, now: Instant) {
         self.ask_on_behalf(address, asks, now);
         let Some(entry) = self.entries.get_mut(&address) else { return };
-        (entry.repeated, entry.again, entry.rival) = (None, None, None);
+        (entry.repeated, entry.again, entry.rival, entry.asker) = (None, None, None, None);
         let phase = std::mem::replace(&mut entry.phase, Phase::Idle);
         if phase == Phase::Idle {
             return;
@@ -434,7 +446,7 @@ impl Speaker {
     }
 
     /// The links on which an address is announced now.
-    fn usable_links(&self, address: IpAddr) -> Vec<(LinkIndex, MacAddr)> {
+    pub(super) fn usable_links(&self, address: IpAddr) -> Vec<(LinkIndex, MacAddr)> {
         let wanted = self.entries.get(&address).and_then(|entry| entry.wanted.as_ref());
         let links = wanted.map(|wanted| wanted.links.as_slice()).unwrap_or_default();
         let ports = links.iter().filter_map(|link| self.ports.get(link).filter(|port| port.is_up()));
@@ -510,9 +522,9 @@ impl Speaker {
         let yielded = entry.yielded.map(|(_, until)| until.min(now + DEAF));
         let conflict = entry.conflict.map(|(_, at)| at + CONFLICT_OVER);
         // What is past has been decided on.
-        let later =
-            [phase, failback, yielded, conflict, entry.again].into_iter().flatten().filter(|at| *at > now);
-        let wake = later.min();
+        let asker = entry.asker.map(|(_, _, until)| until);
+        let all = [phase, failback, yielded, conflict, entry.again, asker];
+        let wake = all.into_iter().flatten().filter(|at| *at > now).min();
         if entry.wake != wake {
             if let Some(old) = entry.wake {
                 self.wakes.remove(&(old, address));

@@ -49,6 +49,9 @@ pub(super) struct Entry {
     pub(super) rival: Option<(NodeId, Instant, Instant)>,
     /// When the claim is to be repeated once more: it was, just before another was heard.
     pub(super) again: Option<Instant>,
+    /// Who asks, as this node does, whether the address is free, and where; a stranger, unless it turns out by then that
+    /// it is a node.
+    pub(super) asker: Option<(LinkIndex, MacAddr, Instant)>,
     /// A stranger, and when it was heard last.
     pub(super) conflict: Option<(MacAddr, Instant)>,
     /// When a stranger was told of last.
@@ -76,6 +79,7 @@ impl Entry {
             repeated: None,
             rival: None,
             again: None,
+            asker: None,
             conflict: None,
             told: None,
             asks: None,
@@ -120,6 +124,11 @@ impl Entry {
 
     pub(super) fn is_proven(&self) -> bool {
         self.proven || self.sequence > 0 || self.bids.iter().any(|(_, item)| item.proven)
+    }
+
+    /// Whether what is heard on this link concerns it.
+    pub(super) fn is_wanted_on(&self, link: LinkIndex) -> bool {
+        self.wanted.as_ref().is_some_and(|wanted| wanted.links.contains(&link))
     }
 
     /// Whether nothing is lost by forgetting it.

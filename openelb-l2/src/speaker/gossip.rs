@@ -25,6 +25,8 @@ const SEEDS: usize = 8;
 const KNOCK: Duration = Duration::from_millis(40);
 const KNOCKS: usize = 16;
 const KNOCK_FOR: Duration = Duration::from_secs(600);
+/// One that restarts comes by itself within this time.
+const RESTART: Duration = Duration::from_secs(3);
 /// A node of which nothing was heard for so long may have missed what was said meanwhile.
 const SILENCE: Duration = Duration::from_millis(300);
 /// Whoever asked for our state is told of it for this long, whatever the membership says.
@@ -55,6 +57,12 @@ pub(super) struct Node {
     /// Given up by the membership, and heard all the same, without a pause: what this node says does not arrive there. It
     /// lives, and what it owned then is still its own.
     pub(super) speaks: bool,
+    /// When it was asked last to join, because it was heard.
+    invited: Option<Instant>,
+    /// When it was heard last to claim an address on the wire.
+    pub(super) claimed: Option<Instant>,
+    /// When it was last known not to hear this node: see [`repeat`](Speaker::repeat).
+    pub(super) deaf: Option<Instant>,
     /// It asked for our state.
     asked: Option<(SocketAddr, Instant)>,
 }
@@ -63,6 +71,12 @@ impl Node {
     /// What it says counts.
     pub(super) const fn is_ready(&self) -> bool {
         (self.complete || self.speaks) && self.about.settled && !self.about.restarting
+    }
+
+    /// It is gone for no reason that it gave, or away for longer than a restart takes, and not for ever.
+    pub(super) fn is_lost(&self, now: Instant) -> bool {
+        let Some(away) = self.heard.map(|at| now.saturating_duration_since(at)) else { return false };
+        self.live.is_none() && away < KNOCK_FOR && (!self.about.restarting || away >= RESTART)
     }
 }
 
@@ -111,7 +125,7 @@ impl Speaker {
                 node.synced.is_some_and(|(nonce, mark)| nonce == unsettled.nonce && node.have >= mark)
             })
         };
-        let patience = self.config.probe_interval + self.config.suspicion;
+        let patience = self.config.probe_interval.saturating_add(self.config.suspicion);
         let over = now.saturating_duration_since(unsettled.since) >= patience;
         let live = self.nodes.iter().filter(|(_, node)| node.live.is_some()).map(|(id, _)| id);
         if over || self.peers.iter().flat_map(BTreeMap::keys).chain(live).all(answered) {
@@ -126,6 +140,7 @@ impl Speaker {
     /// but remembers which addresses were its own.
     pub(super) fn stalled(&mut self, late: Duration, now: Instant) {
         self.stats.stalls += 1;
+        self.woke = Some(now);
         self.events.push_back(Event::Stalled { late });
         let addresses: Vec<_> = self.entries.keys().copied().collect();
         for address in addresses {
@@ -186,6 +201,7 @@ impl Speaker {
         if self.next_knock.is_none() {
             self.knock(now);
         }
+        self.insist(now);
         let nonce = self.unsettled.as_mut().filter(|unsettled| unsettled.next <= now).map(|unsettled| {
             unsettled.next = now + TICK;
             unsettled.nonce
@@ -195,12 +211,8 @@ impl Speaker {
 
     /// Asks for nodes that were lost.
     pub(super) fn knock(&mut self, now: Instant) {
-        let lost = |node: &Node| {
-            node.live.is_none()
-                && !node.about.restarting
-                && node.heard.is_some_and(|at| now.saturating_duration_since(at) < KNOCK_FOR)
-        };
-        let mut lost: Vec<_> = self.nodes.iter().filter(|(_, node)| lost(node)).map(|(id, _)| *id).collect();
+        let mut lost: Vec<_> =
+            self.nodes.iter().filter(|(_, node)| node.is_lost(now)).map(|(id, _)| *id).collect();
         self.next_knock = (!lost.is_empty()).then(|| now + KNOCK);
         if lost.len() > KNOCKS {
             let start = usize::try_from(self.next_random() >> 33).unwrap_or(0) % lost.len();
@@ -220,9 +232,11 @@ impl Speaker {
     /// A node that was silent is heard: it may own what this node owns. Its claims were not heard, and ours not by it;
     /// whoever is the worse of the two stops as soon as it hears one.
     fn meet(&mut self, id: NodeId, now: Instant) {
+        // What it said in an earlier life says nothing of this one.
+        let unknown = self.nodes.get(&id).is_none_or(|node| !node.complete);
         let owned = |entry: &Entry| {
-            matches!(entry.phase, Phase::Owner)
-                && entry.bids.iter().any(|(of, item)| *of == id && item.candidate)
+            let wants = || entry.bids.iter().any(|(of, item)| *of == id && item.candidate);
+            matches!(entry.phase, Phase::Owner) && (unknown || wants())
         };
         let owned: Vec<_> =
             self.entries.iter().filter(|(_, entry)| owned(entry)).map(|(address, _)| *address).collect();
@@ -340,7 +354,9 @@ impl Speaker {
     fn listen(&mut self, now: Instant) {
         let mut changed = Vec::new();
         for (id, node) in &mut self.nodes {
-            let recent = node.heard.is_some_and(|heard| now.saturating_duration_since(heard) < MUTE);
+            // On the wire, too: without an answer its kernel soon does not know where to send gossip to.
+            let mut heard = node.heard.into_iter().chain(node.claimed);
+            let recent = heard.any(|heard| now.saturating_duration_since(heard) < MUTE);
             if node.speaks && (node.live.is_some() || !recent) {
                 node.speaks = false;
                 changed.push(*id);
@@ -395,14 +411,31 @@ impl Speaker {
         if sender == self.me || self.is_stopped() {
             return None;
         }
-        if let Some(node) = self.nodes.get_mut(&sender) {
+        // What waited while this process did not run is no sign of life.
+        let waited = self.woke.is_some_and(|at| now.saturating_duration_since(at) < TICK);
+        if let Some(node) = self.nodes.get_mut(&sender).filter(|_| !waited) {
             let before = node.heard.replace(now);
             let silent = before.is_some_and(|at| now.saturating_duration_since(at) >= SILENCE);
             if silent && node.live.is_none() {
                 self.meet(sender, now);
             }
         }
-        self.handle_body(sender, from, false, body, now)
+        let asks = matches!(body, Body::Sync { .. } | Body::Synced { .. });
+        let done = self.handle_body(sender, from, false, body, now);
+        if asks {
+            self.invite(sender, now);
+        }
+        done
+    }
+
+    /// A peer that asks or answers and is no member is asked to join at once: until it is one, nothing that it says counts.
+    fn invite(&mut self, id: NodeId, now: Instant) {
+        let Some(peer) = self.peers.as_ref().and_then(|peers| peers.get(&id)) else { return };
+        let Some(node) = self.nodes.get_mut(&id).filter(|node| node.live.is_none()) else { return };
+        if node.invited.is_none_or(|at| now.saturating_duration_since(at) >= TICK) {
+            node.invited = Some(now);
+            self.membership.announce(id, peer.gossip, now);
+        }
     }
 
     fn handle_body(

@@ -19,6 +19,7 @@ mod decide;
 mod entry;
 mod gossip;
 mod hosts;
+mod insist;
 #[allow(clippy::module_inception, reason = "the machine is named like its module, as in openelb-bgp")]
 mod speaker;
 mod types;

@@ -14,6 +14,7 @@ use super::{
     entry::{Entry, Phase, Wanted},
     gossip::{Node, Unsettled},
     hosts::Hosts,
+    insist::Insistence,
 };
 use crate::{
     MacAddr,
@@ -71,6 +72,7 @@ pub struct Speaker {
     pub(super) entries: HashMap<IpAddr, Entry, FixedState>,
     pub(super) announcer: Announcer,
     pub(super) hosts: Hosts,
+    pub(super) insistence: Insistence,
     pub(super) wakes: BTreeSet<(Instant, IpAddr)>,
     pub(super) dirty: BTreeSet<IpAddr>,
     pub(super) unsettled: Option<Unsettled>,
@@ -82,6 +84,8 @@ pub struct Speaker {
     pub(super) next_knock: Option<Instant>,
     /// What [`poll_timeout`](Self::poll_timeout) says: whoever is much later was suspended.
     deadline: Option<Instant>,
+    /// When this process found that it had not run.
+    pub(super) woke: Option<Instant>,
     /// When nodes were asked where they are.
     pub(super) sought: Option<Instant>,
     pub(super) random: u64,
@@ -122,6 +126,7 @@ impl Speaker {
             entries: HashMap::default(),
             announcer: Announcer::new(schedule),
             hosts: Hosts::default(),
+            insistence: Insistence::new(now),
             wakes: BTreeSet::new(),
             dirty: BTreeSet::new(),
             unsettled: None,
@@ -131,6 +136,7 @@ impl Speaker {
             next_seeds: now,
             next_knock: None,
             deadline: None,
+            woke: None,
             sought: None,
             random: config.seed ^ me.0,
             outputs: VecDeque::new(),
@@ -148,6 +154,12 @@ impl Speaker {
     pub fn set_settings(&mut self, settings: Settings, now: Instant) {
         self.wake_up(now);
         self.announcer.set_schedule(Schedule::new(settings.gratuitous.clone(), settings.refresh));
+        for entry in self.entries.values_mut() {
+            if let Phase::Probing { next, .. } = &mut entry.phase {
+                // Who waits for a long time does not go on waiting for it.
+                *next = now.checked_add(settings.probe_spacing).map_or(*next, |at| at.min(*next));
+            }
+        }
         self.settings = settings;
         self.dirty.extend(self.entries.keys());
         self.finish(now);
@@ -444,7 +456,8 @@ impl Speaker {
             self.hosts.poll_timeout(),
             self.announcer.poll_timeout(),
         ];
-        self.deadline = deadlines.into_iter().flatten().min();
+        // What is past is due at once, and no sign that this process did not run since.
+        self.deadline = deadlines.into_iter().flatten().min().map(|at| at.max(now));
     }
 
     /// Has the groups joined and left that the responders want.

@@ -63,6 +63,9 @@ pub(crate) struct Sim {
     pub(crate) cut: BTreeSet<(usize, usize)>,
     /// The same, for datagrams only.
     pub(crate) deaf: BTreeSet<(usize, usize)>,
+    /// This node does not hear the n-th claim of each address, with all frames of it.
+    pub(crate) lost: Option<(usize, usize)>,
+    claims: BTreeMap<Ipv4Addr, (usize, Instant)>,
     next_sample: Instant,
     /// By address: since when nobody answers, since when two that hear each other do.
     silent: BTreeMap<IpAddr, Instant>,
@@ -95,6 +98,8 @@ impl Sim {
             max_delay: ms(2),
             cut: BTreeSet::new(),
             deaf: BTreeSet::new(),
+            lost: None,
+            claims: BTreeMap::new(),
             next_sample: origin,
             silent: BTreeMap::new(),
             double_since: BTreeMap::new(),
@@ -359,6 +364,18 @@ impl Sim {
                 }
                 if self.hosts[n].suspended {
                     return;
+                }
+                if let Some((_, nth)) = self.lost.filter(|(to, _)| *to == n)
+                    && packet.sender_ip == packet.target_ip
+                {
+                    let (count, last) =
+                        self.claims.entry(packet.sender_ip).or_insert_with(|| (0, now - ms(1000)));
+                    if now - std::mem::replace(last, now) > ms(10) {
+                        *count += 1;
+                    }
+                    if *count == nth + 1 {
+                        return;
+                    }
                 }
                 let mut reply = None;
                 self.act(n, |speaker| reply = speaker.handle_frame(LINK, &frame, now));

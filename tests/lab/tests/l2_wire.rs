@@ -2,15 +2,17 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 use std::{
+    io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    pin::Pin,
     time::Duration,
 };
 
 use openelb_l2::{
     InterfaceSelector, MacAddr,
-    net::{self, DriverConfig, DriverHandle, Problem, WantedAddress},
+    net::{self, DriverConfig, DriverHandle, LinkInfo, LinkSource, Problem, WantedAddress},
     solicited_node_multicast,
-    speaker::{NodeName, Peer, Role, SpeakerConfig},
+    speaker::{LinkIndex, NodeName, Peer, Role, SpeakerConfig},
     wire::{Frame, arp, ethernet, ndp},
 };
 use openelb_lab::{
@@ -51,10 +53,21 @@ fn gossip(n: u8) -> SocketAddr {
 
 /// The speaker of a node, with these others beside it.
 fn speaker(lab: &Lab, n: u8, others: &[u8], interface: &str) -> DriverHandle {
+    speaker_with(lab, n, others, interface, None)
+}
+
+fn speaker_with(
+    lab: &Lab,
+    n: u8,
+    others: &[u8],
+    interface: &str,
+    links: Option<Box<dyn LinkSource>>,
+) -> DriverHandle {
     let start = || {
         let name = NodeName::new(&node(n)).unwrap();
         let mut config = DriverConfig::new(SpeakerConfig::new(name, gossip(n)));
         config.settings.probes = 0;
+        config.links = links;
         net::spawn(config).unwrap()
     };
     let handle = lab.within(&node(n), start).unwrap();
@@ -383,6 +396,107 @@ fn an_interface_may_vanish_and_come_again() {
         forget_and_ask(&lab, mac(&lab, "node-1"));
         await_both(&speaker);
     }
+}
+
+/// The links as they were once.
+struct Still(Option<Vec<LinkInfo>>);
+
+impl LinkSource for Still {
+    fn next(&mut self) -> Pin<Box<dyn Future<Output = io::Result<Vec<LinkInfo>>> + Send + '_>> {
+        match self.0.take() {
+            Some(table) => Box::pin(std::future::ready(Ok(table))),
+            None => Box::pin(std::future::pending()),
+        }
+    }
+}
+
+/// With the same index and MAC address, so fast that no reading of the table shows it: a link that only takes what it was
+/// told to take, as network cards do.
+#[test]
+fn an_interface_may_vanish_and_come_again_between_two_readings() {
+    let lab = lan("l2-blink", 1);
+    let own: MacAddr = "02:00:00:00:00:aa".parse().unwrap();
+    let add = |index: &str| {
+        format!(
+            "link add vip0 {index} link eth0 address {own} type macvlan mode bridge
+             link set vip0 addrgenmode none
+             addr add 192.0.2.111/24 dev vip0
+             addr add 2001:db8::111/64 dev vip0 nodad
+             link set vip0 up"
+        )
+    };
+    let batch = |commands: &str| {
+        let file = lab.write("batch", commands).unwrap();
+        lab.run("node-1", &["ip", "-batch", file.to_str().unwrap()]).unwrap();
+    };
+    batch(&add(""));
+    let text = lab.run("node-1", &["ip", "-j", "link", "show", "dev", "vip0"]).unwrap();
+    let index = serde_json::from_str::<Value>(&text).unwrap()[0]["ifindex"].as_u64().unwrap();
+    let again = format!("link del vip0\n{}", add(&format!("index {index}")));
+    for still in [false, true] {
+        let table = vec![LinkInfo::new(LinkIndex(index.try_into().unwrap()), "vip0", Some(own))];
+        let links = still.then(|| Box::new(Still(Some(table))) as Box<dyn LinkSource>);
+        let speaker = speaker_with(&lab, 1, &[], "vip0", links);
+        await_both(&speaker);
+        forget_and_ask(&lab, own);
+        for _ in 0..5 {
+            batch(&again);
+            forget_and_ask(&lab, own);
+        }
+        end(speaker);
+    }
+}
+
+#[test]
+fn a_link_without_ipv6_is_told_with_the_remedy_and_its_groups_are_joined_again() {
+    let lab = lan("l2-no-ipv6", 1);
+    let speaker = speaker(&lab, 1, &[], "eth0");
+    await_both(&speaker);
+    let group = solicited_node_multicast(V6).to_string();
+    let joined = || {
+        let all = lab.run("node-1", &["ip", "maddr", "show", "dev", "eth0"]).unwrap();
+        let [.., a, b, c] = solicited_node_multicast(V6).octets();
+        all.contains(&group) && all.contains(&format!("33:33:ff:{a:02x}:{b:02x}:{c:02x}"))
+    };
+    let causes = || {
+        let snapshot = speaker.watch().borrow().clone();
+        let problems = snapshot.addresses.iter().flat_map(|one| one.problems.clone());
+        let causes = problems.filter_map(|problem| match problem {
+            Problem::Group { cause, .. } => Some(cause),
+            _ => None,
+        });
+        causes.collect::<Vec<_>>()
+    };
+    let set_mtu = |mtu: &str| lab.run("node-1", &["ip", "link", "set", "eth0", "mtu", mtu]).unwrap();
+    let disable = |value: u8| {
+        let setting = format!("net.ipv6.conf.eth0.disable_ipv6={value}");
+        lab.run("node-1", &["sysctl", "-qw", &setting]).unwrap()
+    };
+    let await_word = |word: &str| {
+        eventually(&format!("a word of {word}"), SOON, || {
+            Ok(matches!(&causes()[..], [cause] if cause.contains(word)).then_some(()))
+        })
+        .unwrap();
+    };
+    let await_well = || {
+        eventually("the group", SOON, || Ok((joined() && causes().is_empty()).then_some(()))).unwrap();
+        assert!(owns(&speaker, V6.into()));
+    };
+    await_well();
+    // The kernel forgets the groups, and refuses them: `EINVAL`.
+    set_mtu("1279");
+    await_word("MTU of 1279");
+    set_mtu("1500");
+    await_well();
+    // It keeps them, does nothing for them, and takes more of them.
+    disable(1);
+    await_word("net.ipv6.conf.eth0.disable_ipv6=0");
+    disable(0);
+    await_well();
+    // Off and on again before anybody looks.
+    let file = lab.write("batch", "link set eth0 mtu 1200\nlink set eth0 mtu 1500\n").unwrap();
+    lab.run("node-1", &["ip", "-batch", file.to_str().unwrap()]).unwrap();
+    await_well();
 }
 
 #[test]

@@ -3,6 +3,8 @@
 mod gossip;
 mod ports;
 mod publish;
+#[cfg(test)]
+mod quiet;
 
 use std::{
     future::{Future, poll_fn},
@@ -125,6 +127,7 @@ impl Driver {
             let mut resolve = false;
             if let Some(table) = wake.table {
                 resolve |= self.ports.set_table(table);
+                self.memberships.suspect(now);
             }
             if wake.mailbox {
                 resolve |= self.read_mailbox(now);
@@ -226,7 +229,7 @@ impl Driver {
         while let Some(output) = self.speaker.poll_output() {
             match output {
                 Output::Frame { link, frame } => {
-                    self.stats.unsent += u64::from(!self.ports.send(link, &frame));
+                    self.stats.unsent += u64::from(!self.ports.send(link, &frame, now));
                 }
                 Output::Datagram { to, payload } => {
                     self.stats.unsent += u64::from(!self.gossip.send(to, &payload));

@@ -2,10 +2,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    io,
     net::IpAddr,
     task::{Context, Poll},
     time::{Duration, Instant},
 };
+
+use nix::errno::Errno;
 
 use super::{
     super::{
@@ -27,6 +30,8 @@ use crate::{
 
 /// A link whose sockets could not be opened is tried again after this time.
 const RETRY: Duration = Duration::from_secs(1);
+/// Sockets that met with an error are looked at again after this time.
+const DOUBT: Duration = Duration::from_millis(200);
 /// Routes and kernel settings are looked up again after this time: nobody tells of their changes.
 const ROUTES: Duration = Duration::from_secs(10);
 
@@ -44,6 +49,8 @@ pub(super) struct Ports {
     ports: BTreeMap<LinkIndex, Port>,
     problems: HashMap<IpAddr, Vec<Problem>>,
     refused: Refused,
+    /// Links of IPv6 addresses on which IPv6 is off, and why.
+    without_ipv6: BTreeMap<LinkIndex, String>,
     due: Option<Instant>,
     batch: Batch,
 }
@@ -57,14 +64,15 @@ impl Ports {
             ports: BTreeMap::new(),
             problems: HashMap::new(),
             refused: Refused::new(),
+            without_ipv6: BTreeMap::new(),
             due: None,
             batch: Batch::new(),
         }
     }
 
-    /// Says whether it differs.
+    /// Says whether there is something to do: it differs, or a link went and came as it was between two readings.
     pub(super) fn set_table(&mut self, table: Vec<LinkInfo>) -> bool {
-        let changed = self.table.as_ref() != Some(&table);
+        let changed = self.table.as_ref() != Some(&table) || !self.are_bound();
         self.table = Some(table);
         changed
     }
@@ -84,11 +92,14 @@ impl Ports {
     /// What keeps an address from being announced well.
     pub(super) fn problems(&self, address: IpAddr, links: &[LinkIndex]) -> Vec<Problem> {
         let mut problems = self.problems.get(&address).cloned().unwrap_or_default();
-        if let (IpAddr::V6(address), false) = (address, self.refused.is_empty()) {
+        let hindered = !self.refused.is_empty() || !self.without_ipv6.is_empty();
+        if let (IpAddr::V6(address), true) = (address, hindered) {
             let group = solicited_node_multicast(address);
             let table = || self.table.iter().flatten();
             problems.extend(links.iter().filter_map(|index| {
-                let cause = self.refused.get(&(*index, group))?.clone();
+                // The kernel itself names no cause, or takes the group and does nothing for it.
+                let off = self.without_ipv6.get(index);
+                let cause = off.or_else(|| self.refused.get(&(*index, group)))?.clone();
                 let link = table().find(|link| link.index == *index).map(|link| link.name.clone());
                 Some(Problem::Group { link: link.unwrap_or_default(), group, cause })
             }));
@@ -158,6 +169,12 @@ impl Ports {
             }
             desired.push(one);
         }
+        let wants_ipv6 =
+            |link: &&LinkInfo| used.get(&link.index).is_some_and(|all| all.iter().any(IpAddr::is_ipv6));
+        let off = table.iter().filter(wants_ipv6);
+        self.without_ipv6 =
+            off.filter_map(|link| Some((link.index, netlink::cause_without_ipv6(link)?))).collect();
+        local |= !self.without_ipv6.is_empty();
         if local || wanted.iter().any(|wish| matches!(wish.interface, InterfaceSelector::CanReach(_))) {
             self.due = Some(now + ROUTES);
         }
@@ -254,7 +271,7 @@ impl Ports {
 
     /// Hands in what has come, one batch of each socket, and sends the answers.
     pub(super) fn receive(&mut self, speaker: &mut Speaker, clock: &Clock, stats: &mut DriverStats) {
-        let mut lost = false;
+        let mut errors_seen = false;
         for (link, port) in &self.ports {
             let Ok(sockets) = &port.sockets else { continue };
             let mut unsent = 0;
@@ -263,14 +280,28 @@ impl Ports {
                 batch.answer(|frame| speaker.handle_frame(*link, frame, now));
                 unsent += sockets.send_replies(batch);
             });
-            lost |= errors > 0 && !sockets.are_bound(*link);
+            errors_seen |= errors > 0;
             stats.receive_errors += errors;
             stats.unsent += unsent;
         }
-        if lost {
-            // The table may look as before: the link went and came within one reading of it.
-            self.due = Some(clock.now());
+        if errors_seen {
+            self.doubt(clock.now());
         }
+    }
+
+    /// A socket said that its link is down. If the link is gone, the socket has to be opened anew, also where the table
+    /// looks as before; and a link that goes says so a moment before it is gone.
+    fn doubt(&mut self, now: Instant) {
+        let at = if self.are_bound() { now + DOUBT } else { now };
+        self.due = Some(self.due.map_or(at, |due| due.min(at)));
+    }
+
+    /// Whether all sockets belong to their links.
+    fn are_bound(&self) -> bool {
+        let bound = |(link, port): (&LinkIndex, &Port)| {
+            port.sockets.as_ref().map_or(true, |sockets| sockets.are_bound(*link))
+        };
+        self.ports.iter().all(bound)
     }
 
     /// Throws away what has queued up on all links.
@@ -280,10 +311,21 @@ impl Ports {
     }
 
     /// Says whether the kernel took it.
-    pub(super) fn send(&self, link: LinkIndex, frame: &Frame) -> bool {
-        let port = self.ports.get(&link);
-        port.is_some_and(|port| port.sockets.as_ref().is_ok_and(|sockets| sockets.send(frame).is_ok()))
+    pub(super) fn send(&mut self, link: LinkIndex, frame: &Frame, now: Instant) -> bool {
+        let Some(Ok(sockets)) = self.ports.get(&link).map(|port| port.sockets.as_ref()) else { return false };
+        match sockets.send(frame) {
+            Ok(()) => return true,
+            Err(error) if is_gone(&error) => self.doubt(now),
+            Err(_) => {}
+        }
+        false
     }
+}
+
+/// The link of a socket is down, or gone.
+fn is_gone(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(errno, Some(Errno::ENETDOWN | Errno::ENODEV | Errno::ENXIO))
 }
 
 /// The link that has an address as its own, and whether it is one of those on which it is announced.

@@ -97,6 +97,11 @@ pub(crate) fn rival(bids: &[Bid]) -> Option<&Bid> {
     bids.iter().filter(|bid| bid.owns()).max_by_key(|bid| (bid.score, bid.node))
 }
 
+/// The same, for one that does not claim itself: one that is suspected may be gone, and is no owner beside one that lives.
+pub(crate) fn holder(bids: &[Bid]) -> Option<&Bid> {
+    bids.iter().filter(|bid| bid.owns()).max_by_key(|bid| (!bid.suspect, bid.score, bid.node))
+}
+
 /// Decides. `last` is who claimed the address last, unless it gave it up of its own accord.
 pub(crate) fn decide(
     me: &Me,
@@ -118,7 +123,7 @@ pub(crate) fn decide(
                 (None, None) => keep(me, bids, None),
             }
         }
-        Holding::Nothing | Holding::StandIn { .. } => take(me, bids, rival, last, kernel),
+        Holding::Nothing | Holding::StandIn { .. } => take(me, bids, holder(bids), last, kernel),
     }
 }
 

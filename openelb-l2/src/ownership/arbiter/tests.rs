@@ -128,6 +128,19 @@ fn a_suspect_is_stood_in_for_but_never_robbed() {
 }
 
 #[test]
+fn nobody_stands_in_for_a_suspect_beside_an_owner_that_lives() {
+    let idle = me(5, Holding::Nothing);
+    let suspect = Bid { suspect: true, ..bid(2, 9, OWNS) };
+    let lives = bid(3, 1, OWNS);
+    for kernel in [Kernel::Answers, Kernel::Unknown, Kernel::Silent] {
+        assert_eq!(decided(idle, &[suspect, lives], Some(2), kernel), standby(3));
+        assert_eq!(decided(idle, &[lives, suspect], Some(3), kernel), standby(3));
+    }
+    let stands = me(5, Holding::StandIn { owner: NodeId(2), expired: false });
+    assert_eq!(decided(stands, &[suspect, lives], Some(2), Kernel::Answers), standby(3));
+}
+
+#[test]
 fn an_owner_that_comes_back_takes_its_own() {
     let idle = me(5, Holding::Nothing);
     let stands = bid(2, 9, Claim::StandIn { owner: ME });

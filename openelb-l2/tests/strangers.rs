@@ -1,0 +1,150 @@
+//! Whose claims and questions concern an address, and whose do not.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::disallowed_methods,
+    dead_code,
+    missing_docs,
+    reason = "tests; any origin of time will do; not every suite uses all of the model"
+)]
+
+mod sim;
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    time::{Duration, Instant},
+};
+
+use openelb_l2::{
+    MacAddr, announcer,
+    speaker::{DesiredAddress, Event, Link, LinkIndex, NodeName, Role, Settings, Speaker, SpeakerConfig},
+    wire::{Frame, arp},
+};
+use sim::{Sim, ms};
+
+const LINKS: [LinkIndex; 2] = [LinkIndex(2), LinkIndex(3)];
+const STRANGER: MacAddr = MacAddr::new([2, 0xee, 0, 0, 0, 1]);
+
+fn address(n: u8) -> IpAddr {
+    Ipv4Addr::new(192, 0, 2, 100 + n).into()
+}
+
+/// A node with two links and an address on each.
+fn on_two_links(probes: u8, now: Instant) -> Speaker {
+    let config = SpeakerConfig::new(NodeName::new("node-1").unwrap(), "192.0.2.1:7947".parse().unwrap());
+    let mut settings = Settings::default();
+    settings.probes = probes;
+    let mut speaker = Speaker::new(config, settings, now).unwrap();
+    let link = |n: u8| Link::new(LINKS[usize::from(n)], format!("eth{n}"), MacAddr::new([2, 0, 0, 0, 1, n]));
+    speaker.set_links(vec![link(0), link(1)], now);
+    speaker.set_peers(Vec::new(), now);
+    let desired = (0..2).map(|n| DesiredAddress::new(address(n), [LINKS[usize::from(n)]]));
+    speaker.set_desired(desired.collect(), now);
+    speaker
+}
+
+fn events(speaker: &mut Speaker) -> Vec<Event> {
+    while speaker.poll_output().is_some() {}
+    std::iter::from_fn(|| speaker.poll_event()).collect()
+}
+
+fn question(target: IpAddr) -> Frame {
+    let IpAddr::V4(target_ip) = target else { panic!("{target}") };
+    let operation = arp::Operation::Request;
+    let (sender_ip, target_mac) = (Ipv4Addr::new(192, 0, 2, 250), MacAddr::default());
+    arp::Packet { operation, sender_mac: sim::CLIENT, sender_ip, target_mac, target_ip }
+        .to_frame(sim::CLIENT, MacAddr::BROADCAST)
+}
+
+#[test]
+fn what_is_said_on_another_link_does_not_concern_an_address() {
+    let now = Instant::now();
+    let mut speaker = on_two_links(0, now);
+    for n in 0..2 {
+        assert_eq!(speaker.address(address(n)).unwrap().role, Role::Owner);
+    }
+    events(&mut speaker);
+    for (link, own) in [(LINKS[1], false), (LINKS[0], true)] {
+        let answered = speaker.handle_frame(link, &question(address(0)), now).is_some();
+        assert_eq!(answered, own);
+        for frame in announcer::announcement(address(0), STRANGER) {
+            speaker.handle_frame(link, &frame, now);
+        }
+        let told = events(&mut speaker);
+        assert_eq!(
+            told.contains(&Event::AddressConflict { address: address(0), link, mac: STRANGER }),
+            own,
+            "{told:?}"
+        );
+        assert_eq!((speaker.stats().conflicts > 0, speaker.stats().defences > 0), (own, own));
+    }
+}
+
+#[test]
+fn a_question_on_another_link_is_no_conflict() {
+    let now = Instant::now();
+    let mut speaker = on_two_links(3, now);
+    assert_eq!(speaker.address(address(0)).unwrap().role, Role::Probing);
+    speaker.handle_frame(LINKS[1], &announcer::probe(address(0), STRANGER), now);
+    assert_eq!((speaker.address(address(0)).unwrap().role, speaker.stats().conflicts), (Role::Probing, 0));
+    speaker.handle_frame(LINKS[0], &announcer::probe(address(0), STRANGER), now);
+    assert_eq!(speaker.address(address(0)).unwrap().role, Role::Conflict { mac: STRANGER });
+}
+
+/// They start at once, and their gossip gets nowhere: they ask on the link where the others are.
+#[test]
+fn nodes_that_never_heard_of_each_other_are_no_strangers_when_they_ask() {
+    for seed in 0..10 {
+        let mut sim = Sim::new(3, 6, seed);
+        sim.deaf = (0..3).flat_map(|a| (0..3).map(move |b| (a, b))).collect();
+        sim.start_all();
+        sim.run(ms(5000));
+        for host in &sim.hosts {
+            let conflict = |(_, event): &&(Duration, Event)| matches!(event, Event::AddressConflict { .. });
+            assert_eq!(host.events.iter().find(conflict), None, "seed {seed}");
+            assert_eq!(host.speaker.as_ref().unwrap().stats().conflicts, 0);
+        }
+        for address in sim.addresses.clone() {
+            sim.owner(address);
+        }
+    }
+}
+
+/// One that stays silent about itself is a stranger, and told of a moment later.
+#[test]
+fn a_stranger_that_asks_is_found_also_while_a_node_is_unknown() {
+    let mut sim = Sim::new(2, 1, 5);
+    sim.hosts[1].powered = false;
+    sim.start(0);
+    let address = sim.addresses[0];
+    while sim.role(0, address) != Role::Probing {
+        sim.run(ms(10));
+    }
+    sim.probe_stranger(address, STRANGER);
+    sim.run(ms(250));
+    assert_eq!(sim.role(0, address), Role::Conflict { mac: STRANGER });
+}
+
+/// Times that no clock can tell are as good as never.
+#[test]
+fn no_setting_is_too_long() {
+    let now = Instant::now();
+    let mut speaker = on_two_links(3, now);
+    let mut settings = Settings::default();
+    settings.probe_spacing = Duration::MAX;
+    settings.refresh = Duration::MAX;
+    settings.gratuitous = vec![Duration::MAX];
+    settings.stand_in = Duration::MAX;
+    speaker.set_settings(settings, now);
+    speaker.handle_timeout(now + ms(200));
+    speaker.handle_timeout(now + ms(400));
+    assert_eq!(speaker.address(address(0)).unwrap().role, Role::Probing);
+    // And none holds for longer than it is set.
+    speaker.set_settings(Settings::default(), now + ms(500));
+    for n in 0..5 {
+        speaker.handle_timeout(now + ms(700 + n * 200));
+    }
+    assert_eq!(speaker.address(address(0)).unwrap().role, Role::Owner);
+}
