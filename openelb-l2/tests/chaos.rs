@@ -82,6 +82,8 @@ struct Chaos {
     sim: Sim,
     down_links: BTreeSet<usize>,
     log: Vec<String>,
+    /// In this round a partition ended.
+    healed: bool,
 }
 
 impl Chaos {
@@ -208,6 +210,7 @@ impl Chaos {
         }
         if self.pick(3) == 0 && !(self.sim.cut.is_empty() && self.sim.deaf.is_empty()) {
             self.sim.heal();
+            self.healed = true;
             self.note("heal".into());
         }
     }
@@ -285,7 +288,7 @@ impl Chaos {
     fn check(&mut self, bounds: &Bounds, seed: u64, round: usize, probers: usize, connected: bool) {
         let late = self.sim.overlaps().find(|overlap| overlap.last > bounds.end_of(overlap)).cloned();
         let gap = self.sim.longest_gap();
-        let bound = bounds.gap(probers);
+        let bound = bounds.gap(probers, self.healed);
         if late.is_some() || connected && gap > bound {
             self.dump();
         }
@@ -325,10 +328,11 @@ fn chaos(plan: Plan) {
     sim.start_all();
     sim.run(ms(3000));
     let bounds = Bounds::of(&sim);
-    let mut chaos = Chaos { sim, down_links: BTreeSet::new(), log: vec![format!("{plan:?}")] };
+    let mut chaos = Chaos { sim, down_links: BTreeSet::new(), log: vec![format!("{plan:?}")], healed: false };
     for round in 0..ROUNDS {
         let (before, probers) = (chaos.is_connected(), chaos.probers());
         chaos.sim.reset_measures();
+        chaos.healed = false;
         chaos.disturb(plan.kinds);
         let connected = before && chaos.is_connected();
         let probers = probers.min(chaos.probers());

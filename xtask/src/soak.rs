@@ -15,8 +15,9 @@ use crate::{fuzz, system, test};
 use std::time::Duration;
 
 /// Fuzz every target for ten minutes, let everything go wrong around the controllers for as long, speak with routers of
-/// all makes (which writes docs/src/interop.md), fail over on a LAN fifty times in each way (which writes the figures into
-/// docs/src/layer2.md), and run the lab's tests again and again.
+/// all makes (which writes docs/src/interop.md), let everything go wrong on a LAN in three thousand histories on a virtual
+/// clock and fail over on a real one fifty times in each way (which writes the figures into docs/src/layer2.md), and run
+/// the lab's tests again and again.
 ///
 /// Everything that is said is also appended to target/soak/TIME.log, and one line for each target and trial to
 /// target/soak/history.tsv, which is kept from run to run: time (Unix seconds), what, how long (s), result.
@@ -28,7 +29,7 @@ pub(crate) struct Arguments {
     /// How often the lab's tests run.
     #[arg(long, value_name = "N", default_value_t = 10)]
     trials: u32,
-    /// Seed of the chaos; what the scheduler does is random anyway.
+    /// Seed of the chaos, where what the scheduler does is random anyway, and first seed of the model of Layer 2.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
     /// Only these: a fuzz target, `chaos`, `interop`, `failures`, `bfd`, `layer2` or `lab`.
@@ -97,6 +98,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
         failed.extend(result.is_err().then(|| name.to_owned()));
     }
     if arguments.only.is_empty() || arguments.only.iter().any(|name| name == "layer2") {
+        log.say("== layer2 model")?;
+        let began = SystemTime::now();
+        let result = layer2_model(&mut log, arguments.seed);
+        let seconds = began.elapsed().map_or(0, |time| time.as_secs());
+        log.end("layer2 model", seconds, &result)?;
+        failed.extend(result.is_err().then(|| "layer2 model".to_owned()));
         log.say("== layer2")?;
         let began = SystemTime::now();
         let result = layer2(&mut log);
@@ -147,6 +154,26 @@ fn routers(log: &mut Log, name: &str, page: Option<&str>, minutes: u64) -> anyho
 const LAYER2_TRIALS: u32 = 50;
 const LAYER2_PAGE: &str = "docs/src/layer2.md";
 
+/// Histories of the model of Layer 2; a test runs a few.
+const LAYER2_SEEDS: u32 = 3000;
+
+/// The machines of Layer 2 on a virtual clock through as many histories, each from a seed of its own. The last line of the
+/// test says how many ran.
+fn layer2_model(log: &mut Log, first: u64) -> anyhow::Result<String> {
+    let mut command = shell::cargo();
+    command.args(["test", "--package", "openelb-l2", "--test", "chaos", "--"]);
+    command.args(["--exact", "one_owner_through_everything", "--nocapture"]);
+    command.env("OPENELB_LAYER2_SEEDS", LAYER2_SEEDS.to_string());
+    command.env("OPENELB_LAYER2_SEED", first.to_string());
+    let mut ran = None;
+    let last = watch(log, command, |line| {
+        if line.contains(" histories ") {
+            ran = Some(line.to_owned());
+        }
+    })?;
+    ran.with_context(|| format!("no history ran: {last}"))
+}
+
 /// The lab's tests of Layer 2 in their long form, with the ceilings that are promised, one after the other.
 fn layer2(log: &mut Log) -> anyhow::Result<String> {
     let file = shell::target_directory().join("soak/layer2.figures");
@@ -178,12 +205,17 @@ fn write_figures(rows: &str) -> anyhow::Result<()> {
     std::fs::write(&page, text).with_context(cannot)
 }
 
-/// One run of tests, as a program of its own so that its output can be kept.
-fn tests(log: &mut Log, mut command: Command) -> anyhow::Result<String> {
+/// One run of tests, as a program of its own so that its output can be kept. Returns its last line.
+fn tests(log: &mut Log, command: Command) -> anyhow::Result<String> {
+    watch(log, command, |_| ())
+}
+
+fn watch(log: &mut Log, mut command: Command, mut each: impl FnMut(&str)) -> anyhow::Result<String> {
     let mut last = String::new();
     let mut broken = None;
     let end = shell::watch(&mut command, Duration::from_secs(3600), |line| {
         broken = log.say(line).err();
+        each(line);
         last = line.to_owned();
         Line::Progress
     })?;

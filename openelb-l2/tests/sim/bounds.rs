@@ -27,8 +27,11 @@
 //! gap       = max(detection, start) + 2 · D
 //! ```
 //!
-//! **Loss.** A node that is there may be given up; it is heard all the same, and counts as long as it is. If it goes then,
-//! that is noticed after [`MUTE`] at the latest, so that the gap is at least that. With a share `p` of all that is sent lost, a step is tried so often that all tries fail once in a million
+//! A node that was given up, and is heard all the same, counts as long as it is. If it goes then, that is noticed after
+//! [`MUTE`]. So the gap is no shorter after a partition has healed (that a node is gone may be old news from the other
+//! side), and where so much is lost that nodes are given up that are there.
+//!
+//! **Loss.** With a share `p` of all that is sent lost, a step is tried so often that all tries fail once in a million
 //! times ([`LUCK`]); state that is not acknowledged is said again every [`RETRY`], which is the slowest of the repetitions.
 
 use std::time::{Duration, Instant};
@@ -101,11 +104,11 @@ impl Bounds {
     }
 
     /// While one that may own is there all the time.
-    pub(crate) fn gap(&self, probers: usize) -> Duration {
+    pub(crate) fn gap(&self, probers: usize, healed: bool) -> Duration {
         let turns = turns(self.nodes - 1, probers);
         let detection = (turns + 1) * self.probe_interval + self.suspicion + self.probe_interval;
         let start = self.probe_interval + self.suspicion + self.probing;
-        let mistaken = if self.again.is_zero() { Duration::ZERO } else { MUTE };
+        let mistaken = if healed || !self.again.is_zero() { MUTE } else { Duration::ZERO };
         detection.max(start).max(mistaken) + 2 * self.delay + self.again + SAMPLE
     }
 }
