@@ -113,7 +113,9 @@ fn operate(sim: &mut Sim, operation: u8, argument: u8) {
         16 if runs => {
             let address = sim.addresses[usize::from(argument >> 4) % sim.addresses.len()];
             let frame = frame(address, argument & 7);
-            sim.act(n, |speaker| drop(speaker.handle_frame(LINK, &frame, now)));
+            sim.act(n, |speaker| {
+                let _ = speaker.handle_frame(LINK, &frame, now);
+            });
         }
         17 => (sim.loss, sim.double) = pick(&[(0, 0), (30, 20), (300, 0), (0, 500)], argument),
         18 => sim.max_delay = ms(pick(&[2, 0, 20, 200], argument)),

@@ -15,13 +15,19 @@
 
 mod sim;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use openelb_l2::speaker::StopMode;
 use sim::{Family, Sim, bounds::Bounds, ms};
 
 /// What happens at once is noticed by all in this time: two batches do not meet.
 const SETTLE: Duration = ms(2500);
+/// What was heard of a node that gossip does not reach counts as a stranger's (`speaker::claims`): it is looked for again
+/// after ten seconds, and up to five more.
+const STRANGERS: Duration = ms(15_000);
 /// Rounds of one history.
 const ROUNDS: usize = 30;
 
@@ -84,6 +90,8 @@ struct Chaos {
     log: Vec<String>,
     /// In this round a partition ended.
     healed: bool,
+    /// When some did not hear each other's gossip last, but frames.
+    apart: Option<Instant>,
 }
 
 impl Chaos {
@@ -246,6 +254,14 @@ impl Chaos {
         })
     }
 
+    /// Whether they do, and did for so long that nobody takes another for a stranger.
+    fn was_connected(&mut self) -> bool {
+        if !self.is_connected() {
+            self.apart = Some(self.sim.now);
+        }
+        self.apart.is_none_or(|at| self.sim.now - at > STRANGERS)
+    }
+
     /// What everybody thinks, with `SIM_TRACE`.
     fn dump(&self) {
         if std::env::var_os("SIM_TRACE").is_none() {
@@ -328,13 +344,19 @@ fn chaos(plan: Plan) {
     sim.start_all();
     sim.run(ms(3000));
     let bounds = Bounds::of(&sim);
-    let mut chaos = Chaos { sim, down_links: BTreeSet::new(), log: vec![format!("{plan:?}")], healed: false };
+    let mut chaos = Chaos {
+        sim,
+        down_links: BTreeSet::new(),
+        log: vec![format!("{plan:?}")],
+        healed: false,
+        apart: None,
+    };
     for round in 0..ROUNDS {
-        let (before, probers) = (chaos.is_connected(), chaos.probers());
+        let (before, probers) = (chaos.was_connected(), chaos.probers());
         chaos.sim.reset_measures();
         chaos.healed = false;
         chaos.disturb(plan.kinds);
-        let connected = before && chaos.is_connected();
+        let connected = before && chaos.was_connected();
         let probers = probers.min(chaos.probers());
         chaos.sim.run(SETTLE);
         chaos.check(&bounds, seed, round, probers, connected);
