@@ -87,6 +87,7 @@ pub(crate) struct Sim {
     /// The same, for datagrams only.
     pub(crate) deaf: BTreeSet<(usize, usize)>,
     next_sample: Instant,
+    pub(crate) sample_every: Duration,
     measures: Measures,
     /// Since when two hear each other, frames and gossip.
     met: BTreeMap<(usize, usize), Instant>,
@@ -153,6 +154,7 @@ impl Sim {
             cut: BTreeSet::new(),
             deaf: BTreeSet::new(),
             next_sample: origin,
+            sample_every: SAMPLE,
             measures: Measures::default(),
             met: BTreeMap::new(),
             heard: BTreeSet::new(),
@@ -499,7 +501,7 @@ impl Sim {
                 }
             }
             if self.next_sample <= self.now {
-                self.next_sample = self.now + SAMPLE;
+                self.next_sample = self.now + self.sample_every;
                 self.sample();
             }
         }
