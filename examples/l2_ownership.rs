@@ -32,7 +32,7 @@ fn ten_seconds(nodes: &mut [l2::Speaker], now: &mut Instant) -> Vec<l2::NodeName
     all.filter(|address| address.role == l2::Role::Owner).filter_map(|address| address.owner).collect()
 }
 
-pub fn owner_and_successor() -> anyhow::Result<[Vec<l2::NodeName>; 2]> {
+pub(crate) fn owner_and_successor() -> anyhow::Result<[Vec<l2::NodeName>; 2]> {
     let mut now = Instant::now();
     let mut nodes = vec![node(1, now)?, node(2, now)?, node(3, now)?];
     let first = ten_seconds(&mut nodes, &mut now);

@@ -14,7 +14,7 @@ use openelb_l2::InterfaceSelector;
 use openelb_l2::net::{DriverConfig, DriverHandle, WantedAddress, spawn};
 use openelb_l2::speaker::{NodeName, SpeakerConfig};
 
-pub fn respond(interface: &str, addresses: &[IpAddr]) -> anyhow::Result<DriverHandle> {
+pub(crate) fn respond(interface: &str, addresses: &[IpAddr]) -> anyhow::Result<DriverHandle> {
     // Alone: gossip stays on the loopback.
     let speaker = SpeakerConfig::new(NodeName::new("responder")?, "127.0.0.1:7947".parse()?);
     let handle = spawn(DriverConfig::new(speaker))?;
