@@ -429,5 +429,5 @@ fn one_owner_through_everything() {
         }
     }
     assert!(failed.is_empty(), "{} of {seeds}:\n{}", failed.len(), failed.join("\n"));
-    println!("{seeds} histories from seed {first} on, of {} rounds each", ROUNDS);
+    println!("{seeds} histories from seed {first} on, of {ROUNDS} rounds each");
 }

@@ -54,7 +54,7 @@ const SEEDS: Duration = ms(1000);
 const RETRY: Duration = ms(100);
 /// `speaker::decide`: a node that was given up and heard all the same is gone after this time without a word; that is
 /// looked after every tick.
-const MUTE: Duration = ms(3000 + 100);
+const MUTE: Duration = ms(1500 + 100);
 /// What the switch takes at least.
 const SWITCH: Duration = Duration::from_micros(50);
 /// What happens less often than that is not counted on.
@@ -76,7 +76,7 @@ impl Bounds {
     pub(crate) fn of(sim: &Sim) -> Self {
         let config = SpeakerConfig::new(NodeName::new("any").unwrap(), "192.0.2.1:7947".parse().unwrap());
         let loss = sim.loss as f64 / 1000.0;
-        let tries = if loss > 0.0 { (LUCK.ln() / loss.ln()).ceil() as u32 } else { 1 };
+        let tries = (1..100).find(|tries| loss.powi(*tries) < LUCK).unwrap_or(100).unsigned_abs();
         Self {
             delay: sim.max_delay + SWITCH,
             again: RETRY * (tries - 1),

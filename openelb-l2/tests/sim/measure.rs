@@ -33,8 +33,6 @@ pub(crate) struct Measures {
     /// By address: since when nobody answers, since when two that hear each other do.
     silent: BTreeMap<IpAddr, Instant>,
     double_since: BTreeMap<IpAddr, Instant>,
-    pub(crate) longest_silence: Duration,
-    pub(crate) longest_double: Duration,
     /// Those that go on, and those that are over.
     open: BTreeMap<(IpAddr, usize, usize), Overlap>,
     pub(crate) overlaps: Vec<Overlap>,
@@ -84,10 +82,9 @@ impl Sim {
             let answers = self.answers(address);
             if answers.is_empty() {
                 let since = *self.measures.silent.entry(address).or_insert(self.now);
-                let measures = &mut self.measures;
-                measures.longest_silence = measures.longest_silence.max(self.now - since);
+                self.longest_silence = self.longest_silence.max(self.now - since);
                 let alone = fit.map(|fit| self.now - since.max(fit)).unwrap_or_default();
-                measures.longest_gap = measures.longest_gap.max(alone);
+                self.measures.longest_gap = self.measures.longest_gap.max(alone);
             } else {
                 self.measures.silent.remove(&address);
             }
@@ -154,7 +151,7 @@ impl Sim {
             if lasts == SAMPLE && std::env::var_os("SIM_TRACE").is_some() {
                 eprintln!("{:?} {address} is answered by {answers:?}", self.elapsed());
             }
-            self.measures.longest_double = self.measures.longest_double.max(lasts);
+            self.longest_double = self.longest_double.max(lasts);
         } else {
             self.measures.double_since.remove(&address);
         }
@@ -170,16 +167,6 @@ impl Sim {
         self.measures.overlaps.clear();
     }
 
-    /// The longest time without an answer.
-    pub(crate) fn longest_silence(&self) -> Duration {
-        self.measures.longest_silence
-    }
-
-    /// The longest time with two.
-    pub(crate) fn longest_double(&self) -> Duration {
-        self.measures.longest_double
-    }
-
     /// The longest time without an answer while one that may own was there all the time.
     pub(crate) fn longest_gap(&self) -> Duration {
         self.measures.longest_gap
@@ -188,6 +175,7 @@ impl Sim {
     /// Forgets what was measured so far.
     pub(crate) fn reset_measures(&mut self) {
         self.measures = Measures::default();
+        (self.longest_silence, self.longest_double) = (Duration::ZERO, Duration::ZERO);
     }
 
     pub(super) fn forget_doubles(&mut self) {

@@ -1,6 +1,7 @@
 //! Speakers on one virtual clock and one LAN: kernels that answer ARP and neighbour discovery for their own addresses, a
 //! switch that loses, delays and duplicates and passes groups on to members only, links that are cut in one or both
 //! directions, processes that crash, restart and are suspended.
+#![allow(dead_code, reason = "each suite uses a part of it")]
 
 pub(crate) mod bounds;
 pub(crate) mod measure;
@@ -89,6 +90,11 @@ pub(crate) struct Sim {
     next_sample: Instant,
     pub(crate) sample_every: Duration,
     measures: Measures,
+    pub(crate) longest_silence: Duration,
+    pub(crate) longest_double: Duration,
+    /// This node does not hear the n-th claim of each address, with all frames of it.
+    pub(crate) lost: Option<(usize, usize)>,
+    claims: BTreeMap<IpAddr, (usize, Instant)>,
     /// Since when two hear each other, frames and gossip.
     met: BTreeMap<(usize, usize), Instant>,
     /// Who heard whose gossip in the life that it lives: (who, whose).
@@ -156,6 +162,10 @@ impl Sim {
             next_sample: origin,
             sample_every: SAMPLE,
             measures: Measures::default(),
+            longest_silence: Duration::ZERO,
+            longest_double: Duration::ZERO,
+            lost: None,
+            claims: BTreeMap::new(),
             met: BTreeMap::new(),
             heard: BTreeSet::new(),
             frames: 0,
@@ -447,6 +457,17 @@ impl Sim {
                 }
                 if self.hosts[n].suspended {
                     return;
+                }
+                if let Some((_, nth)) = self.lost.filter(|(to, _)| *to == n)
+                    && let wire::Says::Claims(address, _) = wire::read(&frame)
+                {
+                    let (count, last) = self.claims.entry(address).or_insert_with(|| (0, now - ms(1000)));
+                    if now - std::mem::replace(last, now) > ms(10) {
+                        *count += 1;
+                    }
+                    if *count == nth + 1 {
+                        return;
+                    }
                 }
                 let mut reply = None;
                 self.act(n, |speaker| reply = speaker.handle_frame(LINK, &frame, now));
