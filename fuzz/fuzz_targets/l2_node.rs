@@ -77,7 +77,7 @@ fn set(sim: &mut Sim, n: usize, which: u8, argument: u8) {
         }
         _ => {
             settings.probes = pick(&[3, 0, 1, 9], argument);
-            settings.probe_spacing = pick(&[ms(200), ms(0), ms(20), ms(1000), Duration::MAX], argument >> 2);
+            settings.probe_spacing = ms(pick(&[200, 0, 20, 1000], argument >> 2));
             settings.join_delay = Duration::from_secs(pick(&[30, 0, 7200, u64::MAX], argument >> 4));
         }
     }
