@@ -10,13 +10,11 @@
 use std::{io::Read, net::IpAddr};
 
 use anyhow::Context;
-use openelb_l2::{
-    InterfaceSelector,
-    net::{DriverConfig, DriverHandle, WantedAddress, spawn},
-    speaker::{NodeName, SpeakerConfig},
-};
+use openelb_l2::InterfaceSelector;
+use openelb_l2::net::{DriverConfig, DriverHandle, WantedAddress, spawn};
+use openelb_l2::speaker::{NodeName, SpeakerConfig};
 
-fn respond(interface: &str, addresses: &[IpAddr]) -> anyhow::Result<DriverHandle> {
+pub(crate) fn respond(interface: &str, addresses: &[IpAddr]) -> anyhow::Result<DriverHandle> {
     // Alone: gossip stays on the loopback.
     let speaker = SpeakerConfig::new(NodeName::new("responder")?, "127.0.0.1:7947".parse()?);
     let handle = spawn(DriverConfig::new(speaker))?;
@@ -37,19 +35,4 @@ fn main() -> anyhow::Result<()> {
         println!("{}: {:?} {:?}", one.status.address, one.status.role, one.problems);
     }
     Ok(())
-}
-
-#[test]
-fn a_host_of_the_lab_is_answered() {
-    use openelb_lab::{Lab, eventually};
-    let lab = Lab::start("example-l2").unwrap();
-    let build = |network: &mut openelb_lab::Network| {
-        network.host("a").host("b").wire(("a", "eth0", &["192.0.2.1/24"]), ("b", "eth0", &["192.0.2.2/24"]));
-    };
-    lab.network(build).unwrap();
-    let responder = lab.within("a", || respond("eth0", &["192.0.2.100".parse().unwrap()])).unwrap().unwrap();
-    let arping = ["arping", "-c", "1", "-w", "1", "-I", "eth0", "192.0.2.100"];
-    let asked = || lab.run("b", &arping).map(|text| text.contains("reply from 192.0.2.100").then_some(()));
-    eventually("an answer", std::time::Duration::from_secs(20), asked).unwrap();
-    drop(responder);
 }

@@ -36,7 +36,6 @@ pub mod ipam;
 pub mod kube;
 pub mod l2;
 mod machine;
-pub mod manual;
 pub mod plan;
 mod report;
 pub mod standalone;

@@ -7,7 +7,8 @@ use anyhow::Context;
 use clap::Parser;
 use openelb_benches::bgp_child;
 use openelb_benches::suites::{self, Part, Suite};
-use openelb_benches::{Machine, Options, Outcome, Report, manual};
+use openelb_benches::{Machine, Options, Outcome, Report};
+use openelb_lab::manual::with_figures;
 use serde_json::json;
 
 /// Measure OpenELB beside its peers, on this machine, in this run.
@@ -96,9 +97,12 @@ fn run(arguments: &Arguments) -> anyhow::Result<u8> {
         if let Some(path) = arguments.write_docs.as_ref().filter(|_| !tables.is_empty()) {
             let cannot = || format!("cannot write the figures into {}", path.display());
             let text = std::fs::read_to_string(path).with_context(cannot)?;
-            let measured = format!("Measured on {machine}; best of {} rounds.", options.rounds);
-            let text = manual::with_figures(&text, suite.name, &measured, &tables.join("\n"))
-                .with_context(cannot)?;
+            let figures = format!(
+                "Measured on {machine}; best of {} rounds.\n\n```text\n{}\n```",
+                options.rounds,
+                tables.join("\n").trim_end()
+            );
+            let text = with_figures(&text, suite.name, &figures).with_context(cannot)?;
             std::fs::write(path, text).with_context(cannot)?;
         }
     }

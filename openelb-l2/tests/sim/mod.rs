@@ -1,33 +1,57 @@
-//! Speakers on one virtual clock and one LAN: kernels that answer ARP for their own address, a switch that loses, delays
-//! and duplicates, links that are cut in one or both directions, processes that crash, restart and are suspended.
+//! Speakers on one virtual clock and one LAN: kernels that answer ARP and neighbour discovery for their own addresses, a
+//! switch that loses, delays and duplicates and passes groups on to members only, links that are cut in one or both
+//! directions, processes that crash, restart and are suspended.
+#![allow(dead_code, reason = "each suite uses a part of it")]
+
+pub(crate) mod bounds;
+pub(crate) mod measure;
+pub(crate) mod wire;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::{Duration, Instant},
 };
 
 use openelb_l2::{
-    MacAddr,
+    MacAddr, solicited_node_multicast,
     speaker::{
-        DesiredAddress, Event, Link, LinkIndex, NodeName, Output, Peer, Role, Settings, Speaker,
-        SpeakerConfig, StopMode,
+        DesiredAddress, Event, Link, LinkIndex, NodeName, Output, Peer, Settings, Speaker, SpeakerConfig,
+        StopMode,
     },
-    wire::{Frame, arp, ethernet},
+    wire::{Frame, ethernet, ndp},
 };
+
+use measure::{Measures, SAMPLE};
 
 pub(crate) const LINK: LinkIndex = LinkIndex(2);
 pub(crate) const CLIENT: MacAddr = MacAddr::new([2, 0xc, 0, 0, 0, 1]);
-const SAMPLE: Duration = Duration::from_millis(10);
 
-pub(crate) fn ms(milliseconds: u64) -> Duration {
+pub(crate) const fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
+}
+
+/// Which addresses there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Family {
+    V4,
+    /// Hosts have no IPv4 addresses either.
+    V6,
+    /// In turn; hosts have addresses of both.
+    Both,
 }
 
 pub(crate) struct Host {
     pub(crate) name: NodeName,
     pub(crate) mac: MacAddr,
-    pub(crate) ip: Ipv4Addr,
+    /// Its own, for which its kernel answers.
+    pub(crate) ips: Vec<IpAddr>,
+    /// Where its gossip is reached.
+    pub(crate) gossip: SocketAddr,
+    /// The groups that its speaker joined.
+    pub(crate) groups: BTreeSet<Ipv6Addr>,
+    pub(crate) link_up: bool,
+    fit_since: Option<Instant>,
     pub(crate) speaker: Option<Speaker>,
     pub(crate) powered: bool,
     pub(crate) suspended: bool,
@@ -63,15 +87,18 @@ pub(crate) struct Sim {
     pub(crate) cut: BTreeSet<(usize, usize)>,
     /// The same, for datagrams only.
     pub(crate) deaf: BTreeSet<(usize, usize)>,
-    /// This node does not hear the n-th claim of each address, with all frames of it.
-    pub(crate) lost: Option<(usize, usize)>,
-    claims: BTreeMap<Ipv4Addr, (usize, Instant)>,
     next_sample: Instant,
-    /// By address: since when nobody answers, since when two that hear each other do.
-    silent: BTreeMap<IpAddr, Instant>,
-    double_since: BTreeMap<IpAddr, Instant>,
+    pub(crate) sample_every: Duration,
+    measures: Measures,
     pub(crate) longest_silence: Duration,
     pub(crate) longest_double: Duration,
+    /// This node does not hear the n-th claim of each address, with all frames of it.
+    pub(crate) lost: Option<(usize, usize)>,
+    claims: BTreeMap<IpAddr, (usize, Instant)>,
+    /// Since when two hear each other, frames and gossip.
+    met: BTreeMap<(usize, usize), Instant>,
+    /// Who heard whose gossip in the life that it lives: (who, whose).
+    heard: BTreeSet<(usize, usize)>,
     pub(crate) frames: u64,
     pub(crate) datagrams: u64,
     stranger: Option<(IpAddr, MacAddr)>,
@@ -79,11 +106,45 @@ pub(crate) struct Sim {
     pub(crate) claimed: BTreeMap<IpAddr, MacAddr>,
 }
 
+impl Host {
+    /// Whether a frame from the wire gets past its network card.
+    fn hears(&self, frame: &[u8]) -> bool {
+        let (header, _) = ethernet::Header::decode(frame).unwrap();
+        let group = |address: &Ipv6Addr| header.destination == MacAddr::ipv6_multicast(*address);
+        let own = self.ips.iter().filter_map(|ip| match ip {
+            IpAddr::V6(ip) => Some(solicited_node_multicast(*ip)),
+            IpAddr::V4(_) => None,
+        });
+        self.powered
+            && self.link_up
+            && (header.destination == self.mac
+                || header.destination.is_broadcast()
+                || group(&ndp::ALL_NODES)
+                || self.groups.iter().any(group)
+                || own.into_iter().any(|of| group(&of)))
+    }
+}
+
 impl Sim {
-    #[allow(clippy::disallowed_methods, reason = "any origin of time will do: only differences matter")]
     pub(crate) fn new(nodes: usize, addresses: usize, seed: u64) -> Self {
+        Self::of_family(Family::V4, nodes, addresses, seed)
+    }
+
+    #[allow(clippy::disallowed_methods, reason = "any origin of time will do: only differences matter")]
+    pub(crate) fn of_family(family: Family, nodes: usize, addresses: usize, seed: u64) -> Self {
         let origin = Instant::now();
-        let address = |n: usize| IpAddr::V4(Ipv4Addr::new(192, 0, 2, 100 + n as u8));
+        let address = |n: usize| {
+            let v6 = match family {
+                Family::V4 => false,
+                Family::V6 => true,
+                Family::Both => n % 2 == 1,
+            };
+            if v6 {
+                IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x100 + n as u16))
+            } else {
+                IpAddr::V4(Ipv4Addr::new(192, 0, 2, 100 + n as u8))
+            }
+        };
         let mut sim = Self {
             origin,
             now: origin,
@@ -98,23 +159,37 @@ impl Sim {
             max_delay: ms(2),
             cut: BTreeSet::new(),
             deaf: BTreeSet::new(),
-            lost: None,
-            claims: BTreeMap::new(),
             next_sample: origin,
-            silent: BTreeMap::new(),
-            double_since: BTreeMap::new(),
+            sample_every: SAMPLE,
+            measures: Measures::default(),
             longest_silence: Duration::ZERO,
             longest_double: Duration::ZERO,
+            lost: None,
+            claims: BTreeMap::new(),
+            met: BTreeMap::new(),
+            heard: BTreeSet::new(),
             frames: 0,
             datagrams: 0,
             stranger: None,
             claimed: BTreeMap::new(),
         };
         for n in 0..nodes {
+            let v4 = IpAddr::V4(Ipv4Addr::new(192, 0, 2, n as u8 + 1));
+            let v6 = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, n as u16 + 1));
+            let local = IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, n as u16 + 1));
+            let ips = match family {
+                Family::V4 => vec![v4],
+                Family::V6 => vec![local, v6],
+                Family::Both => vec![v4, local, v6],
+            };
             sim.hosts.push(Host {
                 name: NodeName::new(&format!("node-{n}")).unwrap(),
                 mac: MacAddr::new([2, 0, 0, 0, 0, n as u8 + 1]),
-                ip: Ipv4Addr::new(192, 0, 2, n as u8 + 1),
+                ips,
+                gossip: SocketAddr::new(if family == Family::V6 { v6 } else { v4 }, 7947),
+                groups: BTreeSet::new(),
+                link_up: true,
+                fit_since: None,
                 speaker: None,
                 powered: true,
                 suspended: false,
@@ -151,31 +226,31 @@ impl Sim {
         z ^ (z >> 31)
     }
 
-    fn gossip(n: usize) -> SocketAddr {
-        SocketAddr::from((Ipv4Addr::new(192, 0, 2, n as u8 + 1), 7947))
+    fn link(&self, n: usize) -> Link {
+        let host = &self.hosts[n];
+        let mut link = Link::new(LINK, "eth0", host.mac);
+        link.addresses.clone_from(&host.ips);
+        link.up = host.link_up;
+        link
     }
 
     pub(crate) fn start(&mut self, n: usize) {
         let seed = self.random();
         let now = self.now;
-        let all: Vec<_> = self
-            .hosts
-            .iter()
-            .enumerate()
-            .map(|(i, host)| Peer::new(host.name.clone(), Self::gossip(i)))
-            .collect();
+        let all: Vec<_> = self.hosts.iter().map(|host| Peer::new(host.name.clone(), host.gossip)).collect();
         let (settings, addresses) = (self.settings.clone(), self.addresses.clone());
+        self.forget_life(n);
+        self.hosts[n].link_up = true;
+        let link = self.link(n);
         let host = &mut self.hosts[n];
         host.started += 1;
         host.powered = true;
         (host.suspended, host.stopping) = (false, false);
-        let mut config = SpeakerConfig::new(host.name.clone(), Self::gossip(n));
+        let mut config = SpeakerConfig::new(host.name.clone(), host.gossip);
         config.host_uptime = host.uptime;
         config.incarnation = host.started;
         config.seed = seed;
         let mut speaker = Speaker::new(config, settings, now).unwrap();
-        let mut link = Link::new(LINK, "eth0", host.mac);
-        link.addresses = vec![host.ip.into()];
         speaker.set_links(vec![link], now);
         speaker.set_peers(all, now);
         let eligible = host.eligible;
@@ -192,17 +267,25 @@ impl Sim {
 
     pub(crate) fn set_link_up(&mut self, n: usize, up: bool) {
         let now = self.now;
-        let mut link = Link::new(LINK, "eth0", self.hosts[n].mac);
-        link.addresses = vec![self.hosts[n].ip.into()];
-        link.up = up;
+        self.hosts[n].link_up = up;
+        let link = self.link(n);
         self.act(n, |speaker| speaker.set_links(vec![link], now));
     }
 
     /// kill -9
     pub(crate) fn kill(&mut self, n: usize) {
         self.hosts[n].speaker = None;
-        self.hosts[n].waiting.clear();
         self.hosts[n].suspended = false;
+        self.forget_life(n);
+    }
+
+    /// What a process had goes with it.
+    fn forget_life(&mut self, n: usize) {
+        self.hosts[n].waiting.clear();
+        self.hosts[n].groups.clear();
+        self.hosts[n].fit_since = None;
+        self.heard.retain(|(who, _)| *who != n);
+        self.met.retain(|(a, b), _| *a != n && *b != n);
     }
 
     pub(crate) fn power_off(&mut self, n: usize) {
@@ -213,6 +296,10 @@ impl Sim {
     pub(crate) fn stop(&mut self, n: usize, mode: StopMode) {
         let now = self.now;
         self.hosts[n].stopping = true;
+        if mode == StopMode::Restart {
+            // Nobody asks for one that said that it will be back.
+            self.heard.retain(|(_, whose)| *whose != n);
+        }
         self.act(n, |speaker| speaker.stop(mode, now));
     }
 
@@ -245,7 +332,7 @@ impl Sim {
     pub(crate) fn heal(&mut self) {
         self.cut.clear();
         self.deaf.clear();
-        self.double_since.clear();
+        self.forget_doubles();
     }
 
     pub(crate) fn set_stranger(&mut self, stranger: Option<(IpAddr, MacAddr)>) {
@@ -287,12 +374,19 @@ impl Sim {
                 Some(Output::Datagram { to, payload }) => {
                     assert!(payload.len() <= 1400);
                     self.datagrams += 1;
-                    let target = (0..self.hosts.len()).find(|i| Self::gossip(*i) == to);
+                    let from = self.hosts[n].gossip;
+                    let target = self.hosts.iter().position(|host| host.gossip == to);
                     if let Some(target) = target.filter(|t| !self.deaf.contains(&(n, *t))) {
-                        self.deliver(Some(n), Delivery::Datagram(target, Self::gossip(n), payload), target);
+                        self.deliver(Some(n), Delivery::Datagram(target, from, payload), target);
                     }
                 }
-                Some(_) => {}
+                Some(Output::JoinGroup { link, group }) => {
+                    assert!(link == LINK && self.hosts[n].groups.insert(group), "joined already: {group}");
+                }
+                Some(Output::LeaveGroup { link, group }) => {
+                    assert!(link == LINK && self.hosts[n].groups.remove(&group), "never joined: {group}");
+                }
+                Some(other) => panic!("what is this? {other:?}"),
                 None => match speaker.poll_event() {
                     Some(event) => {
                         if std::env::var_os("SIM_TRACE").is_some() {
@@ -327,24 +421,27 @@ impl Sim {
 
     fn send_frame(&mut self, from: usize, frame: Frame) {
         self.frames += 1;
-        let (header, payload) = ethernet::Header::decode(&frame).unwrap();
+        let (header, _) = ethernet::Header::decode(&frame).unwrap();
         assert_eq!(header.source, self.hosts[from].mac, "a frame leaves with its own address");
+        if !self.hosts[from].link_up {
+            return;
+        }
         for to in 0..self.hosts.len() {
-            let takes = !header.destination.is_unicast() || header.destination == self.hosts[to].mac;
-            if to != from && takes && self.hosts[to].powered {
+            if to != from && self.hosts[to].hears(&frame) {
                 self.deliver(Some(from), Delivery::Frame(to, frame), to);
             }
         }
-        let Ok(packet) = arp::Packet::decode(payload) else { return };
-        if packet.sender_ip == packet.target_ip {
-            self.claimed.insert(packet.sender_ip.into(), packet.sender_mac);
-        }
-        if let Some((address, mac)) = self.stranger
-            && packet.operation == arp::Operation::Request
-            && address == IpAddr::V4(packet.target_ip)
-        {
-            let reply = packet.reply(mac).to_frame(mac, packet.sender_mac);
-            self.deliver(None, Delivery::Frame(from, reply), from);
+        match wire::read(&frame) {
+            wire::Says::Claims(address, mac) => drop(self.claimed.insert(address, mac)),
+            wire::Says::Asks(asked) => {
+                if let Some((address, mac)) = self.stranger
+                    && address == asked
+                    && let Some(answer) = wire::answer(&frame, mac)
+                {
+                    self.deliver(None, Delivery::Frame(from, answer), from);
+                }
+            }
+            wire::Says::Answers(..) => {}
         }
     }
 
@@ -352,24 +449,23 @@ impl Sim {
         let now = self.now;
         match delivery {
             Delivery::Frame(n, frame) => {
-                if !self.hosts[n].powered {
+                if !self.hosts[n].hears(&frame) {
                     return;
                 }
-                // The kernel answers for the address of the host.
-                let (_, payload) = ethernet::Header::decode(&frame).unwrap();
-                let packet = arp::Packet::decode(payload).unwrap();
-                if packet.operation == arp::Operation::Request && packet.target_ip == self.hosts[n].ip {
-                    let mac = self.hosts[n].mac;
-                    self.send_frame(n, packet.reply(mac).to_frame(mac, packet.sender_mac));
+                // The kernel answers for the addresses of the host.
+                if let wire::Says::Asks(address) = wire::read(&frame)
+                    && self.hosts[n].ips.contains(&address)
+                    && let Some(answer) = wire::answer(&frame, self.hosts[n].mac)
+                {
+                    self.send_frame(n, answer);
                 }
                 if self.hosts[n].suspended {
                     return;
                 }
                 if let Some((_, nth)) = self.lost.filter(|(to, _)| *to == n)
-                    && packet.sender_ip == packet.target_ip
+                    && let wire::Says::Claims(address, _) = wire::read(&frame)
                 {
-                    let (count, last) =
-                        self.claims.entry(packet.sender_ip).or_insert_with(|| (0, now - ms(1000)));
+                    let (count, last) = self.claims.entry(address).or_insert_with(|| (0, now - ms(1000)));
                     if now - std::mem::replace(last, now) > ms(10) {
                         *count += 1;
                     }
@@ -387,6 +483,10 @@ impl Sim {
                 if self.hosts[n].suspended && self.hosts[n].speaker.is_some() {
                     self.hosts[n].waiting.push((from, payload));
                 } else {
+                    let whose = self.hosts.iter().position(|host| host.gossip == from && !host.stopping);
+                    if self.hosts[n].speaker.is_some() {
+                        self.heard.extend(whose.map(|whose| (n, whose)));
+                    }
                     self.act(n, |speaker| speaker.handle_datagram(from, &payload, now));
                 }
             }
@@ -426,81 +526,9 @@ impl Sim {
                 }
             }
             if self.next_sample <= self.now {
-                self.next_sample = self.now + SAMPLE;
+                self.next_sample = self.now + self.sample_every;
                 self.sample();
             }
-        }
-    }
-
-    /// What each node would answer a client, as (node, MAC address in the answer).
-    pub(crate) fn answers(&mut self, address: IpAddr) -> Vec<(usize, MacAddr)> {
-        let IpAddr::V4(target_ip) = address else { return Vec::new() };
-        let request = arp::Packet {
-            operation: arp::Operation::Request,
-            sender_mac: CLIENT,
-            sender_ip: Ipv4Addr::new(192, 0, 2, 250),
-            target_mac: MacAddr::default(),
-            target_ip,
-        }
-        .to_frame(CLIENT, MacAddr::BROADCAST);
-        let now = self.now;
-        let mut answers = Vec::new();
-        for (n, host) in self.hosts.iter_mut().enumerate() {
-            let Some(speaker) = host.speaker.as_mut().filter(|_| host.powered && !host.suspended) else {
-                continue;
-            };
-            if let Some(reply) = speaker.handle_frame(LINK, &request, now) {
-                let (_, payload) = ethernet::Header::decode(&reply).unwrap();
-                answers.push((n, arp::Packet::decode(payload).unwrap().sender_mac));
-            }
-        }
-        answers
-    }
-
-    fn sample(&mut self) {
-        for address in self.addresses.clone() {
-            let answers = self.answers(address);
-            if answers.is_empty() {
-                let since = *self.silent.entry(address).or_insert(self.now);
-                self.longest_silence = self.longest_silence.max(self.now - since);
-            } else {
-                self.silent.remove(&address);
-            }
-            let clash = answers.iter().any(|(a, mac)| {
-                answers.iter().any(|(b, other)| {
-                    mac != other && !self.cut.contains(&(*a, *b)) && !self.cut.contains(&(*b, *a))
-                })
-            });
-            if clash {
-                let since = *self.double_since.entry(address).or_insert(self.now);
-                let lasts = self.now - since + SAMPLE;
-                if lasts == SAMPLE && std::env::var_os("SIM_TRACE").is_some() {
-                    eprintln!("{:?} {address} is answered by {answers:?}", self.elapsed());
-                }
-                self.longest_double = self.longest_double.max(lasts);
-            } else {
-                self.double_since.remove(&address);
-            }
-        }
-    }
-
-    /// Forgets what was measured so far.
-    pub(crate) fn reset_measures(&mut self) {
-        self.silent.clear();
-        self.double_since.clear();
-        self.longest_silence = Duration::ZERO;
-        self.longest_double = Duration::ZERO;
-    }
-
-    pub(crate) fn role(&self, n: usize, address: IpAddr) -> Role {
-        self.hosts[n].speaker.as_ref().unwrap().address(address).unwrap().role
-    }
-
-    /// The one node that answers, with its own MAC address.
-    pub(crate) fn owner(&mut self, address: IpAddr) -> usize {
-        match self.answers(address)[..] {
-            [(n, mac)] if mac == self.hosts[n].mac => n,
-            ref other => panic!("{:?}: {address} is answered by {other:?}", self.elapsed()),
         }
     }
 }

@@ -30,6 +30,7 @@ pub mod interop;
 pub mod kube;
 mod lab;
 pub mod lan;
+pub mod manual;
 mod network;
 pub mod pod;
 pub mod routers;

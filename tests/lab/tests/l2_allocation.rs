@@ -1,9 +1,11 @@
-//! The whole way of a request through the driver: from the packet socket to the packet socket, no allocation.
+//! The whole way of a request through the driver: from the packet socket to the packet socket, no allocation, and nothing
+//! that is logged, at whatever level.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 use std::{
     alloc::System,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::atomic::{AtomicUsize, Ordering},
     time::{Duration, Instant},
 };
 
@@ -19,9 +21,39 @@ use openelb_lab::{
     wire::{self, Wire},
 };
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
+use tracing::{Event, Metadata, Subscriber, span};
 
 #[global_allocator]
 static GLOBAL: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
+
+/// What was logged, spans included.
+static LOGGED: AtomicUsize = AtomicUsize::new(0);
+
+/// Takes every level, and counts.
+struct Count;
+
+impl Subscriber for Count {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        LOGGED.fetch_add(1, Ordering::Relaxed);
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+    fn event(&self, _: &Event<'_>) {
+        LOGGED.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn enter(&self, _: &span::Id) {}
+
+    fn exit(&self, _: &span::Id) {}
+}
 
 const SOON: Duration = Duration::from_secs(20);
 /// What has not come by then does not come.
@@ -44,7 +76,8 @@ fn questions(mac: MacAddr) -> [(u16, Frame, (usize, u8)); 2] {
 }
 
 #[test]
-fn a_request_through_the_driver_allocates_nothing() {
+fn a_request_through_the_driver_allocates_and_logs_nothing() {
+    tracing::subscriber::set_global_default(Count).unwrap();
     let lab = Lab::start("l2-allocation").unwrap();
     lab.network(|network| {
         network.host("client").host("node");
@@ -71,6 +104,9 @@ fn a_request_through_the_driver_allocates_nothing() {
         .then_some(()))
     })
     .unwrap();
+    // The driver did say that it listens.
+    let before = LOGGED.load(Ordering::Relaxed);
+    assert!(before > 0, "nothing that is logged is counted");
     let (allocations, rounds) = lab
         .within("client", || {
             let mac = MacAddr::new(Wire::open("eth0", wire::ARP).unwrap().mac());
@@ -103,6 +139,7 @@ fn a_request_through_the_driver_allocates_nothing() {
     println!("{allocations} allocations while {rounds} requests were answered");
     // Of the whole process: snapshots of two addresses every two seconds, and the netlink table once in thirty.
     assert!(allocations * 40 < rounds, "{allocations} allocations for {rounds} requests");
+    assert_eq!(LOGGED.load(Ordering::Relaxed), before, "something was logged for {rounds} requests");
     let region = Region::new(GLOBAL);
     drop(std::hint::black_box(Box::new(rounds)));
     assert!(region.change().allocations >= 1, "the counter does not count");

@@ -1,6 +1,6 @@
 //! How many trials, what is allowed, and the table of what was measured.
 
-use std::{fs::OpenOptions, io::Write as _, path::PathBuf, time::Duration};
+use std::{fmt::Display, fs::OpenOptions, io::Write as _, time::Duration};
 
 use anyhow::Context as _;
 
@@ -12,6 +12,70 @@ pub fn trials() -> usize {
 /// Whether this is a soak, whose ceilings are those that we promise; else they are loose.
 pub fn is_soak() -> bool {
     std::env::var_os("OPENELB_LAYER2_TRIALS").is_some()
+}
+
+/// All that is measured, in the order of the table.
+pub const ROWS: [&str; 16] = [
+    "link down: new clients",
+    "link down: clients",
+    "node cut off: new clients",
+    "node cut off: clients",
+    "SIGTERM: new clients",
+    "SIGTERM: clients",
+    "cordon: new clients",
+    "cordon: clients",
+    "exclude label: new clients",
+    "exclude label: clients",
+    "rolling update: new clients",
+    "rolling update: clients",
+    "speaker killed: new clients",
+    "speaker killed: clients",
+    "one-way cut: until one answers",
+    SPREAD,
+];
+
+/// The row that is no time.
+pub const SPREAD: &str = "100 addresses on 10 nodes: most at one node";
+
+/// The table, from the rows of a run in whatever order.
+///
+/// # Errors
+/// A row is missing, is there twice, or is none of [`ROWS`].
+pub fn table(rows: &str) -> anyhow::Result<String> {
+    let name = |row: &str| row.split('|').nth(1).map(|name| name.trim().to_owned()).unwrap_or_default();
+    if let Some(unknown) = rows.lines().find(|row| !ROWS.contains(&name(row).as_str())) {
+        anyhow::bail!("no row of the table: {unknown}");
+    }
+    let mut table = String::from("| | trials | median | maximum | at most |\n|---|---|---|---|---|\n");
+    let (mut missing, mut twice) = (Vec::new(), Vec::new());
+    for row in ROWS {
+        let mut of = rows.lines().filter(|line| name(line) == row);
+        match (of.next(), of.next()) {
+            (Some(line), None) => table.extend([line, "\n"]),
+            (None, _) => missing.push(row),
+            (Some(_), Some(_)) => twice.push(row),
+        }
+    }
+    anyhow::ensure!(missing.is_empty(), "not measured: {}", missing.join(", "));
+    anyhow::ensure!(twice.is_empty(), "measured twice: {}", twice.join(", "));
+    Ok(table)
+}
+
+/// Prints a row of the table, and appends it to `$OPENELB_LAYER2_FIGURES` if there is such a variable.
+///
+/// # Errors
+/// It is none of [`ROWS`], or the file cannot be written.
+pub fn write_row(name: &str, trials: usize, values: [&dyn Display; 3]) -> anyhow::Result<()> {
+    anyhow::ensure!(ROWS.contains(&name), "{name:?} is no row of the table");
+    let [median, maximum, most] = values;
+    let line = format!("| {name} | {trials} | {median} | {maximum} | {most} |");
+    println!("{line}");
+    if let Some(file) = std::env::var_os("OPENELB_LAYER2_FIGURES") {
+        let mut file =
+            OpenOptions::new().create(true).append(true).open(&file).context("cannot write the figures")?;
+        writeln!(file, "{line}")?;
+    }
+    Ok(())
 }
 
 /// What was measured of one thing, trial by trial.
@@ -52,22 +116,8 @@ impl Figures {
     /// It took longer.
     pub fn judge(&self, median: Duration, maximum: Duration) -> anyhow::Result<()> {
         let (p50, max) = (self.quantile(0.5), self.quantile(1.0));
-        let ms = |time: Duration| time.as_millis();
-        let line = format!(
-            "| {} | {} | {} ms | {} ms | {} ms |",
-            self.name,
-            self.times.len(),
-            ms(p50),
-            ms(max),
-            ms(maximum)
-        );
-        println!("{line}");
-        if let Some(file) = std::env::var_os("OPENELB_LAYER2_FIGURES") {
-            let file = PathBuf::from(file);
-            let mut file =
-                OpenOptions::new().create(true).append(true).open(&file).context("cannot write")?;
-            writeln!(file, "{line}")?;
-        }
+        let ms = |time: Duration| format!("{} ms", time.as_millis());
+        write_row(&self.name, self.times.len(), [&ms(p50), &ms(max), &ms(maximum)])?;
         let loose = if is_soak() { 1 } else { 3 };
         anyhow::ensure!(
             p50 <= median * loose && max <= maximum * loose,
@@ -76,5 +126,29 @@ impl Figures {
             self.times
         );
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::{ROWS, table};
+
+    #[test]
+    fn a_table_has_every_row_once_and_in_order() {
+        let line = |name: &str| format!("| {name} | 50 | 1 ms | 2 ms | 3 ms |\n");
+        let all: String = ROWS.iter().rev().map(|name| line(name)).collect();
+        let whole = table(&all).unwrap();
+        let names: Vec<_> = whole.lines().skip(2).filter_map(|row| row.split('|').nth(1)).collect();
+        assert_eq!(names.iter().map(|name| name.trim()).collect::<Vec<_>>(), ROWS);
+
+        let without: String = ROWS.iter().skip(1).map(|name| line(name)).collect();
+        let error = table(&without).unwrap_err().to_string();
+        assert_eq!(error, format!("not measured: {}", ROWS[0]));
+        let twice = format!("{all}{}", line(ROWS[3]));
+        assert_eq!(table(&twice).unwrap_err().to_string(), format!("measured twice: {}", ROWS[3]));
+        assert!(table(&format!("{all}{}", line("something else"))).is_err());
+        assert!(table("").is_err());
     }
 }

@@ -5,10 +5,10 @@
 //!                               openelbd standalone, DNAT to the pods
 //! ```
 //!
-//! The client asks by ARP and NDP for every address ([`Capture`]), and sends datagrams to it ([`Traffic`]), every 10 ms;
-//! what each host emits is captured at its port of the switch, with the kernel's time stamps: so for every answer it is
-//! known which node gave it, with which MAC address, and to which request. Pods are reached over a second switch: a node
-//! that is cut off keeps them.
+//! The client asks by ARP and NDP for every address ([`Capture`]), and sends datagrams to it ([`Traffic`]), both every
+//! 10 ms unless the [`Plan`] says otherwise; what each host emits is captured at its port of the switch, with the kernel's
+//! time stamps: so for every answer it is known which node gave it, with which MAC address, and to which request. Pods are
+//! reached over a second switch: a node that is cut off keeps them.
 
 mod capture;
 mod faults;
@@ -45,7 +45,7 @@ const PODS: u8 = 3;
 const PORT: u16 = 80;
 /// Starts of a node, and what it needs to be reached.
 const DEADLINE: Duration = Duration::from_secs(30);
-/// Between two questions, and between two datagrams.
+/// Between two questions, and between two datagrams, unless the plan says otherwise.
 pub const INTERVAL: Duration = Duration::from_millis(10);
 
 /// How the nodes reach each other.
@@ -77,7 +77,7 @@ pub struct Plan {
     pub flags: Vec<String>,
     /// `externalTrafficPolicy` of the Services.
     pub local: bool,
-    /// How often every address is asked for.
+    /// How often every address is asked for, and how often a datagram goes to it.
     pub interval: Duration,
 }
 

@@ -14,7 +14,7 @@ use std::{
 use nix::sys::socket::SockaddrStorage;
 use socket2::{Domain, Socket, Type};
 
-use super::{CLIENT, INTERVAL, Lan, PORT, capture::outage, socket};
+use super::{CLIENT, Lan, PORT, capture::outage, socket};
 
 /// What comes back later has waited for somebody.
 const LATE: Duration = Duration::from_millis(100);
@@ -23,7 +23,8 @@ const LATE: Duration = Duration::from_millis(100);
 type Datagrams = HashMap<IpAddr, Vec<(u64, Option<u64>)>>;
 type Sent = Arc<Mutex<Datagrams>>;
 
-/// A client that sends a datagram to every address every 10 ms, always from the same port.
+/// A client that sends a datagram to every address, every 10 ms unless the plan says otherwise, always from the same
+/// port.
 #[derive(Debug)]
 pub struct Traffic {
     sent: Sent,
@@ -79,6 +80,7 @@ impl Traffic {
             }));
         }
         let (all, to, over) = (Arc::clone(&sent), lan.addresses.clone(), Arc::clone(&end));
+        let interval = lan.plan.interval;
         threads.push(std::thread::spawn(move || {
             socket::hurry();
             let mut due = Instant::now();
@@ -93,11 +95,16 @@ impl Traffic {
                     let socket = if address.is_ipv4() { &four } else { &six };
                     let _ = socket.send_to(&index.to_be_bytes(), &SocketAddr::new(*address, PORT).into());
                 }
-                due = (due + INTERVAL).max(Instant::now());
+                due = (due + interval).max(Instant::now());
                 std::thread::sleep(due.saturating_duration_since(Instant::now()));
             }
         }));
         Ok(Self { sent, end, threads })
+    }
+
+    /// How many datagrams were sent to an address so far.
+    pub fn sent(&self, address: IpAddr) -> usize {
+        lock(&self.sent).get(&address).map_or(0, Vec::len)
     }
 
     /// The longest time without an answer since then: from the first datagram that did not come back within 100 ms to
