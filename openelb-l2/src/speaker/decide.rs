@@ -190,8 +190,9 @@ impl Speaker {
         let gossiped = heard.filter(|heard| entry.since.saturating_duration_since(*heard) < MUTE);
         let claimed = self.nodes.get(&node).and_then(|node| node.claimed);
         let silent = |heard: Instant| now.saturating_duration_since(heard) >= MUTE;
-        // What it claims on the wire is a word, too.
-        let mute = gossiped.is_some_and(silent) && claimed.is_none_or(silent);
+        // What it claims on the wire is a word, too, and may be the only one.
+        let words = || gossiped.into_iter().chain(claimed);
+        let mute = words().next().is_some() && words().all(silent);
         let talks = self.talks(node);
         // It has acknowledged that; or it answers probes for so long that it must hear.
         let hears = self.replica.is_known_to(node) || remaining + HEARS <= YIELD_TO_DEAF;
@@ -518,8 +519,12 @@ impl Speaker {
             Failback::Delayed(delay) => entry.better.and_then(|(_, since)| since.checked_add(delay)),
             Failback::Immediate | Failback::Manual => None,
         };
-        // A long one is looked after every second: see `is_mute`.
-        let yielded = entry.yielded.map(|(_, until)| until.min(now + DEAF));
+        // A long one is looked after every second, and when the node was silent for too long: see `yields`.
+        let yielded = entry.yielded.map(|(node, until)| {
+            let word = self.nodes.get(&node).and_then(|node| node.heard.max(node.claimed));
+            let mute = word.map(|at| at + MUTE).filter(|at| *at > now);
+            until.min(now + DEAF).min(mute.unwrap_or(until))
+        });
         let conflict = entry.conflict.map(|(_, at)| at + CONFLICT_OVER);
         // What is past has been decided on.
         let asker = entry.asker.map(|(_, _, until)| until);

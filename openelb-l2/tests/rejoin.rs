@@ -1,0 +1,85 @@
+//! Nodes that are cut off and come back, again and again and at any distance in time.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    missing_docs,
+    reason = "tests"
+)]
+
+mod sim;
+
+use sim::{Family, Sim, ms};
+
+/// By host: how many addresses are answered with its MAC address; `None` while one has no answer, or two.
+fn owned(sim: &mut Sim) -> Option<[usize; 3]> {
+    let mut counts = [0; 3];
+    for address in sim.addresses.clone() {
+        let answers = sim.answers(address);
+        let (_, mac) = *answers.first()?;
+        if answers.iter().any(|(_, other)| *other != mac) {
+            return None;
+        }
+        counts[(0..3).find(|n| sim.hosts[*n].mac == mac)?] += 1;
+    }
+    Some(counts)
+}
+
+/// Whether others answer for everything that this node had, by their own MAC addresses.
+fn is_replaced(sim: &mut Sim, victim: usize) -> bool {
+    let mac = |sim: &Sim, n: usize| sim.hosts[n].mac;
+    sim.addresses.clone().into_iter().all(|address| {
+        let answers = sim.answers(address);
+        answers.iter().any(|(n, answer)| *n != victim && *answer == mac(sim, *n))
+    })
+}
+
+fn wait(sim: &mut Sim, most: u64, mut until: impl FnMut(&mut Sim) -> bool) -> bool {
+    for _ in 0..most / 5 {
+        if until(sim) {
+            return true;
+        }
+        sim.run(ms(5));
+    }
+    false
+}
+
+/// Whoever owns most is cut off, replaced and plugged in again, and as soon as all is well, or at most so many
+/// milliseconds later, the next one is cut off.
+fn cut_off_in_turn(seed: u64, pause: u64) {
+    let mut sim = Sim::of_family(Family::Both, 3, 4, seed);
+    sim.start_all();
+    sim.run(ms(3000));
+    for trial in 0..12 {
+        let what = format!("seed {seed}, pauses up to {pause} ms, trial {trial}");
+        assert!(wait(&mut sim, 5000, |sim| owned(sim).is_some()), "{what}: no peace");
+        let after = sim.random() % pause;
+        sim.run(ms(after));
+        let Some(counts) = owned(&mut sim) else { continue };
+        let victim = (0..3).max_by_key(|n| counts[*n]).unwrap();
+        sim.partition(&[victim]);
+        let replaced = wait(&mut sim, BOUND, |sim| is_replaced(sim, victim));
+        assert!(replaced, "{what}: nobody but {victim} owns something after {BOUND} ms");
+        let after = sim.random() % 500;
+        sim.run(ms(after));
+        sim.heal();
+    }
+}
+
+/// A node that is heard for a moment, and then never again, seems to be deaf: it is waited for until it is silent for
+/// 1.5 s, its kernel is asked for, and the address is probed for.
+const BOUND: u64 = 4000;
+
+#[test]
+fn who_is_cut_off_soon_after_it_came_back_is_replaced_all_the_same() {
+    let seeds = std::env::var("OPENELB_LAYER2_SEEDS").map_or(50, |text| text.parse().unwrap());
+    for seed in 0..seeds {
+        cut_off_in_turn(seed, 300);
+        cut_off_in_turn(seed, 20);
+    }
+    // Heard on the wire only, it was waited for two and a half minutes.
+    cut_off_in_turn(268, 60);
+    cut_off_in_turn(104, 20);
+}
