@@ -91,6 +91,8 @@ impl Speaker {
                 entry.yielded = Some((rival, now + YIELD_TO_DEAF));
                 entry.last = Some(rival);
             }
+            // Before the group of its answers is left.
+            self.listen_on(address, now);
             self.rest(address, now);
             self.set_owner(address, Some(rival));
             self.publish(address, true);
@@ -172,7 +174,9 @@ impl Speaker {
                 if let Some((of, old)) = &mut entry.yielded
                     && *of == node
                 {
-                    *old = if deaf { now + YIELD_TO_DEAF } else { until.max(*old) };
+                    // Also one that was a member still when the address was left to it.
+                    let left = !talks && old.saturating_duration_since(now) > YIELD;
+                    *old = if deaf || left { now + YIELD_TO_DEAF } else { until.max(*old) };
                 }
             }
         }
