@@ -12,7 +12,7 @@ use std::str::FromStr;
 /// | `can_reach:IP` | the interface of the kernel's route to this address |
 /// | `regex:EXPR` | every interface whose name matches; the expression is compiled by whoever resolves it |
 /// | `subnet` | the interface with a prefix that contains the announced address |
-/// | `all` | every interface that is up and can carry ARP or NDP |
+/// | `all` | every interface that can carry ARP or NDP and has a subnet |
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum InterfaceSelector {

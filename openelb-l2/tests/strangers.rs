@@ -19,7 +19,9 @@ use std::{
 
 use openelb_l2::{
     MacAddr, announcer,
-    speaker::{DesiredAddress, Event, Link, LinkIndex, NodeName, Role, Settings, Speaker, SpeakerConfig},
+    speaker::{
+        DesiredAddress, Event, Link, LinkIndex, NodeName, Peer, Role, Settings, Speaker, SpeakerConfig,
+    },
     wire::{Frame, arp},
 };
 use sim::{Sim, ms};
@@ -147,4 +149,38 @@ fn no_setting_is_too_long() {
         speaker.handle_timeout(now + ms(700 + n * 200));
     }
     assert_eq!(speaker.address(address(0)).unwrap().role, Role::Owner);
+}
+
+/// Whoever says again and again that a node's own address is elsewhere.
+#[test]
+fn stations_that_are_made_up_for_a_node_are_not_remembered_for_ever() {
+    let now = Instant::now();
+    let mut speaker = on_two_links(0, now);
+    let peer = "192.0.2.2:7947".parse().unwrap();
+    speaker.set_peers(vec![Peer::new(NodeName::new("node-2").unwrap(), peer)], now);
+    let at = now + Duration::from_secs(2);
+    let mut time = now;
+    while let Some(next) = speaker.poll_timeout().filter(|next| *next < at) {
+        time = time.max(next);
+        speaker.handle_timeout(time);
+    }
+    drop(events(&mut speaker));
+    assert_eq!(speaker.address(address(0)).unwrap().role, Role::Owner);
+    // The answer to a node that looks for its peer, from as many stations as there is time for.
+    let made_up = |n: u16| MacAddr::new([2, 0xee, 1, 0, (n >> 8) as u8, n as u8]);
+    let claim = |of: IpAddr, mac| {
+        let IpAddr::V4(ip) = of else { panic!("{of}") };
+        arp::Packet::announcement(arp::Operation::Reply, ip, mac).to_frame(mac, MacAddr::BROADCAST)
+    };
+    assert!(speaker.handle_frame(LINKS[0], &claim(address(0), STRANGER), time).is_none());
+    for n in 0..1000 {
+        assert!(speaker.handle_frame(LINKS[0], &claim(peer.ip(), made_up(n)), time).is_none());
+    }
+    drop(events(&mut speaker));
+    // Those of a node are no strangers.
+    let conflicts = speaker.stats().conflicts;
+    for n in 0..1000 {
+        assert!(speaker.handle_frame(LINKS[1], &claim(address(1), made_up(n)), time).is_none());
+    }
+    assert!(speaker.stats().conflicts - conflicts >= 1000 - 8, "{} strangers", speaker.stats().conflicts);
 }

@@ -64,7 +64,7 @@ fn is_choice(link: &LinkInfo, skipped: &[String]) -> bool {
 }
 
 /// The links of `table` on which an address is to be answered. `skipped`: beginnings of names that neither `all` nor
-/// `regex:` nor `subnet` choose. `source_towards`: the local address of the route to another.
+/// `subnet` choose. `source_towards`: the local address of the route to another.
 ///
 /// # Errors
 ///

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     MacAddr,
     ownership::{
-        message::{Claim, NodeId},
+        message::{Claim, MAX_LINKS, NodeId},
         rendezvous,
     },
     responder,
@@ -91,6 +91,8 @@ impl Speaker {
                 entry.yielded = Some((rival, now + YIELD_TO_DEAF));
                 entry.last = Some(rival);
             }
+            // Before the group of its answers is left.
+            self.listen_on(address, now);
             self.rest(address, now);
             self.set_owner(address, Some(rival));
             self.publish(address, true);
@@ -112,6 +114,7 @@ impl Speaker {
         }
         if self.seeks(now)
             && let Some(node) = self.peer_at(address)
+            && self.may_be_at(mac, node)
         {
             self.introduce(std::iter::once(mac), node, now);
         }
@@ -172,7 +175,9 @@ impl Speaker {
                 if let Some((of, old)) = &mut entry.yielded
                     && *of == node
                 {
-                    *old = if deaf { now + YIELD_TO_DEAF } else { until.max(*old) };
+                    // Also one that was a member still when the address was left to it.
+                    let left = !talks && old.saturating_duration_since(now) > YIELD;
+                    *old = if deaf || left { now + YIELD_TO_DEAF } else { until.max(*old) };
                 }
             }
         }
@@ -275,6 +280,13 @@ impl Speaker {
 
     fn peer_at(&self, address: IpAddr) -> Option<NodeId> {
         self.peers.iter().flatten().find(|(_, peer)| peer.gossip.ip() == address).map(|(node, _)| *node)
+    }
+
+    /// Whether one more station may be a node's, by its own word alone. Anybody can say so, and a node has no more of them
+    /// than it tells of.
+    fn may_be_at(&self, mac: MacAddr, node: NodeId) -> bool {
+        self.stations.get(&mac) != Some(&node)
+            && self.stations.values().filter(|of| **of == node).take(MAX_LINKS).count() < MAX_LINKS
     }
 
     /// These stations are a node's: none of them is a stranger any more.

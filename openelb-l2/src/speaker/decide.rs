@@ -55,7 +55,7 @@ impl Speaker {
     /// Decides what to do for an address, does it, and says so to the others.
     pub(super) fn evaluate(&mut self, address: IpAddr, now: Instant) {
         self.settle_address(address, now);
-        self.end_listening(address);
+        self.listen_on(address, now);
     }
 
     fn settle_address(&mut self, address: IpAddr, now: Instant) {
@@ -336,12 +336,25 @@ impl Speaker {
         }
     }
 
-    /// An address that is not probed any more is not listened for; its group stays where it is answered.
-    fn end_listening(&mut self, address: IpAddr) {
-        let probing =
-            self.entries.get(&address).is_some_and(|entry| matches!(entry.phase, Phase::Probing { .. }));
-        for port in self.ports.values_mut().filter(|_| !probing) {
-            if port.probed.remove(&address) {
+    /// An address that is probed is listened for, and one that a node has that does not hear this one: it goes on claiming
+    /// it to those alone that are in its group, and is known to live by that. Otherwise the group stays where the address
+    /// is answered.
+    pub(super) fn listen_on(&mut self, address: IpAddr, now: Instant) {
+        let entry = self.entries.get(&address);
+        if entry.is_some_and(|entry| matches!(entry.phase, Phase::Probing { .. })) {
+            return;
+        }
+        let left = entry.is_some_and(|entry| {
+            entry.yielded.is_some_and(|(_, until)| until.saturating_duration_since(now) > YIELD)
+                || entry.owner.and_then(|node| self.nodes.get(&node)).is_some_and(|node| node.speaks)
+        });
+        let links = if left && address.is_ipv6() { self.usable_links(address) } else { Vec::new() };
+        for (index, port) in &mut self.ports {
+            if links.iter().any(|(link, _)| link == index) {
+                if port.probed.insert(address) {
+                    port.responder.listen(address);
+                }
+            } else if port.probed.remove(&address) {
                 port.responder.ignore(address);
             }
         }

@@ -38,7 +38,8 @@ const FAREWELL: Duration = Duration::from_millis(300);
 pub(super) struct Port {
     pub(super) link: Link,
     pub(super) responder: Responder,
-    /// IPv6 addresses that are probed here: their groups are joined to hear who else does.
+    /// IPv6 addresses that are probed here, or that a node has that does not hear this one: their groups are joined to hear
+    /// who else has them.
     pub(super) probed: BTreeSet<IpAddr>,
 }
 

@@ -9,8 +9,8 @@
 //! ```
 //!
 //! Two that owned already when they began to hear each other first have to notice. One that had heard the other in this
-//! life, and lost it, asks for it every [`KNOCK`], unless it had said that it will be back; if neither had, a seed is asked
-//! every [`SEEDS`]. Question and answer take `D` each, and then there is an exchange:
+//! life, and lost it, asks for it every [`KNOCK`]; if neither had, a seed is asked every [`SEEDS`]. Question and answer
+//! take `D` each, and then there is an exchange:
 //!
 //! ```text
 //! meeting = (KNOCK | SEEDS) + 2 · D + exchange

@@ -296,10 +296,6 @@ impl Sim {
     pub(crate) fn stop(&mut self, n: usize, mode: StopMode) {
         let now = self.now;
         self.hosts[n].stopping = true;
-        if mode == StopMode::Restart {
-            // Nobody asks for one that said that it will be back.
-            self.heard.retain(|(_, whose)| *whose != n);
-        }
         self.act(n, |speaker| speaker.stop(mode, now));
     }
 
@@ -483,7 +479,7 @@ impl Sim {
                 if self.hosts[n].suspended && self.hosts[n].speaker.is_some() {
                     self.hosts[n].waiting.push((from, payload));
                 } else {
-                    let whose = self.hosts.iter().position(|host| host.gossip == from && !host.stopping);
+                    let whose = self.hosts.iter().position(|host| host.gossip == from);
                     if self.hosts[n].speaker.is_some() {
                         self.heard.extend(whose.map(|whose| (n, whose)));
                     }
