@@ -17,6 +17,9 @@ const SPACING: Duration = Duration::from_millis(400);
 const TIMES: u8 = 5;
 /// Others are said once each, so many at a time: of one that was found not to hear, a single claim is enough.
 const OTHERS: usize = 4;
+/// So many nodes that hear each other claim as often as one. A node that hears nobody, or few, is not among them: what it
+/// says must not become rare, for it is all that is known of it.
+const CHORUS: u32 = 4;
 
 /// What is to be said again; see the [module](self).
 #[derive(Debug)]
@@ -54,7 +57,7 @@ impl Speaker {
             self.insistence = Insistence::new(now);
             return;
         }
-        self.insistence.next = now + SPACING;
+        self.insistence.next = now + self.insistence_spacing();
         if self.insistence.said >= TIMES {
             self.insistence.queue.pop_front();
             self.insistence.said = 0;
@@ -81,6 +84,12 @@ impl Speaker {
                 self.outputs.push_back(Output::Frame { link, frame: announcer::insistence(address, mac) });
             }
         }
+    }
+
+    /// However many nodes miss one that is gone, the LAN carries no more of their claims than four would make.
+    fn insistence_spacing(&self) -> Duration {
+        let live = self.nodes.values().filter(|node| node.live.is_some()).count();
+        SPACING * u32::try_from(live / CHORUS as usize + 1).unwrap_or(u32::MAX)
     }
 
     /// Takes all that is owned in, once all that was to be said was said. What is claimed again and again is in it more
