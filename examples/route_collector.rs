@@ -13,6 +13,7 @@ use openelb_bgp::speaker::{
     DynamicPeers, PeerConfig, PeerStatus, PeersSnapshot, ReceivedRoutes, SpeakerConfig,
 };
 
+/// Takes neighbours from within a prefix, whatever their AS number.
 pub fn collect(listen: SocketAddr, prefix: IpNet, asn: u32) -> anyhow::Result<SpeakerHandle> {
     let mut config = SpeakerConfig::new(asn, [192, 0, 2, 31].into());
     config.listen = vec![listen];
