@@ -38,8 +38,10 @@ pub async fn announce_and_withdraw(at: SocketAddr) -> anyhow::Result<()> {
         received(&collector, count.into()).await?;
         println!("{count} routes are known");
     }
-    [&announcer, &collector].map(|speaker| speaker.shutdown(Shutdown::Notify));
-    Ok(tokio::try_join!(announcing, collecting).map(drop)?)
+    announcer.shutdown(Shutdown::Notify);
+    collector.shutdown(Shutdown::Notify);
+    tokio::try_join!(announcing, collecting)?;
+    Ok(())
 }
 
 #[tokio::main]
