@@ -60,7 +60,7 @@ async fn known(router: &SpeakerHandle, count: u64) {
     let known = |peer: &PeerStatus| peer.session.is_some() && peer.received_routes() == count;
     let mut peers = router.watch_peers();
     let known = peers.wait_for(|now| now.peers.values().any(known));
-    timeout(LONG, known).await.expect("in time").unwrap();
+    timeout(LONG, known).await.unwrap().unwrap();
 }
 
 #[tokio::test]
