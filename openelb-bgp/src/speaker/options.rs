@@ -8,7 +8,7 @@ use super::config::{ConfigError, PeerConfig, PeerName};
 use crate::bfd;
 
 /// BFD with a neighbour (RFC 5880): its session ends when the path is lost, in milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BfdConfig {
     /// Multiplier and intervals, and whether we wait for the neighbour to speak first.
     pub timers: bfd::Timers,

@@ -243,6 +243,11 @@ impl PeerStatus {
             counters: PeerCounters::default(),
         }
     }
+
+    /// How many routes the neighbour has announced and not withdrawn, in all families; 0 while there is no session.
+    pub fn received_routes(&self) -> u64 {
+        self.session.iter().flat_map(|session| &session.families).map(|family| family.received).sum()
+    }
 }
 
 /// One neighbour with what is rarely asked for.

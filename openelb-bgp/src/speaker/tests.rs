@@ -273,6 +273,7 @@ fn two_speakers_exchange_their_routes() {
     pair.settle();
     assert_eq!(pair.families(0), [(2, 1), (0, 0)]);
     assert_eq!(pair.families(1), [(1, 2), (0, 0)]);
+    assert_eq!([0, 1].map(|end| pair.status(end).received_routes()), [1, 2]);
     let next_hop = IpAddr::V4(ADDRESSES[0]);
     assert!(pair.received().values().all(|hop| *hop == next_hop));
     assert_eq!(end_of_ribs(&pair.updates()), [Family::IPV4_UNICAST, Family::IPV6_UNICAST]);

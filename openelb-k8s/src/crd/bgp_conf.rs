@@ -45,6 +45,26 @@ fields! {
         /// Whose addresses are announced as next hops: Auto (default), Self or AllNodes.
         #[schemars(schema_with = "schema::next_hop_mode")]
         next_hop_mode: String,
+        /// Timers of bidirectional forwarding detection by name, for `spec.bfd.profile` of BgpPeers.
+        bfd_profiles: BTreeMap<String, BfdProfile>,
+    }
+}
+
+fields! {
+    /// A named set of the timers of bidirectional forwarding detection (RFC 5880).
+    pub struct BfdProfile {
+        /// Missed packets until the neighbour counts as down. Default 3.
+        #[schemars(range(min = 1, max = 255))]
+        detect_multiplier: u32,
+        /// The required minimum receive interval, `50ms` to `60s`. Default `300ms`.
+        receive_interval: String,
+        /// The desired minimum transmit interval, `50ms` to `60s`. Default `300ms`.
+        transmit_interval: String,
+        /// Do not send until the neighbour does.
+        passive: bool,
+        /// The lowest TTL that is accepted of a neighbour several hops away.
+        #[schemars(range(min = 1, max = 255))]
+        minimum_ttl: u32,
     }
 }
 

@@ -253,6 +253,9 @@ fields! {
     pub struct Bfd {
         /// Use BFD.
         enabled: bool,
+        /// Name of a profile in `spec.bfdProfiles` of the BgpConf: its values hold where there are none here. It does not
+        /// switch BFD on.
+        profile: String,
         /// Missed packets until the neighbour counts as down. Default 3.
         #[schemars(range(min = 1, max = 255))]
         detect_multiplier: u32,

@@ -102,6 +102,8 @@ fn every_field_of_a_bgp_conf_survives() {
             "as": 4_200_000_000_u32, "asPerRack": {"leaf1": 65001}, "routerId": "8.8.8.8", "listenPort": 17900,
             "listenAddresses": ["0.0.0.0"], "families": [65537], "useMultiplePaths": true,
             "gracefulRestart": graceful_restart(), "policy": "policy", "nextHopMode": "AllNodes",
+            "bfdProfiles": {"fast": {"detectMultiplier": 3, "receiveInterval": "50ms", "transmitInterval": "50ms",
+                                      "passive": false, "minimumTtl": 254}},
         }),
         json!({
             "nodesConfStatus": {"node-1": {"routerId": "192.168.0.2", "as": 65001}}, "observedGeneration": 1,
@@ -139,8 +141,8 @@ fn every_field_of_a_bgp_peer_survives() {
             "nextHopMode": "Self", "receivedRoutes": "Keep",
             "prefixLimit": {"maxPrefixes": 100, "warningPercent": 75, "action": "Cease", "restartTime": "5m"},
             "passwordSecretRef": {"name": "bgp", "key": "password"},
-            "bfd": {"enabled": true, "detectMultiplier": 3, "receiveInterval": "300ms", "transmitInterval": "300ms",
-                     "passive": false, "minimumTtl": 254},
+            "bfd": {"enabled": true, "profile": "fast", "detectMultiplier": 3, "receiveInterval": "300ms",
+                     "transmitInterval": "300ms", "passive": false, "minimumTtl": 254},
             "advertisements": [{
                 "poolNames": ["p"], "serviceSelector": {"matchLabels": {"a": "b"}},
                 "nodeSelector": {"matchLabels": {"a": "b"}}, "communities": ["65000:100"],

@@ -231,6 +231,13 @@ fn peers(objects: &[&Object], report: &mut Report<'_>) {
     let policies = names(objects, Kind::BgpPolicy);
     let has_conf = names(objects, Kind::BgpConf).iter().any(|name| name == DEFAULT_OBJECT);
     let secrets: Vec<String> = names(objects, Kind::Secret);
+    let profiles: Vec<&str> = objects
+        .iter()
+        .filter_map(|object| if let Object::BgpConf(conf) = object { Some(conf) } else { None })
+        .filter(|conf| conf.metadata.name.as_deref() == Some(DEFAULT_OBJECT))
+        .flat_map(|conf| conf.spec.bfd_profiles.iter().flatten())
+        .map(|(name, _)| name.as_str())
+        .collect();
     let mut addresses: BTreeMap<String, (String, bool)> = BTreeMap::new();
     for object in objects {
         let Object::BgpPeer(peer) = object else { continue };
@@ -253,6 +260,10 @@ fn peers(objects: &[&Object], report: &mut Report<'_>) {
                 cause,
                 "create it in OpenELB's namespace",
             );
+        }
+        let profile = peer.spec.bfd.as_ref().and_then(|bfd| bfd.profile.as_deref()).map(str::trim);
+        if let Some(name) = profile.filter(|name| has_conf && !name.is_empty() && !profiles.contains(name)) {
+            report.spec(&reference, vec![crate::index::peers::unknown_profile(name)]);
         }
         if !has_conf {
             let cause = "without a BgpConf named default nobody talks to this neighbour";

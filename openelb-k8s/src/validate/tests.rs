@@ -128,6 +128,16 @@ fn bgp_confs() {
         "spec.gracefulRestart.restartTime",
         "12 bits",
     );
+    accepted("BgpConf", "{as: 65001, bfdProfiles: {fast: {receiveInterval: 50ms}, plain: {}}}");
+    for (values, field, words) in [
+        ("{receiveInterval: 10ms}", "receiveInterval", "out of range"),
+        ("{transmitInterval: soon}", "transmitInterval", "soon"),
+        ("{detectMultiplier: 256}", "detectMultiplier", "out of range"),
+        ("{minimumTtl: 0}", "minimumTtl", "out of range"),
+    ] {
+        let spec = format!("{{as: 65001, bfdProfiles: {{fast: {values}}}}}");
+        refused("BgpConf", &spec, &format!("spec.bfdProfiles[fast].{field}"), words);
+    }
     let problems = check(&ours("BgpConf", "other", "{as: 65001}"));
     assert_eq!((problems.len(), problems[0].severity), (1, Severity::Warning));
 }
@@ -181,6 +191,21 @@ fn bgp_peers() {
     for (rest, field, words) in cases {
         refused("BgpPeer", &peer(rest), field, words);
     }
+}
+
+#[test]
+fn a_bfd_profile_that_is_not_there() {
+    let peer =
+        ours("BgpPeer", "p", "{conf: {neighborAddress: 192.0.2.1}, bfd: {enabled: true, profile: fast}}");
+    let conf = |profile: &str| {
+        ours("BgpConf", "default", &format!("{{as: 65001, bfdProfiles: {{{profile}: {{}}}}}}"))
+    };
+    assert_eq!(check(&(conf("fast") + &peer)), []);
+    let problems = check(&(conf("slow") + &peer));
+    assert_eq!((problems.len(), problems[0].field.as_deref()), (1, Some("spec.bfd.profile")));
+    assert!(problems[0].to_string().contains("no BFD profile fast"), "{}", problems[0]);
+    // Without any BgpConf that is what is missing.
+    assert!(!has_errors(&check(&peer)));
 }
 
 #[test]

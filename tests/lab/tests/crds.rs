@@ -235,6 +235,11 @@ fn wrong_values_are_refused(kube: &ControlPlane) {
         ("BgpConf", json!({"as": 4_294_967_296_u64}), "spec.as"),
         ("BgpConf", json!({"as": -1}), "spec.as"),
         ("BgpConf", json!({"nextHopMode": "None"}), "spec.nextHopMode"),
+        (
+            "BgpConf",
+            json!({"bfdProfiles": {"fast": {"minimumTtl": 256}}}),
+            "spec.bfdProfiles.fast.minimumTtl",
+        ),
         ("BgpPeer", json!({"conf": {"peerAs": 4_294_967_296_u64}}), "spec.conf.peerAs"),
         ("BgpPeer", json!({"bfd": {"detectMultiplier": 0}}), "spec.bfd.detectMultiplier"),
         ("BgpPeer", json!({"policies": {"defaultImport": "maybe"}}), "spec.policies.defaultImport"),

@@ -3,8 +3,10 @@
 
 use std::{
     fs,
-    net::{IpAddr, TcpStream},
+    io::{Read, Write},
+    net::{IpAddr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -202,6 +204,27 @@ fn two_sessions(password: &str) -> String {
     format!("log stderr all;\nrouter id 192.168.50.1;\nprotocol device {{ scan time 1; }}\n{guarded}{plain}")
 }
 
+/// What the stream of the read API of node-1 says from now on.
+fn listen(lab: &Lab) -> Arc<Mutex<Vec<u8>>> {
+    let api = SocketAddr::from(([127, 0, 0, 1], 50054));
+    let connect = || -> std::io::Result<TcpStream> {
+        let mut stream = TcpStream::connect_timeout(&api, Duration::from_secs(5))?;
+        write!(stream, "GET /api/v1/stream HTTP/1.1\r\nHost: {api}\r\n\r\n")?;
+        Ok(stream)
+    };
+    let mut stream = lab.within("node-1", connect).unwrap().unwrap();
+    let heard = Arc::<Mutex<Vec<u8>>>::default();
+    let all = heard.clone();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        // Until the speaker is gone.
+        while let Ok(count @ 1..) = stream.read(&mut buffer) {
+            all.lock().unwrap().extend_from_slice(&buffer[..count]);
+        }
+    });
+    heard
+}
+
 #[test]
 fn a_password_changed_in_its_secret_is_in_force_at_once_and_touches_no_other_session() {
     let setup = Setup::new("md5");
@@ -242,6 +265,8 @@ fn a_password_changed_in_its_secret_is_in_force_at_once_and_touches_no_other_ses
         .0
     };
     let (guarded, plain) = (established("guarded"), established("plain"));
+    let heard = listen(&setup.lab);
+    let heard = || String::from_utf8_lossy(&heard.lock().unwrap()).into_owned();
 
     secret("new-word-of-mouth");
     eventually("the session with the old password ends", Duration::from_secs(15), || {
@@ -264,6 +289,15 @@ fn a_password_changed_in_its_secret_is_in_force_at_once_and_touches_no_other_ses
         assert_eq!(status, 200, "{path}: {body}");
         told.push((path.into(), body));
     }
+    eventually("the stream tells every list, and the peers again", Duration::from_secs(15), || {
+        let heard = heard();
+        let all = ["pools", "services", "nodes", "events"]
+            .iter()
+            .all(|list| heard.contains(&format!("event: {list}")));
+        Ok((all && heard.matches("event: peers").count() >= 2).then_some(()))
+    })
+    .unwrap();
+    told.push(("/api/v1/stream".into(), heard()));
     let mut directories = vec![setup.state.clone()];
     while let Some(directory) = directories.pop() {
         for entry in fs::read_dir(&directory).unwrap() {
@@ -285,4 +319,72 @@ fn a_password_changed_in_its_secret_is_in_force_at_once_and_touches_no_other_ses
     for (place, text) in told {
         assert!(!text.contains("word-of-mouth"), "a password in {}", place.display());
     }
+}
+
+#[test]
+fn a_changed_bfd_profile_is_in_force_at_once_and_touches_no_session() {
+    let setup = Setup::new("profile");
+    let file = setup.manifests.join("20-bgp.yaml");
+    let text = fs::read_to_string(&file).unwrap() + "  bfd: {enabled: true, profile: path}\n";
+    let write = |profiles: &str| {
+        let port = "  listenPort: 179\n";
+        assert!(text.contains(port), "{text}");
+        fs::write(&file, text.replace(port, &format!("{port}  bfdProfiles: {{{profiles}}}\n"))).unwrap();
+    };
+    let path = |milliseconds: u32| {
+        format!("path: {{receiveInterval: {milliseconds}ms, transmitInterval: {milliseconds}ms}}")
+    };
+    write(&path(200));
+    let configuration = format!(
+        "log stderr all;\nrouter id 192.168.50.1;\nprotocol device {{ scan time 1; }}\nprotocol bfd {{ }}\n\
+         protocol bgp node1 {{ local 192.168.50.1 as 64512; neighbor {} as 64501; strict bind; direct; hold time 9; \
+         connect delay time 1; connect retry time 1; error wait time 1, 2; bfd on; ipv4 {{ import all; export none; }}; }}\n",
+        node_v4(1)
+    );
+    let router = Bird::start(&setup.lab, ROUTER, &configuration).unwrap();
+    setup.start(1);
+    // Since when, in milliseconds of the day.
+    let milliseconds = |time: &str| -> u64 {
+        let parts = time.split([':', '.']).map(|part| part.parse::<u64>().unwrap());
+        parts.zip([3_600_000, 60_000, 1000, 1]).map(|(part, unit)| part * unit).sum()
+    };
+    let bfd = |wanted: &str| {
+        eventually(&format!("BFD is up, every {wanted} s"), Duration::from_secs(30), || {
+            let answer = router.ask("show bfd sessions")?;
+            let line = answer.lines().find(|line| line.starts_with("192.168.50.")).unwrap_or_default();
+            // Address, interface, state, since, interval, timeout.
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let [_, _, "Up", since, interval, ..] = words[..] else { return Ok(None) };
+            Ok((interval == wanted).then(|| milliseconds(since)))
+        })
+        .unwrap()
+        .0
+    };
+    let session = || {
+        eventually("the session is established", Duration::from_secs(30), || {
+            let answer = router.ask("show protocols node1")?;
+            let line = answer.lines().find(|line| line.contains("Established")).unwrap_or_default();
+            Ok(line.split_whitespace().nth(4).map(milliseconds))
+        })
+        .unwrap()
+        .0
+    };
+    let (session_up, bfd_up) = (session(), bfd("0.200"));
+    // BIRD works the times out anew each time.
+    let stays = |interval: &str| {
+        let (bfd, session) = (bfd(interval), session());
+        assert!(bfd.abs_diff(bfd_up) <= 10, "BFD went down: up since {bfd}, not {bfd_up}");
+        assert!(session.abs_diff(session_up) <= 10, "the session was reset: {session}, not {session_up}");
+    };
+    write(&path(400));
+    stays("0.400");
+
+    // A profile that is not there any more: what was in force stays, and the BgpPeer says so.
+    write("other: {}");
+    let state = setup.state.join("bgppeers/_/router.yaml");
+    eventually("the BgpPeer names the profile", Duration::from_secs(15), || {
+        Ok(fs::read_to_string(&state)?.contains("no BFD profile path").then_some(()))
+    })
+    .unwrap();
+    stays("0.400");
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    speaker::{PeerScope, RouteStatus},
+    speaker::{BfdConfig, PeerScope, RouteStatus},
     wire::{RouteRefresh, RouteRefreshKind, SessionContext},
 };
 
@@ -79,12 +79,13 @@ fn a_change_of_the_configuration_costs_what_the_protocol_forces() {
 #[test]
 fn a_change_of_the_neighbours_costs_only_those_whose_session_differs() {
     type Change = fn(&mut PeerConfig);
-    let table: [(&str, Change, Cost); 12] = [
+    let table: [(&str, Change, Cost); 13] = [
         ("nothing", |_| {}, Cost::Nothing),
         ("max_prefixes", |peer| peer.prefix_limit.max_prefixes = 5, Cost::Nothing),
         ("connect_retry", |peer| peer.connect_retry = Duration::from_secs(9), Cost::Nothing),
         ("connect_retry_max", |peer| peer.connect_retry_max = Duration::from_secs(90), Cost::Nothing),
         ("connect_timeout", |peer| peer.connect_timeout = Duration::from_secs(9), Cost::Nothing),
+        ("bfd", |peer| peer.bfd = Some(BfdConfig::default()), Cost::Nothing),
         ("hold_time", |peer| peer.hold_time = Duration::from_secs(90), Cost::Session),
         ("families", |peer| peer.families.truncate(1), Cost::Session),
         ("asn", |peer| peer.asn = 65008, Cost::Session),

@@ -1,7 +1,10 @@
 //! BgpConfs and BgpPeers, parsed.
 
+mod bfd;
 pub mod community;
 mod parse;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -20,6 +23,8 @@ use crate::names::{DEFAULT_OBJECT, annotation, label};
 use crate::object::NamespacedName;
 use crate::selector::{Labels, Selector};
 
+pub(crate) use bfd::unknown_profile;
+pub use bfd::{BfdSpec, BfdTimers, BfdWritten};
 pub use parse::{parse_conf, parse_peer};
 
 /// BgpConfs, BgpPeers and the Secrets that they may name.
@@ -42,21 +47,36 @@ impl Peers {
         }
         let changed = self.confs.get(&view.name) != Some(&view);
         self.confs.insert(view.name.clone(), view);
+        self.take_profiles();
         changed
     }
 
-    /// Takes in a new version of a BgpPeer. One whose spec became bad keeps its last good one.
+    /// Takes in a new version of a BgpPeer. One whose spec became bad, or names a BFD profile that is not there, keeps its
+    /// last good one.
     pub fn apply_peer(&mut self, peer: &BgpPeer) -> bool {
         let mut view = PeerView::parse(peer);
-        if view.spec.is_none()
-            && let Some(before) = self.peers.get(&view.name)
-        {
-            view.spec = before.spec.clone();
-            view.last_good = view.spec.is_some();
+        let before = self.peers.get(&view.name);
+        if view.written.is_none() {
+            view.written = before.and_then(|before| before.written.clone());
         }
+        view.take_profile(self.bfd_profiles(), before.and_then(|before| before.spec.clone()));
         let changed = self.peers.get(&view.name) != Some(&view);
         self.peers.insert(view.name.clone(), view);
         changed
+    }
+
+    fn bfd_profiles(&self) -> &BTreeMap<String, BfdTimers> {
+        const NONE: &BTreeMap<String, BfdTimers> = &BTreeMap::new();
+        self.conf().and_then(|conf| conf.spec.as_deref()).map_or(NONE, |spec| &spec.bfd_profiles)
+    }
+
+    /// The BgpConf is another one: what BgpPeers take of its profiles may be, too.
+    fn take_profiles(&mut self) {
+        let profiles = self.bfd_profiles().clone();
+        for view in self.peers.values_mut() {
+            let before = view.spec.clone();
+            view.take_profile(&profiles, before);
+        }
     }
 
     /// The problems of a BgpPeer, and whether its last good spec is in force.
@@ -99,7 +119,9 @@ impl Peers {
 
     /// Forgets a BgpConf.
     pub fn delete_conf(&mut self, name: &str) -> bool {
-        self.confs.remove(name).is_some()
+        let known = self.confs.remove(name).is_some();
+        self.take_profiles();
+        known
     }
 
     /// Forgets a BgpPeer.
@@ -185,6 +207,8 @@ pub struct BgpConfParsed {
     pub graceful_restart: GracefulRestart,
     /// Name of the ConfigMap with the policy file.
     pub policy: Option<String>,
+    /// Timers of BFD by name, for BgpPeers.
+    pub bfd_profiles: BTreeMap<String, BfdTimers>,
 }
 
 /// `nextHopMode`.
@@ -241,8 +265,10 @@ pub struct PeerView {
     pub cni_duty: bool,
     /// Is it being deleted?
     pub deleting: bool,
-    /// The validated spec, or the last good one.
+    /// The validated spec, or the last good one, with what it takes of its BFD profile.
     pub spec: Option<Arc<PeerSpec>>,
+    /// The same without the profile, which may be unknown.
+    written: Option<Arc<PeerSpec>>,
     /// `spec` is of an earlier version, because the present one is bad.
     pub last_good: bool,
     /// What is wrong with the present spec.
@@ -311,8 +337,10 @@ pub struct PeerSpec {
     pub password_secret: Option<(String, String)>,
     /// `conf.authPassword`.
     pub password: Option<Password>,
-    /// BFD.
+    /// BFD as it is in force, with the values of the profile.
     pub bfd: Option<BfdSpec>,
+    /// BFD as it is written.
+    pub bfd_written: BfdWritten,
     /// What is announced; `None`: everything, plain.
     pub advertisements: Option<Vec<AdvertisementSpec>>,
     /// Policies.
@@ -330,21 +358,6 @@ pub struct PeerFamily {
     pub add_path_receive: bool,
     /// Graceful restart of this family.
     pub graceful_restart: bool,
-}
-
-/// BFD, with defaults filled in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BfdSpec {
-    /// Missed packets until it counts as down.
-    pub detect_multiplier: u8,
-    /// Required minimum receive interval.
-    pub receive_interval: Duration,
-    /// Desired minimum transmit interval.
-    pub transmit_interval: Duration,
-    /// Do not send first.
-    pub passive: bool,
-    /// Lowest accepted TTL.
-    pub minimum_ttl: Option<u8>,
 }
 
 /// A rule of what is announced.
@@ -404,11 +417,26 @@ impl PeerView {
             generation: metadata.generation.unwrap_or_default(),
             cni_duty: metadata.labels.as_ref().is_some_and(|l| l.contains_key(label::CNI)),
             deleting: metadata.deletion_timestamp.is_some(),
+            written: spec.clone(),
             spec,
             last_good: false,
             problems,
             status: peer.status.clone().unwrap_or_default(),
             finalizers: metadata.finalizers.clone().unwrap_or_default(),
         }
+    }
+
+    /// Takes over what the profile that is named says; `before` stays in force if there is no such profile.
+    fn take_profile(&mut self, profiles: &BTreeMap<String, BfdTimers>, before: Option<Arc<PeerSpec>>) {
+        self.problems.retain(|problem| problem.field != bfd::PROFILE);
+        self.spec = match self.written.as_ref().map(|written| written.with_profile(profiles)) {
+            Some(Ok(spec)) => Some(spec),
+            Some(Err(problem)) => {
+                self.problems.push(problem);
+                before
+            }
+            None => None,
+        };
+        self.last_good = self.spec.is_some() && !self.problems.is_empty();
     }
 }

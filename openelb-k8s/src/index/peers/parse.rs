@@ -6,7 +6,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::{
-    AdvertisementSpec, BfdSpec, BgpConfParsed, Neighbor, NextHopMode, PeerFamily, PeerSpec, community,
+    AdvertisementSpec, BfdTimers, BgpConfParsed, Neighbor, NextHopMode, PeerFamily, PeerSpec, community,
 };
 use crate::announce::Password;
 use crate::crd::BgpConfSpec;
@@ -15,10 +15,6 @@ use crate::crd::bgp_peer::{Advertisement, AfiSafi, BgpPeerSpec, PrefixLimit};
 use crate::duration;
 use crate::index::SpecProblem;
 use crate::selector::Selector;
-
-/// A process that shares its cores with others misses shorter ones.
-const MIN_BFD_INTERVAL: Duration = Duration::from_millis(50);
-const MAX_BFD_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Validates a BgpConf.
 ///
@@ -79,8 +75,10 @@ pub fn parse_conf(spec: &BgpConfSpec) -> Result<BgpConfParsed, Vec<SpecProblem>>
     let listen_addresses = listen_addresses.collect();
     let next_hop_mode = parse_next_hop_mode(spec.next_hop_mode.as_deref(), &mut problems).unwrap_or_default();
     graceful_restart(spec.graceful_restart.as_ref(), &mut problems);
-    if !problems.is_empty() {
-        return Err(problems);
+    let mut p = Problems { list: problems };
+    let bfd_profiles = p.bfd_profiles(spec);
+    if !p.list.is_empty() {
+        return Err(p.list);
     }
     Ok(BgpConfParsed {
         asn,
@@ -91,10 +89,11 @@ pub fn parse_conf(spec: &BgpConfSpec) -> Result<BgpConfParsed, Vec<SpecProblem>>
         next_hop_mode,
         graceful_restart: spec.graceful_restart.clone().unwrap_or_default(),
         policy: text(spec.policy.as_deref()).map(str::to_owned),
+        bfd_profiles,
     })
 }
 
-fn text(value: Option<&str>) -> Option<&str> {
+pub(super) fn text(value: Option<&str>) -> Option<&str> {
     value.map(str::trim).filter(|value| !value.is_empty())
 }
 
@@ -219,7 +218,7 @@ pub fn parse_peer(spec: &BgpPeerSpec) -> Result<PeerSpec, Vec<SpecProblem>> {
         }
         (name, text(reference.key.as_deref()).unwrap_or("password").to_owned())
     });
-    let bfd = p.bfd(spec);
+    let bfd_written = p.bfd(spec);
     let families = p.families(spec.afi_safis.as_deref().unwrap_or_default());
     let advertisements = spec.advertisements.as_ref().map(|rules| p.advertisements(rules));
     let policies = spec.policies.clone().unwrap_or_default();
@@ -266,7 +265,8 @@ pub fn parse_peer(spec: &BgpPeerSpec) -> Result<PeerSpec, Vec<SpecProblem>> {
             prefix_limit: spec.prefix_limit.clone(),
             password_secret,
             password: conf.auth_password.filter(|password| !password.is_empty()).map(Password::new),
-            bfd,
+            bfd: bfd_written.under(&BfdTimers::default()),
+            bfd_written,
             advertisements,
             policies,
         }),
@@ -276,12 +276,12 @@ pub fn parse_peer(spec: &BgpPeerSpec) -> Result<PeerSpec, Vec<SpecProblem>> {
 
 /// What was found wrong so far.
 #[derive(Default)]
-struct Problems {
+pub(super) struct Problems {
     list: Vec<SpecProblem>,
 }
 
 impl Problems {
-    fn push(&mut self, field: &str, cause: impl Into<String>, remedy: &str) {
+    pub(super) fn push(&mut self, field: &str, cause: impl Into<String>, remedy: &str) {
         self.list.push(SpecProblem::new(field, cause, remedy));
     }
 
@@ -390,45 +390,10 @@ impl Problems {
         }
     }
 
-    fn duration(&mut self, field: &str, value: &str) -> Option<Duration> {
+    pub(super) fn duration(&mut self, field: &str, value: &str) -> Option<Duration> {
         duration::parse(value)
             .map_err(|error| self.push(field, error.to_string(), "write for example 300ms, 10s or 5m"))
             .ok()
-    }
-
-    fn bfd(&mut self, spec: &BgpPeerSpec) -> Option<BfdSpec> {
-        let bfd = spec.bfd.as_ref()?;
-        let detect_multiplier = u8::try_from(bfd.detect_multiplier.unwrap_or(3)).ok().filter(|m| *m > 0);
-        if detect_multiplier.is_none() {
-            self.push("spec.bfd.detectMultiplier", "is out of range", "use 1 to 255");
-        }
-        let mut interval = |field: &str, value: Option<&str>| {
-            let parsed = match text(value) {
-                None => return Duration::from_millis(300),
-                Some(value) => self.duration(field, value),
-            };
-            match parsed {
-                Some(d) if d < MIN_BFD_INTERVAL || d > MAX_BFD_INTERVAL => {
-                    self.push(field, format!("{d:?} is out of range"), "use 50ms to 60s");
-                    d
-                }
-                Some(d) => d,
-                None => Duration::from_millis(300),
-            }
-        };
-        let receive_interval = interval("spec.bfd.receiveInterval", bfd.receive_interval.as_deref());
-        let transmit_interval = interval("spec.bfd.transmitInterval", bfd.transmit_interval.as_deref());
-        let minimum_ttl = bfd.minimum_ttl.and_then(|ttl| u8::try_from(ttl).ok());
-        if bfd.minimum_ttl.is_some() && minimum_ttl.is_none_or(|ttl| ttl == 0) {
-            self.push("spec.bfd.minimumTtl", "is out of range", "use 1 to 255");
-        }
-        bfd.enabled.unwrap_or(false).then_some(BfdSpec {
-            detect_multiplier: detect_multiplier.unwrap_or(3),
-            receive_interval,
-            transmit_interval,
-            passive: bfd.passive.unwrap_or(false),
-            minimum_ttl,
-        })
     }
 
     fn families(&mut self, afi_safis: &[AfiSafi]) -> Vec<PeerFamily> {

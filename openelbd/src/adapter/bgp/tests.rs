@@ -264,6 +264,34 @@ fn every_field_of_a_peer_that_has_an_effect() {
     }
 }
 
+/// So the sessions stay: BFD changes in place, by a Poll Sequence.
+#[test]
+fn a_changed_bfd_profile_changes_the_timers_of_bfd_and_nothing_else() {
+    let peer_of = |profile: Value| {
+        let desired = announcements([
+            conf(json!({"as": 65000, "bfdProfiles": {"fast": profile}})),
+            node(NODE, &["192.0.2.10"], json!({})),
+            peer("tor", spec(&json!({"bfd": {"enabled": true, "profile": "fast", "detectMultiplier": 5}}))),
+        ]);
+        config::peers(&desired.bgp.unwrap(), Start::default()).known.remove(0)
+    };
+    let mut before = peer_of(json!({"receiveInterval": "50ms", "transmitInterval": "60ms"}));
+    let after = peer_of(json!({"receiveInterval": "100ms", "minimumTtl": 250}));
+    let timers = |milliseconds: [u64; 2]| {
+        let [receive, transmit] = milliseconds.map(Duration::from_millis);
+        bfd::Timers {
+            detect_multiplier: 5,
+            required_min_rx: receive,
+            desired_min_tx: transmit,
+            passive: false,
+        }
+    };
+    assert_eq!(before.bfd, Some(BfdConfig { timers: timers([50, 60]), minimum_ttl: None }));
+    assert_eq!(after.bfd, Some(BfdConfig { timers: timers([100, 300]), minimum_ttl: Some(250) }));
+    before.bfd = after.bfd;
+    assert_eq!(before, after);
+}
+
 #[test]
 fn every_setting_without_effect_is_named() {
     let table = [
@@ -290,6 +318,7 @@ fn every_setting_without_effect_is_named() {
         (json!({"gracefulRestart": {"helperOnly": true}}), "spec.gracefulRestart.helperOnly"),
         (json!({"gracefulRestart": {"staleRoutesTime": 30}}), "spec.gracefulRestart.staleRoutesTime"),
         (json!({"gracefulRestart": {"deferralTime": 30}}), "spec.gracefulRestart.deferralTime"),
+        (json!({"bfd": {"profile": "fast"}}), "spec.bfd.profile"),
         (json!({"policies": {"import": ["p"]}}), "spec.policies.import"),
         (json!({"policies": {"defaultImport": "reject"}}), "spec.policies.import"),
         (json!({"policies": {"export": ["p"]}}), "spec.policies.export"),

@@ -49,6 +49,10 @@ pub fn of_peer(spec: &BgpPeerSpec) -> Vec<Note> {
         notes.transport(transport);
     }
     let bfd = spec.bfd.as_ref().and_then(|bfd| bfd.enabled) == Some(true);
+    if let Some(written) = spec.bfd.as_ref().filter(|written| written.enabled.is_none()) {
+        let cause = "a profile does not switch BFD on";
+        notes.text("spec.bfd.profile", written.profile.as_deref(), cause, "set bfd.enabled: true");
+    }
     notes.graceful_restart(spec.graceful_restart.as_ref(), bfd);
     if let Some(policies) = &spec.policies {
         notes.policies(policies);
