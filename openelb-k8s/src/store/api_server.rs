@@ -334,7 +334,7 @@ mod tests {
     #[test]
     fn a_patch_does_not_ask_for_a_second_reading() {
         let service = ObjectRef::namespaced(Kind::Service, &"shop/web".parse().unwrap());
-        let patch: Parts<'_> = serde_json::from_str(r#"{"metadata": {"labels": {"a": "b"}}}"#).unwrap();
+        let patch: Parts<'_> = serde_json::from_str(r#"{"metadata":{"labels":{"a":"b"}}}"#).unwrap();
         for (subresource, path) in [(None, "web"), (Some("status"), "web/status")] {
             let request = patch_request(&service, subresource, &patch).unwrap();
             let uri = request.uri();

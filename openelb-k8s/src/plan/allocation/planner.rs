@@ -103,6 +103,10 @@ impl Planner {
             concerned
                 .eips
                 .extend(changes.eips.iter().filter_map(|name| Some(indexes.pools.get(name)?.name.as_str())));
+            if !changes.eips.is_empty() && self.has_overlaps(indexes) {
+                // A record of one Eip may be of an address that another gives.
+                concerned.eips.extend(indexes.pools.iter().map(|eip| eip.name.as_str()));
+            }
             let calm = changes.eips.is_empty()
                 && changes.services.iter().all(|key| {
                     !self.restless.contains(key) && outcome::stays_at_peace(indexes, &mut self.held, key)
@@ -123,6 +127,12 @@ impl Planner {
         }
         self.decide(indexes, concerned, now, &mut allocation);
         self.answer(allocation)
+    }
+
+    /// Does an address lie in two Eips? They say so, and are still to be served.
+    fn has_overlaps(&self, indexes: &Indexes) -> bool {
+        let overlaps = |name: &str| self.held.find(name).is_some_and(|id| !self.held.overlaps(id).is_empty());
+        indexes.pools.iter().any(|eip| overlaps(&eip.name))
     }
 
     /// Forgets everything but what was said.

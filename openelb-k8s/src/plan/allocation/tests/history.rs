@@ -214,6 +214,24 @@ fn take(world: &mut World, step: Step) {
     }
 }
 
+/// Found by [`a_plan_of_what_changed_is_the_plan_of_everything`].
+#[test]
+fn a_record_in_one_eip_occupies_another_that_has_its_address() {
+    let mut world = World::new();
+    let service = families_of("SingleStack", &["IPv4"], service_in("a", "s1"));
+    let record = json!({"status": {"used": {"192.0.2.1": "a/s1;b/s4"}}});
+    for step in [
+        Step::Apply(service),
+        Step::Apply(eip("e0", "192.0.2.1")),
+        Step::Apply(eip("e1", "192.0.2.1-192.0.2.2, 2001:db8::1-2001:db8::2")),
+        Step::Tamper(ObjectRef::cluster(Kind::Eip, "e1"), record),
+    ] {
+        take(&mut world, step);
+        world.plan();
+    }
+    world.settle();
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { max_shrink_iters: 20_000, ..ProptestConfig::default() })]
     #[test]
