@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use openelb_bgp::{
     grpc::{
-        apipb::{self, gobgp_api_client::GobgpApiClient, watch_event_request},
+        apipb::{self, gobgp_api_client::GobgpApiClient},
         core::{Access, Core, Embedded},
         server::{self, Address, Listener, MAX_CONNECTIONS, Tls},
         v3,
@@ -225,45 +225,6 @@ async fn a_tls_client_that_makes_no_call_loses_its_place_wherever_it_stops() {
         .domain_name("localhost")
         .ca_certificate(Certificate::from_pem(&authority.certificate));
     assert_eq!(bench.asn(Some(roots)).await.unwrap(), ASN);
-}
-
-/// Lets virtual time pass, in steps within which all that was sent arrives: the server's PINGs are answered.
-async fn pass(time: Duration, channel: &Channel) {
-    let step = Duration::from_secs(5);
-    for _ in 0..time.as_secs() / step.as_secs() {
-        tokio::time::advance(step).await;
-        // As long as something blocks, the clock does not run on by itself.
-        let (done, blocks) = std::sync::mpsc::channel::<()>();
-        let blocking = tokio::task::spawn_blocking(move || drop(blocks.recv()));
-        // Whether this one is answered does not matter: its connection may just have come to its end.
-        drop(asn(channel.clone()).await);
-        drop(done);
-        blocking.await.unwrap();
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_connection_on_which_nothing_is_called_any_more_has_an_end() {
-    let bench = Bench::new("127.0.0.1:0", None).await;
-    let mut channels = Vec::new();
-    for _ in 0..MAX_CONNECTIONS {
-        let channel = bench.endpoint("http").connect().await.unwrap();
-        assert_eq!(asn(channel.clone()).await.unwrap(), ASN);
-        channels.push(channel);
-    }
-    bench.asn(None).await.expect_err("there is no place");
-    let filter = watch_event_request::table::Filter { r#type: 0, init: false };
-    let table = Some(watch_event_request::Table { filters: vec![filter] });
-    let request = apipb::WatchEventRequest { peer: None, table };
-    let mut events =
-        GobgpApiClient::new(channels[1].clone()).watch_event(request).await.unwrap().into_inner();
-    pass(Duration::from_secs(2 * 3600), &channels[2]).await;
-    assert_eq!(bench.asn(None).await.unwrap(), ASN, "places are had again");
-    assert_eq!(asn(channels[0].clone()).await.unwrap(), ASN, "a client opens another connection");
-    let request = apipb::AddPathRequest { path: Some(path("198.51.100.1", false)), ..Default::default() };
-    GobgpApiClient::new(channels[0].clone()).add_path(request).await.unwrap();
-    let event = timeout(DEADLINE, events.message()).await.unwrap().unwrap();
-    assert!(event.is_some(), "a call that runs all the time goes on");
 }
 
 async fn prefixes(client: &mut GobgpApiClient<Channel>) -> Vec<String> {

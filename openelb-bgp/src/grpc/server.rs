@@ -33,9 +33,6 @@ const WORK_PER_CONNECTION: usize = 64;
 const KEEPALIVE_EVERY: Duration = Duration::from_secs(30);
 /// A TLS handshake, or an answer to that question, may take this long.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-/// A connection takes no further calls after so long; those that run are let end. So one without calls has an end, too,
-/// even if its client answers that question; a client with more to ask opens another one.
-const AGE_MAX: Duration = Duration::from_secs(3600);
 /// Rights of a Unix socket: its user and group.
 const SOCKET_MODE: u32 = 0o660;
 
@@ -208,7 +205,6 @@ pub async fn serve(api: Api, listener: Listener, tls: Option<Tls>) -> Result<(),
         .max_concurrent_streams(CALLS_PER_CONNECTION)
         .http2_keepalive_interval(Some(KEEPALIVE_EVERY))
         .http2_keepalive_timeout(Some(ANSWER_WITHIN))
-        .max_connection_age(AGE_MAX)
         .tcp_nodelay(true);
     if let (Some(tls), Kind::Tcp(_)) = (tls, &listener.kind) {
         let mut config = ServerTlsConfig::new()
