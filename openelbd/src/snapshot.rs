@@ -343,6 +343,7 @@ mod tests {
         let services = view.snapshot().services;
         assert_eq!(services[0]["addresses"][0]["pool"], "pool", "{services:?}");
     }
+
     #[test]
     fn a_controller_shows_what_the_speakers_of_all_nodes_announce() {
         let mut indexes = Indexes::default();
