@@ -106,7 +106,7 @@ fn frames(sim: &mut Sim, time: Duration) -> u64 {
 }
 
 /// However many addresses there are, and whoever is missed: five frames every 400 ms, while each hears what it says; and
-/// not more than four times as many, however many nodes miss it.
+/// not more than four times as many where up to twelve nodes miss it.
 #[test]
 fn whoever_misses_another_says_few_claims_a_second() {
     let minute = Duration::from_secs(60);

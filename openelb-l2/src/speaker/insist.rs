@@ -19,7 +19,9 @@ const TIMES: u8 = 5;
 const OTHERS: usize = 4;
 /// So many nodes that hear each other claim as often as one. A node that hears nobody, or few, is not among them: what it
 /// says must not become rare, for it is all that is known of it.
-const CHORUS: u32 = 4;
+const CHORUS: usize = 4;
+/// So many times as seldom at most: a node that is not heard for `decide::MUTE` is taken for gone.
+const RAREST: u32 = 3;
 
 /// What is to be said again; see the [module](self).
 #[derive(Debug)]
@@ -86,10 +88,10 @@ impl Speaker {
         }
     }
 
-    /// However many nodes miss one that is gone, the LAN carries no more of their claims than four would make.
+    /// However many nodes miss one that is gone, up to twelve claim no more often than four would; of more, each every 1.2 s.
     fn insistence_spacing(&self) -> Duration {
         let live = self.nodes.values().filter(|node| node.live.is_some()).count();
-        SPACING * u32::try_from(live / CHORUS as usize + 1).unwrap_or(u32::MAX)
+        SPACING * u32::try_from(live / CHORUS + 1).map_or(RAREST, |times| times.min(RAREST))
     }
 
     /// Takes all that is owned in, once all that was to be said was said. What is claimed again and again is in it more
