@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use k8s_openapi::api::core::v1::Service;
@@ -43,9 +43,22 @@ pub(crate) struct Checker {
     excused: BTreeSet<String>,
     pub(crate) violations: Vec<String>,
     pub(crate) publications: u64,
+    /// What the speaker announces, and since when.
+    announced: BTreeMap<String, Instant>,
+    /// When an address was published last, of those that are not any more.
+    unpublished: HashMap<String, Instant>,
+    /// Addresses that were announced when nobody was seen to publish them, and when.
+    early: Vec<(String, Instant)>,
+    pub(crate) announcements: u64,
     /// What was seen of each Service and Eip last, for whoever has to understand a violation.
     journal: BTreeMap<String, VecDeque<String>>,
 }
+
+/// For so long a speaker may not have seen yet that an address is published no more: its watches are cut, the API server
+/// is restarted.
+const BEHIND: Duration = Duration::from_secs(40);
+/// For so long the checker itself may be behind the speaker.
+const AHEAD: Duration = Duration::from_secs(10);
 
 /// How many lines of the journal are kept of each object.
 const JOURNAL: usize = 12;
@@ -59,6 +72,10 @@ impl Checker {
             excused: BTreeSet::new(),
             violations: Vec::new(),
             publications: 0,
+            announced: BTreeMap::new(),
+            unpublished: HashMap::new(),
+            early: Vec::new(),
+            announcements: 0,
             journal: BTreeMap::new(),
         }
     }
@@ -108,6 +125,7 @@ impl Checker {
             return;
         }
         self.publications += 1;
+        self.unpublish(&before.addresses);
         for address in now.addresses.iter().filter(|address| !before.addresses.contains(address)) {
             let others: Vec<String> = self
                 .shown
@@ -145,11 +163,60 @@ impl Checker {
 
     pub(crate) fn delete(&mut self, name: &str) {
         self.note(name, "deleted");
-        self.shown.remove(name);
+        if let Some(shown) = self.shown.remove(name) {
+            self.unpublish(&shown.addresses);
+        }
+    }
+
+    fn is_published(&self, address: &str) -> bool {
+        self.shown.values().any(|shown| shown.addresses.iter().any(|one| one == address))
+    }
+
+    /// A Service shows these no more, or still.
+    fn unpublish(&mut self, addresses: &[String]) {
+        let now = Instant::now();
+        let early: Vec<_> = std::mem::take(&mut self.early);
+        self.early = early.into_iter().filter(|(address, _)| !self.is_published(address)).collect();
+        for address in addresses {
+            self.unpublished.insert(address.clone(), now);
+        }
+    }
+
+    /// The speaker announces an address.
+    pub(crate) fn announce(&mut self, address: &str) {
+        let now = Instant::now();
+        self.announcements += 1;
+        self.announced.insert(address.to_owned(), now);
+        let lately = self.unpublished.get(address).is_some_and(|at| now.duration_since(*at) < BEHIND);
+        if !lately && !self.is_published(address) {
+            self.early.push((address.to_owned(), now));
+        }
+        self.judge(now);
+    }
+
+    /// The speaker announces it no more.
+    pub(crate) fn withdraw(&mut self, address: &str) {
+        self.announced.remove(address);
+    }
+
+    /// What was announced first and never published.
+    fn judge(&mut self, now: Instant) {
+        let early = std::mem::take(&mut self.early);
+        for (address, at) in early {
+            if self.is_published(&address) || self.unpublished.get(&address).is_some_and(|last| *last >= at) {
+                continue;
+            }
+            if now.duration_since(at) < AHEAD {
+                self.early.push((address, at));
+            } else {
+                self.violation(format!("{address} was announced, and nobody published it"));
+            }
+        }
     }
 
     /// When everything has settled: what is published is committed, and nothing else; `expected` have an address.
     pub(crate) fn settle(&mut self, committed: &BTreeMap<String, BTreeSet<String>>, expected: &[String]) {
+        self.judge(Instant::now() + AHEAD);
         for problem in self.unsettled(committed, expected) {
             self.violation(problem);
         }
@@ -174,6 +241,18 @@ impl Checker {
             if shown != held {
                 problems.push(format!("{address} is published by {shown:?} and committed to {held:?}"));
             }
+        }
+        // The session has IPv4 alone.
+        let published: BTreeSet<&String> =
+            published.keys().filter(|address| !address.contains(':')).collect();
+        let announced: BTreeSet<&String> = self.announced.keys().collect();
+        for address in published.symmetric_difference(&announced) {
+            let what = if announced.contains(address) {
+                "announced and not published"
+            } else {
+                "published and not announced"
+            };
+            problems.push(format!("{address} is {what}"));
         }
         for name in expected {
             if self.shown.get(name).is_none_or(|shown| shown.addresses.is_empty()) {
@@ -231,11 +310,29 @@ mod tests {
     fn orphans_and_uncommitted_addresses_are_seen_at_the_end() {
         let mut checker = Checker::new();
         checker.apply("a", &service("1", &["192.0.2.1"], None));
+        checker.announce("192.0.2.1");
         let committed = |address: &str, holder: &str| {
             BTreeMap::from([(address.to_owned(), BTreeSet::from([holder.to_owned()]))])
         };
         assert!(checker.unsettled(&committed("192.0.2.1", "a"), &["a".to_owned()]).is_empty());
         assert_eq!(checker.unsettled(&committed("192.0.2.2", "b"), &[]).len(), 2);
         assert_eq!(checker.unsettled(&committed("192.0.2.1", "a"), &["z".to_owned()]).len(), 1);
+        checker.withdraw("192.0.2.1");
+        assert_eq!(checker.unsettled(&committed("192.0.2.1", "a"), &[]).len(), 1, "not announced");
+    }
+
+    #[test]
+    fn an_announcement_of_what_nobody_publishes_is_seen() {
+        let mut checker = Checker::new();
+        checker.announce("192.0.2.1");
+        checker.judge(Instant::now());
+        assert!(checker.violations.is_empty(), "the checker may be behind: {:?}", checker.violations);
+        checker.announce("192.0.2.2");
+        checker.apply("a", &service("1", &["192.0.2.2"], None));
+        checker.delete("a");
+        checker.announce("192.0.2.2");
+        checker.judge(Instant::now() + AHEAD);
+        assert_eq!(checker.violations.len(), 1, "{:?}", checker.violations);
+        assert!(checker.violations[0].contains("192.0.2.1 was announced"), "{:?}", checker.violations);
     }
 }

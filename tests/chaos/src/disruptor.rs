@@ -1,4 +1,4 @@
-//! Controllers that are killed and suspended, an API server that is restarted.
+//! Controllers that are killed and suspended, a speaker that is killed, an API server that is restarted.
 
 use std::{
     collections::BTreeMap,
@@ -9,6 +9,8 @@ use std::{
 
 use openelb_lab::{Lab, Process, binary, kube::ControlPlane};
 
+use crate::run::NODE;
+
 /// The replicas that elect a leader.
 const REPLICAS: u16 = 2;
 
@@ -16,17 +18,19 @@ pub(crate) struct Disruptor<'a> {
     pub(crate) lab: &'a Lab,
     pub(crate) kube: &'a ControlPlane,
     pub(crate) kubeconfig: &'a Path,
+    speakers_kubeconfig: &'a Path,
     pub(crate) random: fastrand::Rng,
     pub(crate) api_restarts: bool,
     pub(crate) done: BTreeMap<&'static str, u64>,
     replicas: Vec<Process>,
+    speaker: Option<Process>,
 }
 
 impl<'a> Disruptor<'a> {
     pub(crate) fn new(
         lab: &'a Lab,
         kube: &'a ControlPlane,
-        kubeconfig: &'a Path,
+        [kubeconfig, speakers_kubeconfig]: [&'a Path; 2],
         seed: u64,
         api_restarts: bool,
     ) -> Self {
@@ -34,10 +38,12 @@ impl<'a> Disruptor<'a> {
             lab,
             kube,
             kubeconfig,
+            speakers_kubeconfig,
             random: fastrand::Rng::with_seed(seed),
             api_restarts,
             done: BTreeMap::new(),
             replicas: Vec::new(),
+            speaker: None,
         }
     }
 
@@ -63,6 +69,25 @@ impl<'a> Disruptor<'a> {
         self.lab.spawn(&name, self.kube.host(), &arguments)
     }
 
+    fn start_speaker(&self) -> anyhow::Result<Process> {
+        let program = binary("openelbd")?;
+        let checkpoint = self.lab.path().join("speaker.checkpoint");
+        let (program, kubeconfig) = (program.to_string_lossy(), self.speakers_kubeconfig.to_string_lossy());
+        let checkpoint = checkpoint.to_string_lossy();
+        let values = [
+            ("--kubeconfig", &*kubeconfig),
+            ("--node-name", NODE),
+            ("--checkpoint", &*checkpoint),
+            ("--metrics-addr", "0"),
+            ("--http-bind-address", "0"),
+            ("--api-hosts", "0"),
+            ("--dataplane-health", "none"),
+        ];
+        let mut arguments = vec![&*program, "speaker", "--reject-undelivered=false", "--enable-layer2=false"];
+        arguments.extend(values.iter().flat_map(|(name, value)| [*name, *value]));
+        self.lab.spawn("speaker", self.kube.host(), &arguments)
+    }
+
     fn count(&mut self, what: &'static str) {
         *self.done.entry(what).or_default() += 1;
     }
@@ -73,6 +98,7 @@ impl<'a> Disruptor<'a> {
             let replica = self.start(number, true)?;
             self.replicas.push(replica);
         }
+        self.speaker = Some(self.start_speaker()?);
         let mut rogue: Option<(Process, Instant)> = None;
         let mut suspended: Vec<(Process, Instant)> = Vec::new();
         let mut api_restarted = Instant::now();
@@ -114,6 +140,14 @@ impl<'a> Disruptor<'a> {
                     api_restarted = Instant::now();
                     self.count("API server restarted");
                 }
+                9 => {
+                    if let Some(victim) = self.speaker.take() {
+                        self.lab.signal(&victim, "KILL")?;
+                        self.lab.wait_exit(&victim, Duration::from_secs(10))?;
+                    }
+                    self.speaker = Some(self.start_speaker()?);
+                    self.count("speaker killed");
+                }
                 _ => {}
             }
         }
@@ -126,10 +160,11 @@ impl<'a> Disruptor<'a> {
         Ok(())
     }
 
-    /// The ends of the replicas' logs.
+    /// The ends of the logs.
     pub(crate) fn logs(&self) -> String {
         self.replicas
             .iter()
+            .chain(&self.speaker)
             .map(|replica| format!("{}:\n{}\n", replica.name, Lab::log_tail(replica, 15)))
             .collect()
     }

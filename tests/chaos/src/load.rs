@@ -26,6 +26,11 @@ const MOST: usize = 70;
 /// Addresses of the pools; each is bigger than [`MOST`], so that nobody has to wait for good.
 pub(crate) const POOLS: [(&str, &str); 3] =
     [("a", "198.51.100.0-198.51.100.99"), ("b", "203.0.113.0/24"), ("c", "2001:db8:1::/64")];
+/// The first when it is shrunk. Who lives outside of it stays.
+const SHRUNK: &str = "198.51.100.0-198.51.100.19";
+/// The second when it is split. Who lives in the second half is taken over by the new one.
+const HALVES: [&str; 2] = ["203.0.113.0/25", "203.0.113.128/25"];
+const SECOND_HALF: &str = "b-2";
 
 /// Of every request: the plain ones.
 #[derive(Default)]
@@ -48,6 +53,9 @@ pub(crate) struct Load {
     /// Names of pools that give nothing new for now, and until which operation.
     disabled: BTreeMap<String, u64>,
     grown: u64,
+    /// Until which operation the first pool is shrunk.
+    shrunk: Option<u64>,
+    split: bool,
     pub(crate) done: BTreeMap<&'static str, u64>,
 }
 
@@ -65,20 +73,29 @@ impl Load {
             made: 0,
             disabled: BTreeMap::new(),
             grown: 0,
+            shrunk: None,
+            split: false,
             done: BTreeMap::new(),
         }
     }
 
     pub(crate) async fn create_pools(&self) -> anyhow::Result<()> {
         for (name, address) in POOLS {
-            let pool = json!({
-                "apiVersion": "network.kubesphere.io/v1alpha2", "kind": "Eip",
-                "metadata": {"name": name, "annotations": {"eip.openelb.kubesphere.io/is-default-eip": (name == "a").to_string()}},
-                "spec": {"address": address, "protocol": "none", "autoAssign": name != "b", "priority": 1},
-            });
-            let pool: DynamicObject = serde_json::from_value(pool)?;
-            again(|| self.eips.create(&self.parameters.post, &pool)).await?;
+            self.create_pool(name, address).await?;
         }
+        Ok(())
+    }
+
+    async fn create_pool(&self, name: &str, address: &str) -> anyhow::Result<()> {
+        let pool = json!({
+            "apiVersion": "network.kubesphere.io/v1alpha2", "kind": "Eip",
+            "metadata": {"name": name, "annotations": {"eip.openelb.kubesphere.io/is-default-eip": (name == "a").to_string()}},
+            // The session of the speaker has IPv4 alone.
+            "spec": {"address": address, "protocol": if name == "c" { "none" } else { "bgp" },
+                     "autoAssign": name != "b" && name != SECOND_HALF, "priority": 1},
+        });
+        let pool: DynamicObject = serde_json::from_value(pool)?;
+        again(|| self.eips.create(&self.parameters.post, &pool)).await?;
         Ok(())
     }
 
@@ -92,6 +109,9 @@ impl Load {
         for name in self.enabled_by(number) {
             self.set_disabled(&name, false).await?;
         }
+        if self.shrunk.is_some_and(|until| until <= number) {
+            self.set_shrunk(None).await?;
+        }
         let roll = self.random.u32(0..1000);
         match roll {
             0..12 => self.lose_service_status().await?,
@@ -103,6 +123,8 @@ impl Load {
                 self.set_disabled(pool, true).await?;
             }
             36..42 => self.grow().await?,
+            42..48 => self.set_shrunk(Some(number + 25)).await?,
+            48..60 if !self.split => self.split().await?,
             _ if self.live.len() >= MOST => self.delete().await?,
             _ if self.live.len() <= FEWEST => self.create().await?,
             _ if self.random.bool() => self.create().await?,
@@ -114,6 +136,7 @@ impl Load {
 
     /// All pools give again.
     pub(crate) async fn enable_all(&mut self) -> anyhow::Result<()> {
+        self.set_shrunk(None).await?;
         for name in self.enabled_by(u64::MAX) {
             self.set_disabled(&name, false).await?;
         }
@@ -213,7 +236,8 @@ impl Load {
     }
 
     async fn lose_eip_status(&mut self) -> anyhow::Result<()> {
-        if !self.settled(Duration::from_secs(90)).await? {
+        // Nothing but the record says whose an address is that no pool has.
+        if self.shrunk.is_some() || !self.settled(Duration::from_secs(90)).await? {
             return Ok(());
         }
         let pool = POOLS.get(self.random.usize(0..POOLS.len())).map_or("a", |pool| pool.0);
@@ -245,10 +269,37 @@ impl Load {
 
     async fn grow(&mut self) -> anyhow::Result<()> {
         self.grown += 1;
-        let address = format!("{}, 192.0.2.0-192.0.2.{}", POOLS[0].1, self.grown.min(200));
-        let patch = Patch::Merge(json!({"spec": {"address": address, "priority": self.grown}}));
-        again(|| self.eips.patch(POOLS[0].0, &self.parameters.plain, &patch)).await?;
         self.count("pool grown");
+        self.write_first().await
+    }
+
+    async fn set_shrunk(&mut self, until: Option<u64>) -> anyhow::Result<()> {
+        if until.is_some() {
+            self.count("pool shrunk");
+        }
+        self.shrunk = until;
+        self.write_first().await
+    }
+
+    /// The ranges of the first pool as they are now.
+    async fn write_first(&self) -> anyhow::Result<()> {
+        let mut address = if self.shrunk.is_some() { SHRUNK } else { POOLS[0].1 }.to_owned();
+        if self.grown > 0 {
+            address.push_str(&format!(", 192.0.2.0-192.0.2.{}", self.grown.min(200)));
+        }
+        let patch = Patch::Merge(json!({"spec": {"address": address, "priority": self.grown.max(1)}}));
+        again(|| self.eips.patch(POOLS[0].0, &self.parameters.plain, &patch)).await?;
+        Ok(())
+    }
+
+    /// The second pool becomes two, for good.
+    async fn split(&mut self) -> anyhow::Result<()> {
+        self.split = true;
+        let patch = Patch::Merge(json!({"spec": {"address": HALVES[0]}}));
+        again(|| self.eips.patch(POOLS[1].0, &self.parameters.plain, &patch)).await?;
+        sleep(Duration::from_millis(self.random.u64(0..1000))).await;
+        self.create_pool(SECOND_HALF, HALVES[1]).await?;
+        self.count("pool split");
         Ok(())
     }
 
@@ -269,7 +320,8 @@ impl Load {
 
     /// Waits until everything is as it should be; `false` if it is not in time (pools may be disabled).
     pub(crate) async fn settled(&self, within: Duration) -> anyhow::Result<bool> {
-        let expected = if self.disabled.is_empty() { self.expected() } else { Vec::new() };
+        let expected =
+            if self.disabled.is_empty() && self.shrunk.is_none() { self.expected() } else { Vec::new() };
         let began = Instant::now();
         loop {
             let committed = self.committed().await?;

@@ -53,6 +53,7 @@ enum Fault {
 #[derive(Clone)]
 pub(crate) struct Proxy {
     client: Client,
+    stale: bool,
     /// While false it passes everything on.
     faulty: Arc<AtomicBool>,
     random: Arc<Mutex<fastrand::Rng>>,
@@ -61,9 +62,11 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    pub(crate) fn new(client: Client, seed: u64) -> Self {
+    /// `stale`: whether lists are answered as they were before.
+    pub(crate) fn new(client: Client, seed: u64, stale: bool) -> Self {
         Self {
             client,
+            stale,
             faulty: Arc::new(AtomicBool::new(true)),
             random: Arc::new(Mutex::new(fastrand::Rng::with_seed(seed))),
             lists: Arc::default(),
@@ -112,7 +115,7 @@ impl Proxy {
             110..150 => Some(Fault::Internal),
             150..180 if write => Some(Fault::Conflict),
             180..210 if write => Some(Fault::LostAnswer),
-            150..500 if list => Some(Fault::Stale),
+            150..500 if list && self.stale => Some(Fault::Stale),
             _ => None,
         }
     }

@@ -22,9 +22,19 @@ use openelb_lab::{Lab, kube::ControlPlane};
 use serde_json::Value;
 use tokio::time::sleep;
 
-use crate::{checker::Checker, disruptor::Disruptor, load::Load, proxy::Proxy};
+use crate::{
+    checker::Checker,
+    collector::{self, ADDRESS, AS, PORT, SPEAKER, SPEAKER_AS},
+    disruptor::Disruptor,
+    load::Load,
+    proxy::Proxy,
+};
 
 const PROXY: &str = "127.0.0.1:7443";
+/// The speaker's way: it is given no old lists, for it announces what it is told.
+const SPEAKERS_PROXY: &str = "127.0.0.1:7444";
+/// The Node that the speaker is on.
+pub(crate) const NODE: &str = "chaos";
 /// After the last operation everything is as it should be within this time.
 const SETTLE: Duration = Duration::from_secs(120);
 
@@ -56,7 +66,9 @@ pub struct Report {
     pub done: BTreeMap<&'static str, u64>,
     /// How often published addresses changed.
     pub publications: u64,
-    /// The ends of the controllers' logs.
+    /// How often the speaker announced an address.
+    pub announcements: u64,
+    /// The ends of the logs of controllers and speaker.
     pub logs: String,
 }
 
@@ -70,13 +82,14 @@ pub fn run(name: &str, plan: Plan) -> anyhow::Result<Report> {
     kube.apply_crds()?;
     kube.apply("{apiVersion: v1, kind: Namespace, metadata: {name: openelb-system}}")?;
     let direct = Kubeconfig::read_from(kube.kubeconfig())?;
-    let proxied = format!(
-        "{{apiVersion: v1, kind: Config, current-context: p, clusters: [{{name: p, cluster: {{server: 'http://{PROXY}'}}}}], \
-         users: [{{name: p, user: {{}}}}], contexts: [{{name: p, context: {{cluster: p, user: p}}}}]}}"
-    );
-    let proxied = lab.write("proxied.kubeconfig", &proxied)?;
+    kube.create_with_status(&format!(
+        "{{apiVersion: v1, kind: Node, metadata: {{name: {NODE}}}, status: {{conditions: [{{type: Ready, status: 'True'}}]}}}}"
+    ))?;
+    kube.apply(&objects())?;
+    let proxied = lab.write("proxied.kubeconfig", &through(PROXY))?;
+    let speakers = lab.write("speaker.kubeconfig", &through(SPEAKERS_PROXY))?;
     let stop = AtomicBool::new(false);
-    let mut disruptor = Disruptor::new(&lab, &kube, &proxied, plan.seed, plan.api_restarts);
+    let mut disruptor = Disruptor::new(&lab, &kube, [&proxied, &speakers], plan.seed, plan.api_restarts);
     let mut report = std::thread::scope(|scope| -> anyhow::Result<Report> {
         let driver = scope.spawn(|| {
             let driven = lab.within(kube.host(), || -> anyhow::Result<Report> {
@@ -98,6 +111,34 @@ pub fn run(name: &str, plan: Plan) -> anyhow::Result<Report> {
     Ok(report)
 }
 
+/// A kubeconfig that leads through a proxy.
+fn through(proxy: &str) -> String {
+    format!(
+        "{{apiVersion: v1, kind: Config, current-context: p, clusters: [{{name: p, cluster: {{server: 'http://{proxy}'}}}}], \
+         users: [{{name: p, user: {{}}}}], contexts: [{{name: p, context: {{cluster: p, user: p}}}}]}}"
+    )
+}
+
+/// The speaker and its neighbour.
+fn objects() -> String {
+    format!(
+        "
+apiVersion: network.kubesphere.io/v1alpha2
+kind: BgpConf
+metadata: {{name: default}}
+spec: {{as: {SPEAKER_AS}, routerId: 192.0.2.32, nextHopMode: Self}}
+---
+apiVersion: network.kubesphere.io/v1alpha2
+kind: BgpPeer
+metadata: {{name: collector}}
+spec:
+  conf: {{neighborAddress: {ADDRESS}, peerAs: {AS}}}
+  transport: {{remotePort: {PORT}, localAddress: {SPEAKER}}}
+  timers: {{config: {{connectRetry: '1'}}}}
+"
+    )
+}
+
 async fn client(kubeconfig: &Kubeconfig) -> anyhow::Result<Client> {
     let config = Config::from_custom_kubeconfig(kubeconfig.clone(), &KubeConfigOptions::default()).await?;
     Ok(Client::try_from(config)?)
@@ -105,21 +146,28 @@ async fn client(kubeconfig: &Kubeconfig) -> anyhow::Result<Client> {
 
 /// The load, in the API server's network.
 async fn drive(direct: Kubeconfig, plan: Plan, stop: &AtomicBool) -> anyhow::Result<Report> {
-    let proxy = Proxy::new(client(&direct).await?, plan.seed);
+    let proxy = Proxy::new(client(&direct).await?, plan.seed, true);
     let server = tokio::spawn(proxy.clone().serve(PROXY.parse()?));
+    let speakers = Proxy::new(client(&direct).await?, plan.seed, false);
+    let speakers_server = tokio::spawn(speakers.clone().serve(SPEAKERS_PROXY.parse()?));
     let checker = Arc::new(Mutex::new(Checker::new()));
     let watcher = tokio::spawn(watch(client(&direct).await?, Arc::clone(&checker)));
     let journal = tokio::spawn(follow_eips(client(&direct).await?, Arc::clone(&checker)));
+    let mut collector = tokio::spawn(collector::follow(collector::start()?, Arc::clone(&checker)));
     let mut load = Load::new(client(&direct).await?, plan.seed, Arc::clone(&checker));
     load.create_pools().await?;
     let began = Instant::now();
     let mut number = 0;
     while number < plan.operations || began.elapsed() < plan.time {
-        load.step(number).await.with_context(|| format!("operation {number}"))?;
+        tokio::select! {
+            step = load.step(number) => step.with_context(|| format!("operation {number}"))?,
+            end = &mut collector => end?.context("the collector")?,
+        }
         number += 1;
     }
     stop.store(true, Ordering::Relaxed);
     proxy.set_faulty(false);
+    speakers.set_faulty(false);
     load.enable_all().await?;
     load.settled(SETTLE).await?;
     let committed = load.committed().await?;
@@ -130,10 +178,13 @@ async fn drive(direct: Kubeconfig, plan: Plan, stop: &AtomicBool) -> anyhow::Res
     watcher.abort();
     journal.abort();
     server.abort();
+    speakers_server.abort();
+    collector.abort();
     Ok(Report {
         violations: checker.violations.clone(),
         done,
         publications: checker.publications,
+        announcements: checker.announcements,
         logs: String::new(),
     })
 }

@@ -19,11 +19,34 @@ fn a_thousand_operations_while_everything_goes_wrong_break_no_promise() {
         ..Plan::default()
     };
     let report = run("chaos", plan).unwrap();
-    println!("{plan:?}: {} publications, {:#?}", report.publications, report.done);
+    println!(
+        "{plan:?}: {} publications, {} announcements, {:#?}",
+        report.publications, report.announcements, report.done
+    );
     assert!(report.violations.is_empty(), "{:#?}\n{}", report.violations, report.logs);
     // It was not quiet.
     assert!(report.publications > plan.operations / 5, "{}", report.publications);
-    for what in ["controller killed", "answer lost", "stale list", "watch cut", "409", "410", "429", "500"] {
+    assert!(report.announcements > report.publications / 4, "{}", report.announcements);
+    for what in [
+        "controller killed",
+        "controller suspended",
+        "a second leader at once",
+        "speaker killed",
+        "API server restarted",
+        "status of a Service lost",
+        "status of an Eip lost",
+        "pool grown",
+        "pool shrunk",
+        "pool split",
+        "pool disabled or enabled",
+        "answer lost",
+        "stale list",
+        "watch cut",
+        "409",
+        "410",
+        "429",
+        "500",
+    ] {
         assert!(report.done.contains_key(what), "{what} did not happen: {:#?}", report.done);
     }
 }
