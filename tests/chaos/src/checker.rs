@@ -217,6 +217,15 @@ impl Checker {
     /// When everything has settled: what is published is committed, and nothing else; `expected` have an address.
     pub(crate) fn settle(&mut self, committed: &BTreeMap<String, BTreeSet<String>>, expected: &[String]) {
         self.judge(Instant::now() + AHEAD);
+        self.note_unsettled(committed, expected);
+    }
+
+    /// It did not settle in time: what is not as it should be is a violation.
+    pub(crate) fn note_unsettled(
+        &mut self,
+        committed: &BTreeMap<String, BTreeSet<String>>,
+        expected: &[String],
+    ) {
         for problem in self.unsettled(committed, expected) {
             self.violation(problem);
         }

@@ -172,8 +172,9 @@ impl Load {
                 annotations.insert("eip.openelb.kubesphere.io/v1alpha2", "b".to_owned());
             }
             1 => {
-                // Each number once, so that nobody waits for another's.
-                let address = format!("203.0.113.{}", 100 + self.made % 150);
+                // Each number once at a time, so that nobody waits for another's; and soon again, on both sides of where
+                // the pool is split, for another Service.
+                let address = format!("203.0.113.{}", 118 + self.made % 20);
                 let taken = self.live.values().any(|asked| *asked == address);
                 if !taken {
                     annotations.insert("eip.openelb.kubesphere.io/v1alpha1", address);
@@ -224,7 +225,7 @@ impl Load {
 
     async fn lose_service_status(&mut self) -> anyhow::Result<()> {
         // Only where the rest can tell what it was.
-        if !self.settled(Duration::from_secs(90)).await? {
+        if !self.settles().await? {
             return Ok(());
         }
         let Some(name) = self.pick() else { return Ok(()) };
@@ -237,7 +238,7 @@ impl Load {
 
     async fn lose_eip_status(&mut self) -> anyhow::Result<()> {
         // Nothing but the record says whose an address is that no pool has.
-        if self.shrunk.is_some() || !self.settled(Duration::from_secs(90)).await? {
+        if self.shrunk.is_some() || !self.settles().await? {
             return Ok(());
         }
         let pool = POOLS.get(self.random.usize(0..POOLS.len())).map_or("a", |pool| pool.0);
@@ -316,6 +317,17 @@ impl Load {
             }
         }
         Ok(committed)
+    }
+
+    /// Waits until everything is as it should be, while things go wrong. It has to be in time.
+    async fn settles(&self) -> anyhow::Result<bool> {
+        let settled = self.settled(Duration::from_secs(90)).await?;
+        if !settled {
+            let committed = self.committed().await?;
+            let mut checker = self.checker.lock().unwrap_or_else(PoisonError::into_inner);
+            checker.note_unsettled(&committed, &[]);
+        }
+        Ok(settled)
     }
 
     /// Waits until everything is as it should be; `false` if it is not in time (pools may be disabled).
