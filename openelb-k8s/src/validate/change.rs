@@ -51,11 +51,9 @@ pub(super) fn eip_change_unless(
         return None;
     }
     let (old_pools, new_pools) = (pools("", old.spec.as_deref()?), pools("", new.spec.as_deref()?));
-    let usable =
-        |pools: &IpamPools, address: IpAddr| pools.iter().any(|(_, pool)| pool.is_usable(address));
-    let leaves = |address: &IpAddr| {
-        usable(&old_pools, *address) && !usable(&new_pools, *address) && !moves(*address)
-    };
+    let usable = |pools: &IpamPools, address: IpAddr| pools.iter().any(|(_, pool)| pool.is_usable(address));
+    let leaves =
+        |address: &IpAddr| usable(&old_pools, *address) && !usable(&new_pools, *address) && !moves(*address);
     let leaving: Vec<_> = old.used.iter().filter(|(address, _)| leaves(address)).collect();
     let (first, _) = leaving.first()?;
     let named: Vec<String> = leaving
@@ -70,11 +68,11 @@ pub(super) fn eip_change_unless(
         0 => String::new(),
         more => format!(" and {more} more"),
     };
-    let is = if leaving.len() == 1 { "is" } else { "are" };
+    let (is, them) = if leaving.len() == 1 { ("is", "it") } else { ("are", "them") };
     let covered = new_pools.iter().any(|(_, pool)| pool.covers(**first));
     Some(SpecProblem::new(
         if covered { "spec.exclude" } else { "spec.address" },
-        format!("{}{more} {is} in use, and this edit takes {} out", named.join(", "), if leaving.len() == 1 { "it" } else { "them" }),
+        format!("{}{more} {is} in use, and this edit takes {them} out", named.join(", ")),
         format!(
             "release or reassign it first, or let the edit through: annotation {}: \"{}\"; the Services keep what they have",
             annotation::FORCE,

@@ -190,7 +190,7 @@ fn pools(objects: &[&Object], report: &mut Report<'_>) {
         );
     }
     let defaults: Vec<String> =
-        eips().map(|eip| EipView::parse(eip)).filter(|view| view.is_default).map(|view| view.name).collect();
+        eips().map(EipView::parse).filter(|view| view.is_default).map(|view| view.name).collect();
     if let Some((first, others)) = defaults.split_first() {
         for name in others {
             let field = format!("metadata.annotations[{}]", crate::names::annotation::DEFAULT_EIP);

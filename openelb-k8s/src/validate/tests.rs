@@ -115,7 +115,12 @@ fn an_edit_that_takes_live_addresses_out_of_an_eip_is_refused() {
         ),
         ("excluded", &whole, edge.clone(), Some(("spec.exclude", "192.0.2.9 (ns/a, ns/b) is in use"))),
         ("outside already", &part, json!({"address": "192.0.2.0/25", "disable": true}), None),
-        ("another field", &edge, json!({"address": "192.0.2.0-192.0.2.255", "exclude": ["192.0.2.0/28"], "priority": 2}), None),
+        (
+            "another field",
+            &edge,
+            json!({"address": "192.0.2.0-192.0.2.255", "exclude": ["192.0.2.0/28"], "priority": 2}),
+            None,
+        ),
         ("a bad spec takes nothing away", &whole, bad.clone(), None),
         ("nor does one that was bad", &bad, part.clone(), None),
     ];
@@ -155,7 +160,8 @@ fn edits_are_compared_with_what_is_stored() {
     assert_eq!(check(&shrunk), []);
     // Split: the record moves.
     assert_eq!(errors(&(shrunk.clone() + &ours("Eip", "other", "{address: 192.0.2.128/25}"))), [""; 0]);
-    let forced = shrunk.replace("{name: pool}", "{name: pool, annotations: {openelb.kubesphere.io/force: '3'}}");
+    let forced =
+        shrunk.replace("{name: pool}", "{name: pool, annotations: {openelb.kubesphere.io/force: '3'}}");
     assert_eq!(errors(&forced), [""; 0]);
 }
 
