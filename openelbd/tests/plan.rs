@@ -99,8 +99,8 @@ fn what_is_assigned_stays_and_nothing_is_written() {
     assert!(code(&refused) == 1 && stdout(&refused).contains(&said), "{}", stdout(&refused));
     assert_eq!(plan(&site, true).0, 1);
     assert_eq!(plan(&site, false).0, 0);
-    let forced = "name: web, annotations: {openelb.kubesphere.io/force: '1'}";
-    site.write("pool.yaml", &shrunk.replace("name: web", forced));
+    let forced = "annotations: {openelb.kubesphere.io/force: '1', ";
+    site.write("pool.yaml", &shrunk.replacen("annotations: {", forced, 1));
     let (forced, report) = plan(&site, true);
     assert_eq!((forced, &report["services"][0]["addresses"]), (0, &json!(held)));
     site.write("pool.yaml", &good);
