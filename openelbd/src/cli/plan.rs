@@ -90,8 +90,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Failure> {
             if problem.severity == openelb_k8s::problem::Severity::Error { "error" } else { "warning" }
         );
     }
-    let mut world =
-        World::new(&loaded, stored, arguments.rules.class_rules(), Timestamp::now());
+    let mut world = World::new(&loaded, stored, arguments.rules.class_rules(), Timestamp::now());
     world.settle(Timestamp::now())?;
     let report = report(world.indexes());
     match arguments.output {

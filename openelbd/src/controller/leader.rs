@@ -184,9 +184,7 @@ mod tests {
                                     "message": "no", "reason": "NotFound", "code": 404});
                 let status = if stored.is_some() { 200 } else { 404 };
                 let body = serde_json::to_vec(stored.as_ref().unwrap_or(&absent)).unwrap();
-                Ok::<_, Infallible>(
-                    http::Response::builder().status(status).body(Body::from(body)).unwrap(),
-                )
+                Ok::<_, Infallible>(http::Response::builder().status(status).body(Body::from(body)).unwrap())
             }
         });
         Client::new(service, NAMESPACE)
@@ -205,10 +203,7 @@ mod tests {
         timeout(Duration::from_secs(60), leads.wait_for(|leads| !leads)).await.unwrap().unwrap();
         // Others may lead after eight seconds.
         let stopped_after = begun.elapsed();
-        assert!(
-            (5.9..6.1).contains(&stopped_after.as_secs_f64()),
-            "stopped to lead after {stopped_after:?}"
-        );
+        assert!((5.9..6.1).contains(&stopped_after.as_secs_f64()), "stopped to lead after {stopped_after:?}");
         // The renewal arrives, and what follows is in time again.
         leads.wait_for(|leads| *leads).await.unwrap();
         assert!(begun.elapsed() > Duration::from_secs(9));

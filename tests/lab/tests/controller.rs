@@ -100,9 +100,8 @@ impl Setup {
     fn event(&self, service: &str, reason: &str) -> (Timestamp, String) {
         let what = format!("an event {reason} on {service}");
         let of = |event: &Value| event["reason"] == reason && event["regarding"]["name"] == service;
-        let found = eventually(&what, DEADLINE, || {
-            Ok(self.kube.list("events.events.k8s.io")?.into_iter().find(of))
-        });
+        let found =
+            eventually(&what, DEADLINE, || Ok(self.kube.list("events.events.k8s.io")?.into_iter().find(of)));
         let event = found.unwrap().0;
         let text = |field: &str| event[field].as_str().unwrap().to_owned();
         (text("eventTime").parse().unwrap(), text("reportingInstance"))
