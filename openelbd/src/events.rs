@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
 
 use jiff::Timestamp;
-use openelb_k8s::object::ObjectRef;
+use openelb_k8s::{
+    names::{event, reason},
+    object::{Kind, ObjectRef},
+};
 
 /// So many of the last events are kept to be read.
 const KEPT: usize = 200;
@@ -25,6 +28,21 @@ impl EventType {
             Self::Normal => "Normal",
             Self::Warning => "Warning",
         }
+    }
+}
+
+/// The reason of an event that says that an object's spec cannot be used.
+pub(crate) fn bad_spec(kind: Kind) -> &'static str {
+    // As the Go OpenELB names it.
+    if kind == Kind::Eip { event::ADD_UPDATE_EIP } else { reason::INVALID_SPEC }
+}
+
+/// The reason of an event that says that the API server refuses a write on an object.
+pub(crate) fn refused_write(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Eip => event::ADD_UPDATE_EIP,
+        Kind::Service => event::UPDATE_SERVICE_STATUS,
+        _ => "WriteRefused",
     }
 }
 

@@ -30,14 +30,10 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// The objects of the manifests, with the status that the state directory has of them. Neither is written to.
-    pub(crate) fn new(loaded: &Loaded, state: Option<&Path>, rules: ClassRules, now: Timestamp) -> Self {
-        let mut stored: BTreeMap<ObjectRef, Object> = state
-            .map(read_state)
-            .unwrap_or_default()
-            .into_iter()
-            .map(|object| (object.reference(), object))
-            .collect();
+    /// The objects of the manifests, with the status that they have in what is [`stored`].
+    pub(crate) fn new(loaded: &Loaded, stored: Vec<Object>, rules: ClassRules, now: Timestamp) -> Self {
+        let mut stored: BTreeMap<ObjectRef, Object> =
+            stored.into_iter().map(|object| (object.reference(), object)).collect();
         let mut world = Self { objects: BTreeMap::new(), indexes: Indexes::new(rules) };
         for document in &loaded.documents {
             let reference = document.object.reference();
@@ -155,6 +151,11 @@ fn take_over(metadata: &mut ObjectMeta, old: Option<ObjectMeta>, now: Timestamp)
         };
     keep(&mut metadata.labels, old.labels, label::POOL);
     keep(&mut metadata.annotations, old.annotations, annotation::ASSIGNED);
+}
+
+/// What a state directory holds; nothing without one. It is only read.
+pub(crate) fn stored(directory: Option<&Path>) -> Vec<Object> {
+    directory.map(read_state).unwrap_or_default()
 }
 
 /// Objects of `DIR/<plural>/<namespace or _>/<name>.yaml`. One that cannot be read is told and left out.

@@ -10,12 +10,17 @@ use common::{code, eip, run, service, stderr, stdout};
 use serde_json::Value;
 use tempfile::TempDir;
 
-const COMMANDS: [&str; 7] = ["controller", "speaker", "standalone", "plan", "validate", "crds", "completion"];
+const COMMANDS: [&str; 8] =
+    ["controller", "speaker", "standalone", "plan", "validate", "crds", "completion", "version"];
 
 #[test]
 fn help_and_version_go_to_standard_output() {
     let version = run(&["-V"]);
     assert_eq!((code(&version), stdout(&version)), (0, format!("openelbd {}\n", env!("CARGO_PKG_VERSION"))));
+    let command = run(&["version"]);
+    assert_eq!((code(&command), stdout(&command)), (0, stdout(&version)));
+    let json: Value = serde_json::from_str(&stdout(&run(&["version", "-o", "json"]))).unwrap();
+    assert_eq!(json["version"], env!("CARGO_PKG_VERSION"));
     let help = run(&["--help"]);
     assert_eq!(code(&help), 0);
     for command in COMMANDS {
@@ -33,6 +38,17 @@ fn a_speaker_may_go_without_a_checkpoint() {
     let text = stderr(&output);
     assert_eq!(code(&output), 1, "{text}");
     assert!(text.contains("/no/such/file"), "{text}");
+}
+
+#[test]
+fn flags_of_the_go_programs_log_library_are_no_wrong_usage() {
+    for command in [&["controller"][..], &["speaker", "--node-name", "a"]] {
+        let given = ["--v=4", "--logtostderr", "--log_dir", "/tmp", "--kubeconfig", "/no/such/file"];
+        let output = run(&[command, &given].concat());
+        // It has taken its arguments.
+        assert_eq!(code(&output), 1, "{}", stderr(&output));
+        assert!(stderr(&output).contains("--v has no effect"), "{}", stderr(&output));
+    }
 }
 
 #[test]

@@ -80,12 +80,30 @@ fn what_is_assigned_stays_and_nothing_is_written() {
 
     // Alone, a would get the first address; beside the state it gets the next.
     site.write("a.yaml", &service("a"));
-    let (code, report) = plan(&site, true);
-    assert_eq!(code, 0);
+    let (ended, report) = plan(&site, true);
+    assert_eq!(ended, 0);
     assert_eq!(report["services"][1]["addresses"], json!(held));
     assert_eq!(report["services"][0]["addresses"], json!(["203.0.113.1"]));
     assert_eq!(plan(&site, false).1["services"][0]["addresses"], json!(["203.0.113.0"]));
     site.remove("a.yaml");
+
+    // An edit that takes its address out of the pool is refused, unless it is meant.
+    let (manifests, state) = (site.manifests(), site.state());
+    let validate = ["validate", "-f", manifests.to_str().unwrap(), "--state", state.to_str().unwrap()];
+    assert_eq!(code(&run(&validate)), 0);
+    let good = std::fs::read_to_string(manifests.join("pool.yaml")).unwrap();
+    let shrunk = good.replace("203.0.113.0/28", "203.0.113.8/29");
+    site.write("pool.yaml", &shrunk);
+    let refused = run(&validate);
+    let said = format!("{} (default/b) is in use", held[0]);
+    assert!(code(&refused) == 1 && stdout(&refused).contains(&said), "{}", stdout(&refused));
+    assert_eq!(plan(&site, true).0, 1);
+    assert_eq!(plan(&site, false).0, 0);
+    let forced = "annotations: {openelb.kubesphere.io/force: '1', ";
+    site.write("pool.yaml", &shrunk.replacen("annotations: {", forced, 1));
+    let (forced, report) = plan(&site, true);
+    assert_eq!((forced, &report["services"][0]["addresses"]), (0, &json!(held)));
+    site.write("pool.yaml", &good);
     assert_eq!((snapshot(&site.state()), snapshot(&site.manifests())), before, "nothing is written");
 }
 

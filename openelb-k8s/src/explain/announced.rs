@@ -5,9 +5,10 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use super::Picture;
+use super::{Picture, Session};
 use crate::announce::{Announcement, NextHops, PeerAnnouncements, Protocol};
 use crate::index::NodeView;
+use crate::index::peers::Neighbor;
 use crate::index::pools::EipView;
 use crate::index::services::{ServiceView, TrafficPolicy};
 use crate::names::label;
@@ -64,8 +65,7 @@ impl Picture<'_> {
         }
         // The plans need no more than this address.
         let keys: BTreeSet<_> = services.iter().map(|service| &service.key).collect();
-        let mut indexes = self.indexes.clone();
-        indexes.services = self.indexes.services.subset(|service| keys.contains(&service.key));
+        let indexes = self.indexes_with(|service| keys.contains(&service.key));
         let plan = |node: &str| {
             let settings = Settings { node_name: node.to_owned(), ..self.lists.settings.clone() };
             announcement::plan(&indexes, &settings)
@@ -89,7 +89,8 @@ impl Picture<'_> {
             if let Some(announcement) = announcement.filter(|a| a.protocols.contains(&Protocol::Bgp)) {
                 let carries = announcement.self_eligible;
                 for (name, peer) in plan.bgp.iter().flat_map(|bgp| &bgp.peers) {
-                    told.by.extend(self.to_neighbor(&speaker.node, carries, (name, peer), announcement));
+                    let of = (address, &**announcement);
+                    told.by.extend(self.to_neighbor(&speaker.node, carries, (name, peer), of));
                 }
             }
             told.by.extend(speaker.layer2.contains(&address).then(|| owner(&speaker.node)));
@@ -107,8 +108,7 @@ impl Picture<'_> {
         let published = announcement::plan(self.indexes, &self.lists.settings).addresses;
         let by_bgp = || published.iter().filter(|(_, known)| known.protocols.contains(&Protocol::Bgp));
         // Who its neighbours are does not depend on what is published.
-        let mut indexes = self.indexes.clone();
-        indexes.services = self.indexes.services.subset(|_| false);
+        let indexes = self.indexes_with(|_| false);
         for speaker in &self.lists.speakers {
             let node = &speaker.node;
             let settings = Settings { node_name: node.clone(), ..self.lists.settings.clone() };
@@ -116,8 +116,10 @@ impl Picture<'_> {
             for (name, peer) in neighbors.iter().flat_map(|bgp| &bgp.peers) {
                 for (address, known) in by_bgp() {
                     let carries = known.nodes.iter().any(|hop| hop.node == *node);
-                    let by = self.to_neighbor(node, carries, (name, peer), known);
-                    by.into_iter().for_each(|by| announcers.entry(*address).or_default().push(by));
+                    let by = self.to_neighbor(node, carries, (name, peer), (*address, known));
+                    if !by.is_empty() {
+                        announcers.entry(*address).or_default().extend(by);
+                    }
                 }
             }
             for address in &speaker.layer2 {
@@ -127,43 +129,63 @@ impl Picture<'_> {
         announcers
     }
 
-    /// One neighbour of one node, which may carry the traffic itself or not; `None`: it has nothing to say to it.
+    /// A BgpPeer of one node, which may carry the traffic itself or not: each of its sessions; empty: it has nothing to
+    /// say there, not even on behalf of another node.
     fn to_neighbor(
         &self,
         node: &str,
         carries: bool,
         (name, peer): (&str, &PeerAnnouncements),
-        announcement: &Announcement,
-    ) -> Option<AnnouncedBy> {
-        if !carries && peer.next_hops == NextHops::SelfOnly {
-            return None;
+        (address, announcement): (IpAddr, &Announcement),
+    ) -> Vec<AnnouncedBy> {
+        let others = if carries || peer.next_hops != NextHops::SelfOnly {
+            Vec::new()
+        } else {
+            peer.on_behalf_of(node, address, announcement)
+        };
+        if !carries && peer.next_hops == NextHops::SelfOnly && others.is_empty() {
+            return Vec::new();
         }
-        let session = self.session(node, name).unwrap_or_default();
+        let behalf = if others.is_empty() {
+            String::new()
+        } else {
+            let names: Vec<&str> = others.iter().map(|hop| hop.node.as_str()).collect();
+            format!(", on behalf of {}", in_short(&names))
+        };
         let refused = peer.rules_for(announcement).is_some_and(|rules| rules.is_empty());
-        let speaker = self.speaker(node);
         // Its own count comes last: a session that has just come up may have told nothing yet.
-        let told = speaker
+        let told = self
+            .speaker(node)
             .and_then(|speaker| speaker.pools.as_ref())
             .is_none_or(|pools| pools.get(&announcement.pool).is_some_and(|count| *count > 0));
-        let state = if refused {
-            format!("not advertised: no rule of spec.advertisements of BgpPeer {name} takes it")
-        } else if peer.spec.admin_down {
-            format!("session down on purpose (adminDown of BgpPeer {name})")
-        } else if session.is_established() && !told {
-            format!("session {}, but the speaker announces nothing of this pool yet", session.state)
-        } else if session.state.is_empty() {
-            "nothing is known of the session".to_owned()
-        } else {
-            format!("session {}", session.state)
+        let state = |session: &Session| {
+            if refused {
+                format!("not advertised: no rule of spec.advertisements of BgpPeer {name} takes it")
+            } else if peer.spec.admin_down {
+                format!("session down on purpose (adminDown of BgpPeer {name})")
+            } else if session.is_established() && !told {
+                format!("session {}, but the speaker announces nothing of this pool yet", session.state)
+            } else if !session.state.is_empty() {
+                format!("session {}{behalf}", session.state)
+            } else if let Neighbor::Prefix(prefix) = peer.spec.neighbor {
+                format!("no neighbour of {prefix} has connected")
+            } else {
+                "nothing is known of the session".to_owned()
+            }
         };
-        Some(AnnouncedBy {
+        let mut sessions = self.sessions(node, name);
+        if sessions.is_empty() {
+            sessions.push(Session::default());
+        }
+        let by = |session: Session| AnnouncedBy {
             node: node.to_owned(),
             protocol: Protocol::Bgp.as_str(),
             peer: Some(name.to_owned()),
-            neighbor: Some(session.neighbor.clone()).filter(|neighbor| !neighbor.is_empty()),
             announced: session.is_established() && told && !refused && !peer.spec.admin_down,
-            state,
-        })
+            state: state(&session),
+            neighbor: Some(session.neighbor).filter(|neighbor| !neighbor.is_empty()),
+        };
+        sessions.into_iter().map(by).collect()
     }
 
     fn why_not(&self, node: &NodeView, pool: &EipView, services: &[&ServiceView]) -> String {
@@ -281,11 +303,14 @@ fn nobody(nodes: &[NodeExplanation]) -> String {
             None => reasons.push((&node.why, vec![&node.node])),
         }
     }
-    let reasons = reasons.iter().map(|(why, names)| match names.split_at_checked(3) {
-        Some((first, rest)) if !rest.is_empty() => {
-            format!("{} and {} more: {why}", first.join(", "), rest.len())
-        }
-        _ => format!("{}: {why}", names.join(", ")),
-    });
+    let reasons = reasons.iter().map(|(why, names)| format!("{}: {why}", in_short(names)));
     format!("no node may carry its traffic: {}", reasons.collect::<Vec<_>>().join("; "))
+}
+
+/// The first names, and how many more there are.
+fn in_short(names: &[&str]) -> String {
+    match names.split_at_checked(3) {
+        Some((first, rest)) if !rest.is_empty() => format!("{} and {} more", first.join(", "), rest.len()),
+        _ => names.join(", "),
+    }
 }

@@ -43,10 +43,11 @@ use k8s_openapi::api::coordination::v1::Lease;
 use crate::crd::bgp_peer::NodePeerStatus;
 use crate::crd::speaker_status::AnnouncedCounts;
 use crate::crd::{SpeakerStatus, SpeakerStatusStatus};
-use crate::index::Indexes;
-use crate::index::speakers::SpeakerView;
+use crate::index::speakers::{SpeakerView, Speakers};
+use crate::index::{Indexes, ServiceView};
 use crate::names::condition;
 use crate::plan::Settings;
+use crate::plan::status::sessions_of;
 
 pub use announced::{AnnouncedBy, NodeExplanation};
 pub use rows::{PeerRow, PoolRow, ServiceRow};
@@ -87,13 +88,28 @@ impl<'a> Picture<'a> {
         self.lists.speakers.iter().find(|speaker| speaker.node == node)
     }
 
-    /// The session of a node with a neighbour: as its speaker says, else as the BgpPeer says.
-    fn session(&self, node: &str, peer: &str) -> Option<Session> {
-        if let Some(session) = self.speaker(node).and_then(|speaker| speaker.sessions.get(peer)) {
-            return Some(session.clone());
+    /// The sessions of a node with a BgpPeer, which are several where its neighbours are dynamic: as its speaker says,
+    /// else as the BgpPeer says.
+    fn sessions(&self, node: &str, peer: &str) -> Vec<Session> {
+        let told = self.speaker(node).map(|speaker| {
+            sessions_of(&speaker.sessions, peer).map(|(_, session)| session.clone()).collect::<Vec<_>>()
+        });
+        if let Some(told) = told.filter(|told| !told.is_empty()) {
+            return told;
         }
-        let status = &self.indexes.peers.get(peer)?.status;
-        status.nodes_peer_status.as_ref()?.get(node).map(Session::of)
+        let status = self.indexes.peers.get(peer).map(|peer| &peer.status);
+        let nodes = status.and_then(|status| status.nodes_peer_status.as_ref());
+        nodes
+            .map(|nodes| sessions_of(nodes, node).map(|(_, status)| Session::of(status)).collect())
+            .unwrap_or_default()
+    }
+
+    /// The indexes with these Services alone, to plan for every speaker that is known here.
+    fn indexes_with(&self, keep: impl Fn(&ServiceView) -> bool) -> Indexes {
+        let mut indexes = self.indexes.clone();
+        indexes.services = self.indexes.services.subset(keep);
+        indexes.speakers = Speakers::on(self.lists.speakers.iter().map(|speaker| speaker.node.clone()));
+        indexes
     }
 }
 

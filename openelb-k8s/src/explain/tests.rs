@@ -198,6 +198,86 @@ fn what_stands_between_an_address_and_the_router_is_named() {
     }
 }
 
+/// Excluded from carrying traffic.
+fn excluded(node: Value) -> Value {
+    with(
+        node,
+        json!({"metadata": {"labels": {"node.kubernetes.io/exclude-from-external-load-balancers": ""}}}),
+    )
+}
+
+#[test]
+fn a_node_that_carries_nothing_announces_on_behalf_of_nodes_without_a_speaker() {
+    let mut world = served();
+    for n in [3, 4] {
+        world.add(excluded(node(&format!("node-{n}"), n)));
+        world.add(speaker(&format!("node-{n}"), "ESTABLISHED", 1));
+    }
+    let world = world.settled();
+    let web = world.service("shop/web");
+    assert!(web.missing.is_empty(), "{:#?}", web.missing);
+    let by: Vec<_> = web.addresses[0]
+        .announced_by
+        .iter()
+        .map(|by| (by.node.as_str(), by.announced, by.state.as_str()))
+        .collect();
+    let words = "session ESTABLISHED, on behalf of node-1, node-2";
+    assert_eq!(by, [("node-3", true, words), ("node-4", true, words)]);
+    // The list of Services and the read API say the same.
+    let picture = world.picture();
+    assert_eq!(picture.services()[0].announced_by, ["node-3", "node-4"]);
+    let announcers = picture.announcers();
+    let by: Vec<_> = announcers.values().flatten().map(|by| (by.node.as_str(), by.announced)).collect();
+    assert_eq!(by, [("node-3", true), ("node-4", true)]);
+}
+
+#[test]
+fn a_node_whose_speaker_is_down_is_announced_by_nobody_else() {
+    let mut world = served();
+    world.add(speaker("node-1", "ACTIVE", 0));
+    world.add(speaker("node-2", "ACTIVE", 0));
+    world.add(excluded(node("node-3", 3)));
+    world.add(speaker("node-3", "ESTABLISHED", 1));
+    let web = world.settled().service("shop/web");
+    let by: Vec<_> =
+        web.addresses[0].announced_by.iter().map(|by| (by.node.as_str(), by.announced)).collect();
+    assert_eq!(by, [("node-1", false), ("node-2", false)]);
+}
+
+#[test]
+fn sessions_of_dynamic_neighbours_are_found() {
+    let mut world = served();
+    world.add(json!({"apiVersion": "network.kubesphere.io/v1alpha2", "kind": "BgpPeer",
+        "metadata": {"name": "router"}, "spec": {"conf": {"neighborAddress": "10.0.0.0/24", "peerAs": 65000}}}));
+    let session = |address: &str, state: &str| json!({"peerState": {"neighborAddress": address, "sessionState": state}});
+    let mut speaker = speaker("node-1", "ESTABLISHED", 1);
+    speaker["status"]["peers"] = json!({
+        "router/10.0.0.1": session("10.0.0.1", "ESTABLISHED"), "router/10.0.0.2": session("10.0.0.2", "ACTIVE"),
+        "router2": session("10.0.9.9", "ESTABLISHED")});
+    world.add(speaker);
+    let mut none = self::speaker("node-2", "", 0);
+    none["status"]["peers"] = json!({});
+    world.add(none);
+    let world = world.settled();
+    let web = world.service("shop/web");
+    let by: Vec<_> = web.addresses[0]
+        .announced_by
+        .iter()
+        .map(|by| (by.node.as_str(), by.neighbor.as_deref(), by.announced, by.state.as_str()))
+        .collect();
+    assert_eq!(
+        by,
+        [
+            ("node-1", Some("10.0.0.1"), true, "session ESTABLISHED"),
+            ("node-1", Some("10.0.0.2"), false, "session ACTIVE"),
+            ("node-2", None, false, "no neighbour of 10.0.0.0/24 has connected"),
+        ]
+    );
+    let announcers = world.picture().announcers();
+    let neighbors: Vec<_> = announcers.values().flatten().filter_map(|by| by.neighbor.as_deref()).collect();
+    assert_eq!(neighbors, ["10.0.0.1", "10.0.0.2"]);
+}
+
 #[test]
 fn a_local_service_names_the_nodes_without_endpoints() {
     let mut world = served();

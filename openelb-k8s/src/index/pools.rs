@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use openelb_ipam::RangeList;
+use regex_lite::Regex;
 
 use super::SpecProblem;
 use super::used::{Move, Used};
@@ -334,7 +335,10 @@ impl InterfaceSelector {
                 .map(Self::CanReach)
                 .map_err(|_| format!("{address:?} after can_reach: is not an address")),
             Some(("regex", "")) => Err("the expression after regex: is empty".to_owned()),
-            Some(("regex", expression)) => Ok(Self::Regex(expression.to_owned())),
+            // Each node would find it out, and announce nothing.
+            Some(("regex", expression)) => Regex::new(expression)
+                .map(|_| Self::Regex(expression.to_owned()))
+                .map_err(|error| format!("{expression:?} after regex: is no regular expression: {error}")),
             Some((prefix, _)) => Err(format!("{prefix:?} is none of can_reach:IP and regex:EXPR")),
         }
     }
@@ -524,7 +528,11 @@ fn read_spec(spec: &EipSpec) -> (PoolSpec, Vec<SpecProblem>) {
                 problems.push(SpecProblem::new(
                     "spec.interface",
                     cause,
-                    "use NAME, can_reach:IP, regex:EXPR, subnet or all",
+                    if text.starts_with("regex:") {
+                        "write an expression for names of interfaces, such as regex:^eth[0-9]+$"
+                    } else {
+                        "use NAME, can_reach:IP, regex:EXPR, subnet or all"
+                    },
                 ));
             })
             .ok(),

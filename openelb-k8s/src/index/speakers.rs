@@ -24,6 +24,12 @@ pub struct SpeakerView {
 }
 
 impl Speakers {
+    /// Of which no more is known than the nodes that they are on.
+    pub(crate) fn on(nodes: impl IntoIterator<Item = String>) -> Self {
+        let view = |node: String| (node.clone(), SpeakerView { node, ..SpeakerView::default() });
+        Self { speakers: nodes.into_iter().map(view).collect() }
+    }
+
     /// Takes in a new version. Says whether a node has a speaker now that had none, or the speaker's word changed.
     pub fn apply(&mut self, object: &SpeakerStatus) -> bool {
         let metadata = &object.metadata;

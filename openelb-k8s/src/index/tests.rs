@@ -230,6 +230,7 @@ fn interfaces() {
         ("all", Ok(InterfaceSelector::All)),
         ("can_reach:x", Err(())),
         ("regex:", Err(())),
+        ("regex:eth[", Err(())),
         ("x:y", Err(())),
         ("a-name-that-is-too-long", Err(())),
     ] {

@@ -2,17 +2,19 @@
 //!
 //! Pure functions. What only leaves a Service waiting (a pool that does not exist yet, say) is no error.
 
+mod change;
 mod kinds;
 
+pub use change::eip_change;
 pub(crate) use kinds::layer2_conf;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 
-use openelb_ipam::{Family, PoolSpec as IpamPool, Pools as IpamPools};
+use openelb_ipam::Family;
 
-use crate::index::pools::parse_spec;
+use crate::crd::Eip;
 use crate::index::services::ClassRules;
 use crate::index::{EipView, SpecProblem};
 use crate::names::{DEFAULT_OBJECT, label};
@@ -31,6 +33,12 @@ pub fn validate(loaded: &Loaded) -> Vec<Problem> {
 /// The same, with other rules for which Services are ours.
 #[must_use]
 pub fn validate_with(loaded: &Loaded, rules: &ClassRules) -> Vec<Problem> {
+    validate_beside(loaded, rules, &[])
+}
+
+/// The same, and what the edits since these objects were stored would do to what is in use.
+#[must_use]
+pub fn validate_beside(loaded: &Loaded, rules: &ClassRules, stored: &[Object]) -> Vec<Problem> {
     let mut report = Report { problems: loaded.problems.clone(), places: places(&loaded.documents) };
     let objects: Vec<&Object> = loaded.documents.iter().map(|document| &document.object).collect();
     for object in &objects {
@@ -39,6 +47,7 @@ pub fn validate_with(loaded: &Loaded, rules: &ClassRules) -> Vec<Problem> {
     pools(&objects, &mut report);
     peers(&objects, &mut report);
     groups(&objects, &mut report);
+    changes(&objects, stored, &mut report);
     let Report { mut problems, .. } = report;
     problems.sort_by(|a, b| {
         (&a.file, a.line, &a.object, &a.field, &a.cause)
@@ -163,21 +172,8 @@ fn single(object: &Object, rules: &ClassRules, report: &mut Report<'_>) {
 
 /// Overlaps and several defaults; of two the one that stands first counts as the older.
 fn pools(objects: &[&Object], report: &mut Report<'_>) {
-    let eips =
-        || objects.iter().filter_map(|object| if let Object::Eip(eip) = object { Some(eip) } else { None });
-    let mut specs = Vec::new();
-    for eip in eips() {
-        if let Ok(spec) = parse_spec(&eip.spec) {
-            specs.push(IpamPool {
-                name: eip.metadata.name.clone().unwrap_or_default(),
-                ranges: spec.address,
-                exclude: spec.exclude,
-                avoid_network_and_broadcast: spec.avoid_network_and_broadcast,
-                ..IpamPool::default()
-            });
-        }
-    }
-    let table = IpamPools::new(specs);
+    let eips = || eips_of(objects);
+    let table = change::table(eips());
     for (id, pool) in table.iter() {
         let overlap = table.overlaps(id);
         let Some(first) = overlap.first(Family::V4).or_else(|| overlap.first(Family::V6)) else { continue };
@@ -194,7 +190,7 @@ fn pools(objects: &[&Object], report: &mut Report<'_>) {
         );
     }
     let defaults: Vec<String> =
-        eips().map(|eip| EipView::parse(eip)).filter(|view| view.is_default).map(|view| view.name).collect();
+        eips().map(EipView::parse).filter(|view| view.is_default).map(|view| view.name).collect();
     if let Some((first, others)) = defaults.split_first() {
         for name in others {
             let field = format!("metadata.annotations[{}]", crate::names::annotation::DEFAULT_EIP);
@@ -218,7 +214,30 @@ fn pools(objects: &[&Object], report: &mut Report<'_>) {
     }
 }
 
-fn object_ref(eip: &crate::crd::Eip) -> ObjectRef {
+/// Edits that take addresses out of an Eip which are in use, unless they lie in another one.
+fn changes(objects: &[&Object], stored: &[Object], report: &mut Report<'_>) {
+    let eips = || eips_of(objects);
+    let table = change::table(eips());
+    for after in eips() {
+        let reference = object_ref(after);
+        let before = stored.iter().find_map(|object| match object {
+            Object::Eip(before) if object_ref(before) == reference => Some(before),
+            _ => None,
+        });
+        let moves = |address| {
+            let mut others = table.iter().filter(|(_, pool)| pool.name() != reference.name);
+            others.any(|(_, pool)| pool.is_usable(address))
+        };
+        let problem = before.and_then(|before| change::eip_change_unless(before, after, moves));
+        report.spec(&reference, problem);
+    }
+}
+
+fn eips_of<'a>(objects: &'a [&'a Object]) -> impl Iterator<Item = &'a Eip> {
+    objects.iter().filter_map(|object| if let Object::Eip(eip) = object { Some(&**eip) } else { None })
+}
+
+fn object_ref(eip: &Eip) -> ObjectRef {
     ObjectRef::cluster(Kind::Eip, eip.metadata.name.clone().unwrap_or_default())
 }
 

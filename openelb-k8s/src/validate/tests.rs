@@ -1,8 +1,13 @@
 use std::fs;
 
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{has_errors, validate};
+use super::{eip_change, has_errors, validate, validate_beside};
+use crate::crd::Eip;
+use crate::index::services::ClassRules;
+use crate::names::annotation;
+use crate::object::Object;
 use crate::problem::{Problem, Severity};
 use crate::source::manifests::load;
 
@@ -67,6 +72,11 @@ fn eips() {
         "spec.interface",
         "can_reach",
     );
+    accepted("Eip", "{address: 192.0.2.0/24, protocol: layer2, interface: 'regex:^(eth|ens)[0-9]+$'}");
+    for bad in ["regex:[", "regex:eth(", "regex:*", "regex:"] {
+        let spec = format!("{{address: 192.0.2.0/24, protocol: layer2, interface: '{bad}'}}");
+        refused("Eip", &spec, "spec.interface", "such as regex:^eth[0-9]+$");
+    }
     refused("Eip", "{address: 192.0.2.0/24, protocol: ospf}", "spec.protocol", "ospf");
     refused("Eip", "{address: 192.0.2.0/24, sharing: All}", "spec.sharing", "All");
     refused("Eip", "{address: 192.0.2.0/24, maxPerNamespace: 0}", "spec.maxPerNamespace", "anybody");
@@ -76,6 +86,83 @@ fn eips() {
         "spec.serviceSelector",
         "Like",
     );
+}
+
+/// An Eip of generation 3 with two addresses in use.
+fn stored_eip(spec: Value) -> Eip {
+    serde_json::from_value(json!({"metadata": {"name": "pool", "generation": 3}, "spec": spec,
+        "status": {"used": {"192.0.2.9": "ns/a;ns/b", "192.0.2.200": "ns/c"}}}))
+    .unwrap()
+}
+
+#[test]
+fn an_edit_that_takes_live_addresses_out_of_an_eip_is_refused() {
+    let whole = json!({"address": "192.0.2.0/24"});
+    let part = json!({"address": "192.0.2.0/25"});
+    let edge = json!({"address": "192.0.2.0-192.0.2.255", "exclude": ["192.0.2.0/28"]});
+    let bad = json!({"address": "192.0.2.0/33"});
+    // Each: before, after, the field that is named, the first words.
+    let cases = [
+        ("grown", &whole, json!({"address": "192.0.2.0/23"}), None),
+        ("written in another way", &whole, json!({"address": "192.0.2.0-192.0.2.255"}), None),
+        ("nothing in use there", &whole, json!({"address": "192.0.2.1-192.0.2.200"}), None),
+        ("shrunk", &whole, part.clone(), Some(("spec.address", "192.0.2.200 (ns/c) is in use"))),
+        (
+            "moved",
+            &whole,
+            json!({"address": "198.51.100.0/24"}),
+            Some(("spec.address", "192.0.2.9 (ns/a, ns/b), 192.0.2.200 (ns/c) are in use")),
+        ),
+        ("excluded", &whole, edge.clone(), Some(("spec.exclude", "192.0.2.9 (ns/a, ns/b) is in use"))),
+        ("outside already", &part, json!({"address": "192.0.2.0/25", "disable": true}), None),
+        (
+            "another field",
+            &edge,
+            json!({"address": "192.0.2.0-192.0.2.255", "exclude": ["192.0.2.0/28"], "priority": 2}),
+            None,
+        ),
+        ("a bad spec takes nothing away", &whole, bad.clone(), None),
+        ("nor does one that was bad", &bad, part.clone(), None),
+    ];
+    for (name, before, after, expected) in cases {
+        let mut after = stored_eip(after);
+        // What is applied has no status.
+        after.status = None;
+        let problem = eip_change(&stored_eip((*before).clone()), &after);
+        let found = problem.as_ref().map(|problem| (problem.field.as_str(), problem.cause.as_str()));
+        match (found, expected) {
+            (None, None) => {}
+            (Some((field, cause)), Some((wanted, words))) => {
+                assert!(field == wanted && cause.starts_with(words), "{name}: {field}: {cause}");
+            }
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+    for (force, through) in [("3", true), (" 3 ", true), ("2", false), ("4", false), ("true", false)] {
+        let mut after = stored_eip(part.clone());
+        after.metadata.annotations = Some([(annotation::FORCE.to_owned(), force.to_owned())].into());
+        assert_eq!(eip_change(&stored_eip(whole.clone()), &after).is_none(), through, "{force}");
+    }
+}
+
+#[test]
+fn edits_are_compared_with_what_is_stored() {
+    let stored = [Object::Eip(Box::new(stored_eip(json!({"address": "192.0.2.0/24"}))))];
+    let errors = |text: &str| {
+        let directory = TempDir::new().unwrap();
+        fs::write(directory.path().join("objects.yaml"), text).unwrap();
+        let problems = validate_beside(&load(directory.path()), &ClassRules::default(), &stored);
+        problems.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let shrunk = ours("Eip", "pool", "{address: 192.0.2.0/25}");
+    let [error] = &errors(&shrunk)[..] else { panic!("{:?}", errors(&shrunk)) };
+    assert!(error.contains("192.0.2.200 (ns/c) is in use") && error.contains("force: \"3\""), "{error}");
+    assert_eq!(check(&shrunk), []);
+    // Split: the record moves.
+    assert_eq!(errors(&(shrunk.clone() + &ours("Eip", "other", "{address: 192.0.2.128/25}"))), [""; 0]);
+    let forced =
+        shrunk.replace("{name: pool}", "{name: pool, annotations: {openelb.kubesphere.io/force: '3'}}");
+    assert_eq!(errors(&forced), [""; 0]);
 }
 
 #[test]

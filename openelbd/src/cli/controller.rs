@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use clap::{ArgAction, Args};
 
-use super::{Failure, Outcome, standalone::RuleArguments};
+use super::{Failure, Outcome, klog::KlogArguments, standalone::RuleArguments};
 use crate::{
     controller::{self, Options},
     http::ListenAddress,
@@ -57,6 +57,15 @@ pub(super) struct Arguments {
     /// Accepted for the Go OpenELB's manifests; there is no webhook yet.
     #[arg(long, hide = true, value_name = "DIR")]
     webhook_cert_dir: Option<String>,
+    #[command(flatten)]
+    klog: KlogArguments,
+}
+
+impl Arguments {
+    #[cfg(test)]
+    pub(super) fn klog(&self) -> &KlogArguments {
+        &self.klog
+    }
 }
 
 pub(super) fn run(arguments: Arguments) -> Result<Outcome, Failure> {
@@ -65,7 +74,10 @@ pub(super) fn run(arguments: Arguments) -> Result<Outcome, Failure> {
         ("--readiness-addr", arguments.readiness_addr.is_some()),
         ("--webhook-port", arguments.webhook_port.is_some()),
         ("--webhook-cert-dir", arguments.webhook_cert_dir.is_some()),
-    ] {
+    ]
+    .into_iter()
+    .chain(arguments.klog.given())
+    {
         if given {
             tracing::info!("{flag} has no effect");
         }

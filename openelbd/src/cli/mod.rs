@@ -6,6 +6,7 @@ mod api;
 mod completion;
 mod controller;
 mod crds;
+mod klog;
 mod kubectl;
 mod layer2;
 pub mod output;
@@ -14,6 +15,7 @@ mod rights;
 mod speaker;
 mod standalone;
 mod validate;
+mod version;
 
 use std::process::ExitCode;
 
@@ -60,6 +62,7 @@ enum Command {
     Crds(crds::Arguments),
     Rights(rights::Arguments),
     Completion(completion::Arguments),
+    Version(version::Arguments),
 }
 
 /// Parses the process's arguments and runs the command.
@@ -89,6 +92,7 @@ pub fn main() -> ExitCode {
         Command::Crds(arguments) => crds::run(&arguments),
         Command::Rights(arguments) => rights::run(&arguments),
         Command::Completion(arguments) => completion::run(&arguments),
+        Command::Version(arguments) => version::run(&arguments),
     })
 }
 

@@ -18,12 +18,12 @@ use super::{
     standalone::RuleArguments,
     validate,
 };
-use crate::offline::World;
+use crate::offline::{self, World};
 
 /// Print what the pools would give these Services, and why
 ///
 /// Opens no socket and writes nothing. Exit code 0 also if some Service would wait; 1 if and only if "openelbd
-/// validate" would fail. For example: openelbd plan --manifests manifests/ --state /var/lib/openelb
+/// validate" with the same state would fail. For example: openelbd plan --manifests manifests/ --state /var/lib/openelb
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
     /// A file, or a directory with YAML files.
@@ -82,15 +82,15 @@ pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Failure> {
         }
     }
     let loaded = manifests::load(&arguments.manifests);
-    let problems = validate::problems(&loaded);
+    let stored = offline::stored(arguments.state.as_deref());
+    let problems = validate::problems(&loaded, &stored);
     for problem in &problems {
         eprintln!(
             "{}: {problem}",
             if problem.severity == openelb_k8s::problem::Severity::Error { "error" } else { "warning" }
         );
     }
-    let mut world =
-        World::new(&loaded, arguments.state.as_deref(), arguments.rules.class_rules(), Timestamp::now());
+    let mut world = World::new(&loaded, stored, arguments.rules.class_rules(), Timestamp::now());
     world.settle(Timestamp::now())?;
     let report = report(world.indexes());
     match arguments.output {

@@ -9,6 +9,7 @@ use openelb_k8s::plan::Settings;
 use super::{
     Failure, Outcome,
     api::ApiArguments,
+    klog::KlogArguments,
     layer2::Layer2Arguments,
     standalone::{RuleArguments, duration},
 };
@@ -95,6 +96,15 @@ pub(super) struct Arguments {
     /// Accepted for the Go OpenELB's manifests; logs go to standard error.
     #[arg(long, hide = true, value_name = "PATH")]
     log_path: Option<String>,
+    #[command(flatten)]
+    klog: KlogArguments,
+}
+
+impl Arguments {
+    #[cfg(test)]
+    pub(super) fn klog(&self) -> &KlogArguments {
+        &self.klog
+    }
 }
 
 /// The value of `--on-stop`.
@@ -119,7 +129,10 @@ pub(super) fn run(arguments: Arguments) -> Result<Outcome, Failure> {
         ("--enable-keepalived-vip", arguments.enable_keepalived_vip == Some(true)),
         ("--keepalived-args", arguments.keepalived_args.is_some()),
         ("--log-path", arguments.log_path.is_some()),
-    ] {
+    ]
+    .into_iter()
+    .chain(arguments.klog.given())
+    {
         if given {
             tracing::info!("{flag} has no effect in this version");
         }

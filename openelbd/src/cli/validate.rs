@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use anyhow::anyhow;
 use clap::Args;
 use openelb_k8s::{
+    index::services::ClassRules,
+    object::Object,
     problem::{Problem, Severity},
     source::manifests,
 };
@@ -14,7 +16,7 @@ use super::{
     Failure, Outcome,
     output::{self, Format},
 };
-use crate::unsupported;
+use crate::{offline, unsupported};
 
 /// Check manifests: every error with file, object, field and remedy
 ///
@@ -25,6 +27,10 @@ pub(super) struct Arguments {
     /// A file, or a directory with YAML files.
     #[arg(short = 'f', long = "filename", value_name = "FILE|DIR", required = true)]
     path: PathBuf,
+    /// The state directory of "openelbd standalone": an Eip that loses addresses which are in use is an error. It is
+    /// only read.
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
     /// table: a line for each problem; json, yaml: {problems: [...], errors, warnings}.
     #[arg(short, long, value_enum, default_value_t = Format::Table, value_name = "FORMAT")]
     output: Format,
@@ -78,9 +84,9 @@ fn severity(problem: &Problem) -> &'static str {
     }
 }
 
-/// Everything that is wrong with what was loaded, and what of it has no effect in this version.
-pub(super) fn problems(loaded: &manifests::Loaded) -> Vec<Problem> {
-    let mut problems = openelb_k8s::validate::validate(loaded);
+/// Everything that is wrong with what was loaded, beside what is stored, and what of it has no effect in this version.
+pub(super) fn problems(loaded: &manifests::Loaded, stored: &[Object]) -> Vec<Problem> {
+    let mut problems = openelb_k8s::validate::validate_beside(loaded, &ClassRules::default(), stored);
     for document in &loaded.documents {
         let object = document.object.reference();
         for note in unsupported::notes(&document.object) {
@@ -103,11 +109,13 @@ pub(super) fn errors(problems: &[Problem]) -> usize {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<Outcome, Failure> {
-    if let Err(error) = std::fs::metadata(&arguments.path) {
-        return Err(Failure::Other(anyhow!("{}: {error}", arguments.path.display())));
+    for path in std::iter::once(&arguments.path).chain(&arguments.state) {
+        if let Err(error) = std::fs::metadata(path) {
+            return Err(Failure::Other(anyhow!("{}: {error}", path.display())));
+        }
     }
     let loaded = manifests::load(&arguments.path);
-    let problems = problems(&loaded);
+    let problems = problems(&loaded, &offline::stored(arguments.state.as_deref()));
     let errors = errors(&problems);
     let report = Report {
         problems: problems.iter().map(Entry::from).collect(),

@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     api_events::Reporter,
-    events::{EventLog, EventType},
+    events::{EventLog, EventType, bad_spec},
     http::{
         Check, Readiness, ServerState,
         metrics::{Metrics, WriteResult},
@@ -43,6 +43,10 @@ use crate::{
 };
 
 mod gate;
+mod refusals;
+
+#[cfg(test)]
+mod tests;
 
 /// While writes run, deciding takes at most the fifth part of the time.
 const DECIDING_SHARE: u32 = 4;
@@ -421,7 +425,9 @@ impl Owner {
             Ok(object) => {
                 self.metrics.count_write(kind, WriteResult::Ok);
                 self.pause.reset();
-                self.refused.remove(&write.target);
+                if self.refused.remove(&write.target).is_some() {
+                    self.forget_refused(&write);
+                }
                 match object {
                     Some(object) if self.departed.covers(&object) => {}
                     Some(object) => {
@@ -453,8 +459,7 @@ impl Owner {
                 };
                 let until = Instant::now() + pause;
                 self.refused.insert(write.target.clone(), Refused { until, pause });
-                let message = format!("a write was refused: {error}");
-                self.event(EventType::Warning, &write.target, "write", "WriteRefused", &message);
+                self.tell_refused(&write, &error);
             }
         }
         as_decided
@@ -479,13 +484,8 @@ impl Owner {
                 Change::Reached(..) => {}
                 Change::Unreadable(reference, problem) => {
                     let message = problem.to_string();
-                    self.event(
-                        EventType::Warning,
-                        &reference,
-                        condition::READY,
-                        reason::INVALID_SPEC,
-                        &message,
-                    );
+                    let reason = bad_spec(reference.kind);
+                    self.event(EventType::Warning, &reference, condition::READY, reason, &message);
                     self.unreadable.insert(reference, problem);
                     self.show_unreadable();
                 }
@@ -697,7 +697,7 @@ impl Owner {
         let message = problems.map(openelb_k8s::plan::status::explain).unwrap_or_default();
         if !message.is_empty() {
             self.unusable.insert(object.clone());
-            self.event(EventType::Warning, object, condition::READY, reason::INVALID_SPEC, &message);
+            self.event(EventType::Warning, object, condition::READY, bad_spec(object.kind), &message);
         } else if self.unusable.remove(object) && self.events.clear(object, condition::READY) {
             tracing::info!(%object, "mended");
         }

@@ -279,7 +279,7 @@ fn all_is_taken_over(setup: &Setup) {
 /// The webhook stands in the way of one Eip that goes. That is told once, and does not hold the others up.
 fn one_refusal_is_tried_again_alone(controller: &Process) {
     let log = Lab::log_tail(controller, 1000);
-    let refused: Vec<&str> = log.lines().filter(|line| line.contains("WriteRefused")).collect();
+    let refused: Vec<&str> = log.lines().filter(|line| line.contains("a write was refused")).collect();
     assert!(refused.len() == 1 && refused[0].contains("validate.eip.network.kubesphere.io"), "{log}");
     assert!(!log.contains("again_in"), "all writes were held up: {log}");
 }

@@ -31,6 +31,8 @@ pub(super) struct Placed<'a> {
     pub(super) reassigned: bool,
     /// It has what it asks for, committed where it belongs, so that nothing but itself can change that.
     pub(super) at_peace: bool,
+    /// All that it has is what it asks for.
+    pub(super) fits_request: bool,
     pub(super) outcome: ServiceOutcome,
 }
 
@@ -343,12 +345,15 @@ impl<'a> Case<'a> {
         }
         let outcome = self.outcome(state, &addresses);
         let moved = self.families.iter().any(|case| case.leave && case.refused.is_some());
+        let mut held = self.families.iter().filter(|case| case.held.is_some()).peekable();
+        let fits_request = held.peek().is_some() && held.all(|case| case.refused.is_none());
         Placed {
             service: self.service,
             hint: self.hint,
             addresses,
             reassigned: !moved,
             at_peace: self.at_peace,
+            fits_request,
             outcome,
         }
     }

@@ -111,7 +111,9 @@ fn with_marks(mut write: Write, placed: &Placed<'_>, changed: bool) -> Write {
     let known = placed
         .hint
         .as_ref()
-        .filter(|hint| !changed && hint.addresses.keys().eq(addresses.keys()) && !hint.terms.is_empty());
+        .filter(|hint| !changed && hint.addresses.keys().eq(addresses.keys()) && !hint.terms.is_empty())
+        // An edited request that what it has fulfils is remembered: a record that moves later is no breach of it.
+        .filter(|hint| !placed.fits_request || hint.requested_pools == service.requested_pools);
     // A record that moved between pools is no reason to write on the Service.
     let pool = known
         .and_then(|hint| outcome.addresses.first().and_then(|address| hint.addresses.get(address)))

@@ -18,7 +18,7 @@ use crate::{
         bgp::status,
         layer2::events::{About, Told},
     },
-    events::EventType,
+    events::{EventType, bad_spec},
     http::{Check, Readiness, ServerState, read_api::Snapshot},
     snapshot::View,
 };
@@ -114,7 +114,7 @@ impl Owner {
             }
         } else {
             self.unusable.insert(object.clone());
-            self.event(EventType::Warning, object, condition::READY, reason::INVALID_SPEC, &message);
+            self.event(EventType::Warning, object, condition::READY, bad_spec(object.kind), &message);
         }
     }
 

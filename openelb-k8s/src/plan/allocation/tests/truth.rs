@@ -194,6 +194,29 @@ fn if_another_eip_covers_it_the_record_moves_without_a_write_to_the_service() {
 }
 
 #[test]
+fn a_request_that_names_the_pool_it_already_has_holds_through_a_later_split() {
+    let mut world = World::of([default_eip("p", "192.0.2.1-192.0.2.9"), service("a")]);
+    world.apply(super::world::from("p", service("a")));
+    world.settle();
+    assert_eq!(world.writes.len(), 1, "one write for the edit: {:?}", world.writes);
+    assert!(world.writes[0].patch().get("status").is_none(), "{:?}", world.writes);
+    world.settle();
+    assert_eq!(world.writes, [], "and none after it");
+    world.apply(default_eip("p", "192.0.2.5-192.0.2.9"));
+    world.apply(eip("q", "192.0.2.1-192.0.2.4"));
+    world.settle();
+    assert_eq!(world.published("a"), "192.0.2.1");
+    assert_eq!((world.used("p").as_str(), world.used("q").as_str()), ("", "192.0.2.1=ns/a"));
+    assert!(!world.writes.iter().any(|write| write.target.kind == Kind::Service), "{:?}", world.writes);
+    // Asked for again after that, it is given from p.
+    world.apply(service("a"));
+    world.settle();
+    world.apply(super::world::from("p", service("a")));
+    world.settle();
+    assert_eq!((world.published("a").as_str(), world.used("p").as_str()), ("192.0.2.5", "192.0.2.5=ns/a"));
+}
+
+#[test]
 fn host_names_and_foreign_addresses_in_the_status_are_replaced() {
     let mut world = World::of([default_eip("p", "192.0.2.1-192.0.2.9")]);
     let ingress = json!([{"hostname": "example.com"}, {"ip": "203.0.113.5"}]);

@@ -1,0 +1,123 @@
+//! What is told of objects and writes that are no good.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use kube::{Client, client::Body};
+use openelb_k8s::{
+    index::services::ClassRules,
+    object::{Kind, NamespacedName, Object, ObjectRef},
+    plan::Write,
+    problem::Problem,
+    source::kube::{Change, Versions},
+    store::{ApiServer, StoreError},
+};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::{Done, Owner};
+use crate::{
+    api_events::Reporter,
+    controller::Options,
+    http::{
+        Readiness,
+        metrics::{Metrics, Sources},
+    },
+    kubernetes::ClusterArguments,
+};
+
+/// One that follows, beside an API server that says nothing.
+fn owner() -> Owner {
+    let silent = |_: http::Request<Body>| std::future::pending::<Result<http::Response<Body>, Infallible>>();
+    let client = Client::new(tower::service_fn(silent), "openelb-system");
+    let options = Options {
+        cluster: ClusterArguments::default(),
+        namespace: "openelb-system".to_owned(),
+        identity: "a".to_owned(),
+        leader_elect: true,
+        metrics_addr: "0".parse().unwrap(),
+        http_bind_address: "0".parse().unwrap(),
+        rules: ClassRules::default(),
+        writers: 1,
+        drain_timeout: Duration::from_secs(1),
+    };
+    let reporter = Reporter::spawn(client.clone(), "openelb-controller", "a");
+    let metrics = Arc::new(Metrics::new(Sources::default()));
+    let (readiness, _) = watch::channel(Readiness::default());
+    Owner::new(&options, ApiServer::new(client), Versions::default(), reporter, metrics, readiness)
+}
+
+fn object(value: Value) -> Object {
+    Object::from_value(value).unwrap().unwrap()
+}
+
+fn eip(version: u64, address: &str) -> Object {
+    object(json!({"apiVersion": "network.kubesphere.io/v1alpha2", "kind": "Eip",
+        "metadata": {"name": "pool", "uid": "pool", "resourceVersion": version.to_string()},
+        "spec": {"address": address}, "status": {"used": {"192.0.2.1": "ns/a"}}}))
+}
+
+fn service() -> Object {
+    object(json!({"apiVersion": "v1", "kind": "Service",
+        "metadata": {"namespace": "ns", "name": "a", "uid": "a", "resourceVersion": "2"},
+        "spec": {"type": "ClusterIP"}}))
+}
+
+/// The events since the last call: kind, name and reason.
+fn told(owner: &mut Owner, seen: &mut usize) -> Vec<String> {
+    let all: Vec<String> = owner
+        .events
+        .recent()
+        .map(|told| format!("{} {}: {}", told.object.kind, told.object.name, told.reason))
+        .collect();
+    let new = all[*seen..].to_vec();
+    *seen = all.len();
+    new
+}
+
+fn refused(write: &Write) -> Done {
+    let error = StoreError::Refused { object: write.target.clone(), cause: "the webhook says no".to_owned() };
+    Done { write: write.clone(), result: Err(error), read: Vec::new() }
+}
+
+#[tokio::test]
+async fn a_refused_write_is_told_with_the_reasons_of_the_go_openelb_once() {
+    let (mut owner, mut seen) = (owner(), 0);
+    owner.take_in(vec![Change::Apply(eip(1, "192.0.2.0/24")), Change::Apply(service())]);
+    assert_eq!(told(&mut owner, &mut seen), [""; 0]);
+
+    let pool = Write::new(ObjectRef::cluster(Kind::Eip, "pool"), "1")
+        .set(&["status", "used"], json!({"192.0.2.1": null}));
+    owner.take_done(refused(&pool));
+    assert_eq!(told(&mut owner, &mut seen), ["Eip pool: add/update eip", "Service a: ReleaseIPFailed"]);
+    owner.take_done(refused(&pool));
+    assert_eq!(told(&mut owner, &mut seen), [""; 0], "the same cause");
+
+    let service = ObjectRef::namespaced(Kind::Service, &NamespacedName::new("ns", "a"));
+    let publish = Write::new(service, "2").set(&["status", "loadBalancer", "ingress"], json!([]));
+    owner.take_done(refused(&publish));
+    let peer = Write::new(ObjectRef::cluster(Kind::BgpPeer, "router"), "1").set(&["status"], json!({}));
+    owner.take_done(refused(&peer));
+    assert_eq!(
+        told(&mut owner, &mut seen),
+        ["Service a: UpdateServiceStatus", "BgpPeer router: WriteRefused"]
+    );
+
+    // Taken, and refused again: another cause.
+    let result = Ok(Some(eip(3, "192.0.2.0/24")));
+    owner.take_done(Done { write: pool.clone(), result, read: Vec::new() });
+    owner.take_done(refused(&pool));
+    assert_eq!(told(&mut owner, &mut seen), ["Eip pool: add/update eip", "Service a: ReleaseIPFailed"]);
+}
+
+#[tokio::test]
+async fn an_eip_that_cannot_be_used_is_told_as_the_go_openelb_did() {
+    let (mut owner, mut seen) = (owner(), 0);
+    owner.take_in(vec![Change::Apply(eip(1, "192.0.2.0/33"))]);
+    assert_eq!(told(&mut owner, &mut seen), ["Eip pool: add/update eip"]);
+    let unreadable = Problem::error("spec is a list", "write a mapping");
+    owner.take_in(vec![
+        Change::Unreadable(ObjectRef::cluster(Kind::Eip, "other"), unreadable.clone()),
+        Change::Unreadable(ObjectRef::cluster(Kind::BgpPeer, "router"), unreadable),
+    ]);
+    assert_eq!(told(&mut owner, &mut seen), ["Eip other: add/update eip", "BgpPeer router: InvalidSpec"]);
+}
