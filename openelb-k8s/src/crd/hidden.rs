@@ -1,3 +1,5 @@
+//! A text that is not for logs.
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
