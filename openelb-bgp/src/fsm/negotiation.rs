@@ -32,7 +32,7 @@ pub struct FsmConfig {
     pub passive: bool,
     /// Hold time that we offer, seconds: 0, or 3 to 65535.
     pub hold_time: u16,
-    /// Interval of keepalives; at most a third of the negotiated hold time.
+    /// Interval of keepalives; at most a third of the negotiated hold time, which is also what zero means.
     pub keepalive: Duration,
     /// The first pause between attempts; it doubles with each failure.
     pub connect_retry: Duration,
@@ -163,7 +163,11 @@ impl FsmConfig {
         Ok(Negotiated {
             context,
             hold_time,
-            keepalive: if hold_time.is_zero() { hold_time } else { self.keepalive.min(hold_time / 3) },
+            // RFC 4271 §4.4: only with a hold time of zero are there none.
+            keepalive: match self.keepalive {
+                Duration::ZERO => hold_time / 3,
+                interval => interval.min(hold_time / 3),
+            },
             families,
             direction,
             local: info.local,

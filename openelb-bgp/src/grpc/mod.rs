@@ -36,6 +36,7 @@
 
 mod connections;
 pub mod core;
+mod debug;
 pub mod places;
 pub mod server;
 pub mod v3;

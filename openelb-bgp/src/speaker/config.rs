@@ -201,7 +201,7 @@ pub struct PeerConfig {
     pub admin_down: bool,
     /// Hold time that is offered: 0 (no keepalives), or 3 s to 65535 s; 30 s.
     pub hold_time: Duration,
-    /// Interval of keepalives, at most a third of the negotiated hold time; 10 s.
+    /// Interval of keepalives, at most a third of the negotiated hold time, which is also what 0 means; 10 s.
     pub keepalive: Duration,
     /// The first pause between attempts to connect, not 0; it doubles up to [`connect_retry_max`](Self::connect_retry_max).
     pub connect_retry: Duration,

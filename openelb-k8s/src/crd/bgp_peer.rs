@@ -7,7 +7,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{bgp_conf::GracefulRestart, fields, schema};
+use super::{bgp_conf::GracefulRestart, fields, hidden::Hidden, schema};
 
 fields! {
     /// A BGP neighbour of the nodes.
@@ -49,6 +49,8 @@ fields! {
         password_secret_ref: SecretKeyRef,
         /// Bidirectional forwarding detection with this neighbour (RFC 5880).
         bfd: Bfd,
+        /// The session of a directly connected neighbour ends at once when the link to it goes down. Default true.
+        link_failover: bool,
         /// What is announced, and how; absent: every address that is ours, plain.
         advertisements: Vec<Advertisement>,
         /// Names of BgpPolicies that are applied to this neighbour's routes.
@@ -60,14 +62,16 @@ fields! {
     /// Who the neighbour is; GoBGP's fields.
     pub struct PeerConf {
         /// The session's password (RFC 2385); `passwordSecretRef` is better.
-        auth_password: String,
+        #[schemars(with = "Option<String>")]
+        auth_password: Hidden,
         /// Free text.
         description: String,
         /// Our AS number towards this neighbour; 0 or absent: the BgpConf's.
         local_as: u32,
         /// The neighbour's address, or a prefix: every neighbour within it is accepted.
         neighbor_address: String,
-        /// The neighbour's AS number; 0 or absent: any external one.
+        /// The neighbour's AS number; 0 or absent: any external one, one hop away (IP TTL 1) unless ebgpMultihop says
+        /// more.
         peer_as: u32,
         /// Name of a peer group.
         peer_group: String,
@@ -366,7 +370,8 @@ fields! {
     /// A session; GoBGP's fields. The password is never written.
     pub struct PeerState {
         /// Always empty.
-        auth_password: String,
+        #[schemars(with = "Option<String>")]
+        auth_password: Hidden,
         /// Free text of the spec.
         description: String,
         /// Our AS number.

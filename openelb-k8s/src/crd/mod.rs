@@ -13,6 +13,7 @@ pub mod v1alpha1;
 pub mod vip_group;
 
 mod definitions;
+mod hidden;
 mod schema;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ pub use bgp_peer::{BgpPeer, BgpPeerSpec, BgpPeerStatus};
 pub use bgp_policy::{BgpPolicy, BgpPolicySpec, BgpPolicyStatus};
 pub use definitions::{all, to_yaml};
 pub use eip::{Eip, EipSpec, EipStatus};
+pub use hidden::Hidden;
 pub use layer2_conf::{Layer2Conf, Layer2ConfSpec, Layer2ConfStatus};
 pub use speaker_status::{SpeakerStatus, SpeakerStatusSpec, SpeakerStatusStatus};
 pub use vip_group::{VipGroup, VipGroupSpec, VipGroupStatus};

@@ -77,7 +77,9 @@ impl Specs {
             }
         }
         let conf = value.pointer_mut("/spec/conf").and_then(Value::as_object_mut);
-        if conf.is_some_and(|conf| conf.remove("authPassword").is_some())
+        let password = conf.and_then(|conf| conf.remove("authPassword"));
+        // An empty text is no password.
+        if password.is_some_and(|password| password.as_str() != Some(""))
             && let Some(spec) = value.get_mut("spec").and_then(Value::as_object_mut)
         {
             spec.entry("passwordSecretRef").or_insert_with(|| json!({ "name": LEFT_OUT }));
@@ -237,7 +239,7 @@ mod tests {
     };
     use serde_json::{Value, json};
 
-    use super::{Header, Specs, body, read, write};
+    use super::{Header, LEFT_OUT, Specs, body, read, write};
 
     fn world() -> (Indexes, Specs) {
         let (mut indexes, mut specs) = (Indexes::default(), Specs::default());
@@ -327,6 +329,24 @@ mod tests {
             "it stays down without one"
         );
         assert!(read(&path, "node-2", &ClassRules::default()).unwrap().is_none(), "of another node");
+    }
+
+    #[test]
+    fn an_empty_password_that_is_left_out_keeps_nothing_down() {
+        let peer = |password: Value| {
+            let mut specs = Specs::default();
+            let value = json!({
+                "apiVersion": "network.kubesphere.io/v1alpha2", "kind": "BgpPeer", "metadata": {"name": "router"},
+                "spec": {"conf": {"neighborAddress": "10.0.0.254", "authPassword": password}},
+            });
+            specs.apply(&Object::from_value(value).unwrap().unwrap());
+            specs.objects.into_values().next().unwrap()["spec"].clone()
+        };
+        assert_eq!(peer(json!("")), json!({"conf": {"neighborAddress": "10.0.0.254"}}));
+        assert_eq!(
+            peer(json!("hunter2")),
+            json!({"conf": {"neighborAddress": "10.0.0.254"}, "passwordSecretRef": {"name": LEFT_OUT}})
+        );
     }
 
     #[test]

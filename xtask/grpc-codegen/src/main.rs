@@ -21,6 +21,8 @@ fn generate(protos: &Path) -> anyhow::Result<String> {
     let mut config = prost_build::Config::new();
     // Names for google.protobuf.Any.
     config.enable_type_names().type_name_domain(["."], "type.googleapis.com");
+    // Their `Debug` is written by hand: it does not show the password.
+    config.skip_debug([".apipb.PeerConf", ".apipb.PeerState"]);
     tonic_prost_build::configure()
         .out_dir(out.path())
         // Clients are for tests, and for whoever embeds the speaker.

@@ -135,6 +135,20 @@ fn keepalives_hold_the_session_and_come_at_a_third_of_the_hold_time() {
 }
 
 #[test]
+fn a_keepalive_interval_of_zero_is_a_third_of_the_hold_time() {
+    let mut configs = [config(64500, 1), config(64501, 2)];
+    configs.iter_mut().for_each(|config| config.keepalive = Duration::ZERO);
+    let mut pair = Pair::new(configs, 7);
+    pair.start();
+    pair.run_for(600 * SECOND);
+    assert!(pair.agree());
+    for end in &pair.ends {
+        let keepalives = end.sent.iter().filter(|m| matches!(m, Message::Keepalive)).count();
+        assert!((60..=82).contains(&keepalives) && end.dropped == 0, "{keepalives}, {}", end.dropped);
+    }
+}
+
+#[test]
 fn a_silent_cut_ends_the_session_at_the_hold_time_and_it_comes_back() {
     let mut configs = [config(64500, 1), config(64501, 2)];
     configs[0].hold_time = 9;

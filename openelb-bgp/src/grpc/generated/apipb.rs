@@ -1597,6 +1597,7 @@ impl ::prost::Name for PrefixLimit {
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct PeerConf {
     /// Taken, never shown.
     #[prost(string, tag = "1")]
@@ -1692,6 +1693,7 @@ impl ::prost::Name for RouteReflector {
     }
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct PeerState {
     #[prost(string, tag = "1")]
     pub auth_password: ::prost::alloc::string::String,
@@ -1735,17 +1737,7 @@ pub struct PeerState {
 }
 /// Nested message and enum types in `PeerState`.
 pub mod peer_state {
-    #[derive(
-        Clone,
-        Copy,
-        Debug,
-        PartialEq,
-        Eq,
-        Hash,
-        PartialOrd,
-        Ord,
-        ::prost::Enumeration
-    )]
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
     #[repr(i32)]
     pub enum SessionState {
         Unknown = 0,
@@ -1786,17 +1778,7 @@ pub mod peer_state {
             }
         }
     }
-    #[derive(
-        Clone,
-        Copy,
-        Debug,
-        PartialEq,
-        Eq,
-        Hash,
-        PartialOrd,
-        Ord,
-        ::prost::Enumeration
-    )]
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
     #[repr(i32)]
     pub enum AdminState {
         Up = 0,

@@ -341,6 +341,8 @@ pub struct PeerSpec {
     pub bfd: Option<BfdSpec>,
     /// BFD as it is written.
     pub bfd_written: BfdWritten,
+    /// A link that goes down ends the session at once.
+    pub link_failover: bool,
     /// What is announced; `None`: everything, plain.
     pub advertisements: Option<Vec<AdvertisementSpec>>,
     /// Policies.

@@ -156,7 +156,8 @@ pub fn parse_peer(spec: &BgpPeerSpec) -> Result<PeerSpec, Vec<SpecProblem>> {
             "use 0, or at least 3 (RFC 4271 §4.2)",
         );
     }
-    let keepalive = keepalive.unwrap_or_else(|| (hold_time / 3).min(10));
+    // As with GoBGP, 0 is the default. Without keepalives the neighbour would end the session again and again.
+    let keepalive = keepalive.filter(|s| *s > 0).unwrap_or_else(|| (hold_time / 3).min(10));
     if hold_time > 0 && keepalive >= hold_time {
         let cause = format!("{keepalive} seconds are not less than the hold time, {hold_time}");
         p.push("spec.timers.config.keepaliveInterval", cause, "use a third of the hold time");
@@ -264,7 +265,11 @@ pub fn parse_peer(spec: &BgpPeerSpec) -> Result<PeerSpec, Vec<SpecProblem>> {
             keep_received_routes,
             prefix_limit: spec.prefix_limit.clone(),
             password_secret,
-            password: conf.auth_password.filter(|password| !password.is_empty()).map(Password::new),
+            password: conf
+                .auth_password
+                .filter(|password| !password.expose().is_empty())
+                .map(|password| Password::new(password.expose())),
+            link_failover: spec.link_failover.unwrap_or(true),
             bfd: bfd_written.under(&BfdTimers::default()),
             bfd_written,
             advertisements,

@@ -28,6 +28,7 @@ use super::{
     config::{self, Host, Peers, Start},
     deltas, routes,
     status::{self, Calendar},
+    zones::{self, Zones},
 };
 use crate::http::metrics::BgpSource;
 
@@ -39,6 +40,9 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(4);
 const DRAIN_SHARE: u32 = 10;
 /// How often a route that is in flight is asked after when no snapshot says anything.
 const ASK_AGAIN: Duration = Duration::from_millis(20);
+
+/// An interface of a link-local neighbour that comes, or comes back, is noticed within this.
+const ZONES_EVERY: Duration = Duration::from_secs(5);
 
 /// End-of-RIB waits for what is true now until so long before neighbours would drop everything.
 const BEFORE_RESTART_TIME: Duration = Duration::from_secs(10);
@@ -92,6 +96,8 @@ impl BgpAnnouncer {
             attracted,
             sources: BTreeSet::new(),
             peers_wanted: Peers::default(),
+            zones: Zones::default(),
+            zones_at: None,
             warnings: BTreeMap::new(),
             failure: None,
             start,
@@ -175,6 +181,10 @@ struct Task {
     sources: BTreeSet<String>,
     /// The neighbours, and those that the speaker cannot have.
     peers_wanted: Peers,
+    /// The interfaces of link-local neighbours.
+    zones: Zones,
+    /// When they are looked at again; `None`: there are none.
+    zones_at: Option<Instant>,
     /// What is to be known about BgpPeers, by name.
     warnings: BTreeMap<String, String>,
     /// Why there is no speaker although one is wanted.
@@ -198,13 +208,8 @@ struct Task {
 impl Task {
     async fn run(mut self, mut stopping: oneshot::Receiver<(OnStop, Instant)>) {
         loop {
-            let completion = self.completion();
-            let complete = async {
-                match completion {
-                    Some(at) => sleep_until(at.into()).await,
-                    None => std::future::pending().await,
-                }
-            };
+            let complete = at(self.completion());
+            let look = at(self.zones_at);
             let changed = async {
                 match &mut self.speaker {
                     // A sender that is gone means that the speaker stopped; it is started again below.
@@ -234,6 +239,11 @@ impl Task {
                     }
                 }
                 () = complete => self.say_complete(),
+                () = look => {
+                    if self.renew_zones() {
+                        self.take_over().await;
+                    }
+                }
                 Some(order) = self.orders.recv() => self.obey(order).await,
                 Ok(()) = self.api_failures.changed() => {}
                 alive = changed => {
@@ -320,7 +330,8 @@ impl Task {
         let host = Host { has_ipv6: self.has_ipv6, ipv4, ipv6, seed: self.seed };
         let names = plan.sources.keys().cloned().chain([COMPLETE.to_owned()]);
         let speaker_config = config::speaker(&bgp, host, names);
-        self.peers_wanted = config::peers(&bgp, self.start);
+        self.renew_zones();
+        self.peers_wanted = config::peers(&bgp, &self.zones, self.start);
         let outcome = match &self.speaker {
             Some(running) => running.handle.set_config(speaker_config),
             None => net::spawn(speaker_config).map(|(handle, task)| self.started(handle, task)),
@@ -334,6 +345,14 @@ impl Task {
         });
         self.failure = outcome.err().map(|error| error.to_string());
         self.set_routes(plan.sources);
+    }
+
+    /// Gives whether an interface of a link-local neighbour is another one.
+    fn renew_zones(&mut self) -> bool {
+        let bgp = self.desired.bgp.as_ref();
+        let any = bgp.is_some_and(|bgp| !zones::interfaces(bgp).is_empty());
+        self.zones_at = any.then(|| Instant::now() + ZONES_EVERY);
+        self.zones.renew(bgp, zones::of_kernel)
     }
 
     fn attract(&self, prefixes: BTreeSet<IpNet>) {
@@ -485,6 +504,14 @@ impl Task {
             }
         };
         let _ = timeout_at(until.into(), settle).await;
+    }
+}
+
+/// Until then; for ever without it.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time.into()).await,
+        None => std::future::pending().await,
     }
 }
 

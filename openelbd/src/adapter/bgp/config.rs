@@ -22,7 +22,10 @@ use openelb_k8s::{
     index::peers::{Neighbor, PeerSpec},
 };
 
-use super::Note;
+use super::{
+    Note,
+    zones::{Zones, is_link_local},
+};
 
 /// The longest pause between attempts to connect, unless `connectRetry` asks for a longer one.
 const CONNECT_RETRY_MAX: Duration = Duration::from_secs(60);
@@ -89,34 +92,27 @@ pub struct Peers {
 
 /// The neighbours that the speaker can have, and what keeps others out.
 #[must_use]
-pub fn peers(bgp: &BgpAnnouncements, start: Start) -> Peers {
+pub fn peers(bgp: &BgpAnnouncements, zones: &Zones, start: Start) -> Peers {
     let mut peers = Peers::default();
     for (name, announced) in &bgp.peers {
         // Names are in order, so of two with one address the first by name has it, on every node.
-        let outcome = peer(name, announced, &bgp.graceful_restart, start).and_then(|config| {
-            let twin = match announced.spec.neighbor {
+        let outcome = peer(name, announced, &bgp.graceful_restart, start).and_then(|mut config| {
+            let neighbor = announced.spec.neighbor;
+            match neighbor {
                 Neighbor::Address(_) => {
-                    let address = config.address.to_canonical();
-                    peers
-                        .known
-                        .iter()
-                        .find(|other| other.address.to_canonical() == address)
-                        .map(|other| &other.name)
+                    if is_link_local(neighbor) {
+                        config.scope_id = zones.index(config.bind_interface.as_deref());
+                    }
+                    let mut others = peers.known.iter().filter(|other| same_address(other, &config));
+                    others.try_for_each(|other| beside(&config, announced, other, bgp))?;
                 }
-                Neighbor::Prefix(prefix) => peers
-                    .dynamic
-                    .iter()
-                    .find(|other| other.prefix == prefix)
-                    .map(|other| &other.template.name),
-            };
-            match twin {
-                Some(other) => Err(Note::new(
-                    "spec.conf.neighborAddress",
-                    format!("BgpPeer {other} has the address {} already", written(announced.spec.neighbor)),
-                    "remove one of the two, or select different nodes",
-                )),
-                None => Ok(config),
+                Neighbor::Prefix(prefix) => {
+                    if let Some(other) = peers.dynamic.iter().find(|other| other.prefix == prefix) {
+                        return Err(taken(&other.template, neighbor));
+                    }
+                }
             }
+            Ok(config)
         });
         match (outcome, announced.spec.neighbor) {
             (Ok(config), Neighbor::Address(_)) => peers.known.push(config),
@@ -129,6 +125,58 @@ pub fn peers(bgp: &BgpAnnouncements, start: Start) -> Peers {
         }
     }
     peers
+}
+
+fn same_address(a: &PeerConfig, b: &PeerConfig) -> bool {
+    a.address.to_canonical() == b.address.to_canonical()
+}
+
+/// Whether there can be a neighbour beside another one with its address: on another interface.
+fn beside(
+    config: &PeerConfig,
+    announced: &PeerAnnouncements,
+    other: &PeerConfig,
+    bgp: &BgpAnnouncements,
+) -> Result<(), Note> {
+    const FIELD: &str = "spec.conf.neighborAddress";
+    let neighbor = announced.spec.neighbor;
+    if !is_link_local(neighbor) || config.bind_interface == other.bind_interface {
+        return Err(taken(other, neighbor));
+    }
+    if config.scope_id == other.scope_id {
+        let interface = config.bind_interface.as_deref().unwrap_or_default();
+        return Err(Note::new(
+            FIELD,
+            format!("there is no interface {interface}, and BgpPeer {} has the address, too", other.name),
+            "correct the interface, or select the nodes that have it",
+        ));
+    }
+    // Listeners know keys by address alone.
+    let others = bgp.peers.get(other.name.as_str()).is_some_and(|other| wants_password(&other.spec));
+    let differ = match (&config.password, &other.password) {
+        (Some(ours), Some(theirs)) => ours != theirs,
+        _ => wants_password(&announced.spec) != others,
+    };
+    if differ {
+        return Err(Note::new(
+            FIELD,
+            format!(
+                "BgpPeer {} has the address on another interface, and another password or none: the kernel knows one \
+                 for each address",
+                other.name
+            ),
+            "use one password for both, or different addresses",
+        ));
+    }
+    Ok(())
+}
+
+fn taken(other: &PeerConfig, neighbor: Neighbor) -> Note {
+    Note::new(
+        "spec.conf.neighborAddress",
+        format!("BgpPeer {} has the address {} already", other.name, written(neighbor)),
+        "remove one of the two, or select different nodes",
+    )
 }
 
 fn written(neighbor: Neighbor) -> String {
@@ -193,6 +241,7 @@ pub fn peer(
         },
         minimum_ttl: bfd.minimum_ttl,
     });
+    config.link_failover = spec.link_failover;
     config.prefix_limit = prefix_limit(spec);
     if spec.keep_received_routes {
         config.received_routes = ReceivedRoutes::Keep;

@@ -7,6 +7,7 @@
 //! | [`attributes`] | `spec.advertisements` → who hears of an address, and how |
 //! | [`routes`] | addresses → routes, with next hops `Self` and `AllNodes` |
 //! | [`status`] | the speaker's snapshots → status of addresses and sessions |
+//! | [`zones`] | interfaces of link-local neighbours → their indexes |
 //! | [`unsupported`] | settings without effect → notes that become conditions |
 
 mod announcer;
@@ -17,6 +18,7 @@ pub mod deltas;
 pub mod routes;
 pub mod status;
 pub mod unsupported;
+pub mod zones;
 
 use std::fmt;
 

@@ -32,9 +32,11 @@ use super::{
     routes::{self, ALL_NODES, SELF, path_identifier},
     status::{self, Calendar},
     unsupported,
+    zones::{self, Zones},
 };
 
 mod announced;
+mod link_local;
 mod told;
 
 const NODE: &str = "node-1";
@@ -101,7 +103,8 @@ fn translated(extra: &Value) -> PeerConfig {
         node(NODE, &["192.0.2.10"], json!({})),
         peer("tor", spec(extra)),
     ]);
-    let peers = config::peers(&desired.bgp.unwrap_or_else(|| panic!("{extra}")), Start::default());
+    let peers =
+        config::peers(&desired.bgp.unwrap_or_else(|| panic!("{extra}")), &Zones::default(), Start::default());
     assert!(peers.refused.is_empty(), "{extra}: {peers:?}");
     peers.known.into_iter().next().unwrap_or_else(|| panic!("{extra}"))
 }
@@ -165,6 +168,8 @@ fn every_field_of_a_peer_that_has_an_effect() {
                 p.bfd == Some(BfdConfig { timers, minimum_ttl: Some(250) })
             },
         ),
+        (json!({"linkFailover": false}), |p| !p.link_failover),
+        (json!({"linkFailover": true}), |p| p.link_failover),
         (json!({"receivedRoutes": "Count"}), |p| p.received_routes == ReceivedRoutes::Count),
         (json!({"receivedRoutes": "Keep"}), |p| p.received_routes == ReceivedRoutes::Keep),
         (json!({}), |p| {
@@ -206,6 +211,13 @@ fn every_field_of_a_peer_that_has_an_effect() {
         (json!({"timers": {"config": {"holdTime": "90"}}}), |p| p.hold_time == Duration::from_secs(90)),
         (json!({"timers": {"config": {"holdTime": "0"}}}), |p| p.hold_time.is_zero()),
         (json!({"timers": {"config": {"keepaliveInterval": "3"}}}), |p| {
+            p.keepalive == Duration::from_secs(3)
+        }),
+        // As with GoBGP, 0 is the default.
+        (json!({"timers": {"config": {"keepaliveInterval": "0"}}}), |p| {
+            p.keepalive == Duration::from_secs(10)
+        }),
+        (json!({"timers": {"config": {"keepaliveInterval": "0", "holdTime": "9"}}}), |p| {
             p.keepalive == Duration::from_secs(3)
         }),
         (json!({"timers": {"config": {"connectRetry": "7"}}}), |p| p.connect_retry == Duration::from_secs(7)),
@@ -273,7 +285,7 @@ fn a_changed_bfd_profile_changes_the_timers_of_bfd_and_nothing_else() {
             node(NODE, &["192.0.2.10"], json!({})),
             peer("tor", spec(&json!({"bfd": {"enabled": true, "profile": "fast", "detectMultiplier": 5}}))),
         ]);
-        config::peers(&desired.bgp.unwrap(), Start::default()).known.remove(0)
+        config::peers(&desired.bgp.unwrap(), &Zones::default(), Start::default()).known.remove(0)
     };
     let mut before = peer_of(json!({"receiveInterval": "50ms", "transmitInterval": "60ms"}));
     let after = peer_of(json!({"receiveInterval": "100ms", "minimumTtl": 250}));
@@ -299,6 +311,10 @@ fn every_setting_without_effect_is_named() {
         (json!({"conf": {"removePrivateAs": "ALL"}}), "spec.conf.removePrivateAs"),
         (json!({"conf": {"routeFlapDamping": true}}), "spec.conf.routeFlapDamping"),
         (json!({"conf": {"sendCommunity": 1}}), "spec.conf.sendCommunity"),
+        (json!({"conf": {"peerType": 0, "localAs": 65000}}), "spec.conf.peerType"),
+        (json!({"conf": {"peerType": 0, "peerAs": 0}}), "spec.conf.peerType"),
+        (json!({"conf": {"peerType": 1, "localAs": 65001}}), "spec.conf.peerType"),
+        (json!({"conf": {"peerType": 2}}), "spec.conf.peerType"),
         (json!({"conf": {"neighborInterface": "eth0"}}), "spec.conf.neighborInterface"),
         (json!({"conf": {"vrf": "blue"}}), "spec.conf.vrf"),
         (json!({"conf": {"allowOwnAs": 1}}), "spec.conf.allowOwnAs"),
@@ -334,6 +350,10 @@ fn every_setting_without_effect_is_named() {
         json!({"bfd": {"enabled": true}, "gracefulRestart": {"notificationEnabled": true}}),
         json!({"conf": {"authPassword": "hunter2"}, "passwordSecretRef": {"name": "x"}}),
         json!({"conf": {"neighborAddress": "192.0.2.0/24"}}),
+        json!({"conf": {"peerType": 0, "localAs": 65001}}),
+        json!({"conf": {"peerType": 1, "localAs": 65000}}),
+        json!({"conf": {"peerType": 1, "peerAs": 0}}),
+        json!({"conf": {"peerType": 1}}),
         json!({"conf": {"neighborAddress": "fe80::1", "neighborInterface": "eth0"}}),
         json!({"conf": {"neighborAddress": "fe80::1%eth0"}}),
         json!({"transport": {"ttlSecurity": {"hops": 1}}}),
@@ -422,7 +442,7 @@ fn a_node_selector_a_secret_and_a_neighbour_that_cannot_be() {
         ),
     ]);
     let Peers { known: peers, dynamic, refused } =
-        config::peers(&desired.bgp.unwrap(), Start { forwarding_preserved: true });
+        config::peers(&desired.bgp.unwrap(), &Zones::default(), Start { forwarding_preserved: true });
     assert!(peers.iter().all(|peer| peer.graceful_restart.unwrap().forwarding_preserved));
     assert_eq!(dynamic.len(), 1, "{dynamic:?}");
     assert_eq!(dynamic[0].prefix.to_string(), "198.51.100.0/24");

@@ -88,6 +88,7 @@ impl Notes {
             group,
             "write the settings into the BgpPeer",
         );
+        self.peer_type(conf);
         let private = "AS_PATH holds our own AS number only; there is nothing to remove";
         self.text("spec.conf.removePrivateAs", conf.remove_private_as.as_deref(), private, "leave it out");
         if conf.route_flap_damping == Some(true) {
@@ -120,6 +121,31 @@ impl Notes {
         }
         if conf.replace_peer_as == Some(true) {
             self.push("spec.conf.replacePeerAs", "AS_PATH holds our own AS number only", "leave it out");
+        }
+    }
+
+    /// GoBGP's number: 0 internal, 1 external. It is named where it cannot be true; where only the BgpConf tells our AS
+    /// number, nobody knows here.
+    fn peer_type(&mut self, conf: &PeerConf) {
+        let given = |asn: Option<u32>| asn.filter(|asn| *asn != 0);
+        let internal = match (given(conf.local_as), given(conf.peer_as)) {
+            (Some(ours), Some(theirs)) => Some(ours == theirs),
+            // Any external one.
+            (_, None) => Some(false),
+            (None, Some(_)) => None,
+        };
+        let so = match conf.peer_type {
+            None => true,
+            Some(0) => internal != Some(false),
+            Some(1) => internal != Some(true),
+            Some(_) => false,
+        };
+        if !so {
+            self.push(
+                "spec.conf.peerType",
+                "the AS numbers say whether a neighbour is internal (0) or external (1), and they say otherwise",
+                "leave it out, or correct conf.peerAs or conf.localAs",
+            );
         }
     }
 
