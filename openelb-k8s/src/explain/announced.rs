@@ -83,6 +83,7 @@ impl Picture<'_> {
         if eligible.is_empty() {
             told.missing.push(nobody(&told.nodes));
         }
+        let owners = self.owners();
         for speaker in &self.lists.speakers {
             let plan = plan(&speaker.node);
             let announcement = plan.addresses.get(&address);
@@ -92,7 +93,7 @@ impl Picture<'_> {
                     told.by.extend(self.to_neighbor(&speaker.node, carries, (name, peer), announcement));
                 }
             }
-            told.by.extend(speaker.layer2.contains(&address).then(|| owner(&speaker.node)));
+            told.by.extend(owners.of(address).contains(&speaker.node.as_str()).then(|| owner(&speaker.node)));
         }
         let protocols: Vec<Protocol> = spec.protocols.iter().copied().collect();
         self.lacks(&protocols, &eligible, &mut told);
@@ -109,6 +110,7 @@ impl Picture<'_> {
         // Who its neighbours are does not depend on what is published.
         let mut indexes = self.indexes.clone();
         indexes.services = self.indexes.services.subset(|_| false);
+        let owners = self.owners();
         for speaker in &self.lists.speakers {
             let node = &speaker.node;
             let settings = Settings { node_name: node.clone(), ..self.lists.settings.clone() };
@@ -120,7 +122,8 @@ impl Picture<'_> {
                     by.into_iter().for_each(|by| announcers.entry(*address).or_default().push(by));
                 }
             }
-            for address in &speaker.layer2 {
+            let owned = |address: &&IpAddr| owners.of(**address).contains(&node.as_str());
+            for address in speaker.layer2.iter().filter(owned) {
                 announcers.entry(*address).or_default().push(owner(node));
             }
         }
