@@ -23,6 +23,7 @@ use tokio::{
 use super::{
     Layer2Options, VIRTUAL_LINKS, config,
     events::{self, About, Told},
+    hearing::Hearing,
     status,
 };
 use crate::adapter::bgp::{OnStop, status::Calendar};
@@ -119,6 +120,7 @@ struct Running {
     handle: DriverHandle,
     snapshots: watch::Receiver<Arc<Snapshot>>,
     events: broadcast::Receiver<Event>,
+    hearing: Hearing,
 }
 
 struct Task {
@@ -256,7 +258,7 @@ impl Task {
         let handle = net::spawn(driver).map_err(|error| error.to_string())?;
         tracing::info!(%gossip, authenticated = self.options.key.is_some(), "the Layer 2 speaker starts");
         let (snapshots, events) = (handle.watch(), handle.events());
-        Ok(Running { gossip, handle, snapshots, events })
+        Ok(Running { gossip, handle, snapshots, events, hearing: Hearing::new(Instant::now()) })
     }
 
     /// Without a handle the speaker hands over what it has, and ends.
@@ -317,6 +319,14 @@ impl Task {
         };
         let before = Arc::clone(&self.published.borrow());
         let mut status = status::status(&self.desired, &snapshot, &before, self.calendar, now);
+        if let Some(running) = &mut self.running
+            && let Some(message) = running.hearing.look(&snapshot, now)
+            && snapshot.gossip_problem.is_none()
+            && !self.desired.layer2.nodes.is_empty()
+        {
+            let message = format!("{} {message}", running.gossip);
+            status.warnings.push(AnnouncerProblem { reason: status::UNHEARD.to_owned(), message });
+        }
         status.unsettled = self.running.is_some() && !snapshot.settled;
         if let Some(failure) = &self.failure {
             let problem = AnnouncerProblem { reason: "Layer2Failed".to_owned(), message: failure.clone() };

@@ -10,6 +10,9 @@ use openelb_l2::{
 
 use crate::adapter::bgp::status::{Calendar, LISTEN_FAILED};
 
+/// No other node is heard.
+pub const UNHEARD: &str = "GossipUnheard";
+
 /// Nobody has a key.
 pub const UNAUTHENTICATED: &str = "GossipUnauthenticated";
 

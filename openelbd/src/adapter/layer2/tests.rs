@@ -2,7 +2,7 @@ use std::{
     collections::BTreeSet,
     net::{Ipv4Addr, Ipv6Addr},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
@@ -15,7 +15,7 @@ use openelb_l2::{
     speaker::{Event, Failback, MemberState, MemberStatus, NodeName},
 };
 
-use super::{Layer2Options, config, events, status};
+use super::{Layer2Options, config, events, hearing::Hearing, status};
 use crate::adapter::bgp::status::Calendar;
 
 fn announcement(protocols: &[Protocol], interface: Option<InterfaceSelector>) -> Arc<Announcement> {
@@ -198,4 +198,25 @@ fn addresses_that_lack_the_same_have_one_problem() {
     assert!(told[0].0 == "GroupNotJoined" && told[0].1.ends_with(" (2001:db8::1 and others)"), "{told:?}");
     let lacks = "no interface of this node has a subnet with 192.0.2.1 (192.0.2.1 and others)";
     assert_eq!(told[1], ("InterfaceNotFound", lacks));
+}
+
+#[test]
+fn that_no_other_node_is_heard_is_said_after_ten_seconds_until_one_is() {
+    let start = Instant::now();
+    let mut hearing = Hearing::new(start);
+    let mut snapshot = Snapshot::default();
+    let at = |seconds| start + Duration::from_secs(seconds);
+    for seconds in (2..10).step_by(2) {
+        assert_eq!(hearing.look(&snapshot, at(seconds)), None, "{seconds}");
+    }
+    assert!(hearing.look(&snapshot, at(10)).is_some_and(|text| text.contains("--bind-addr")));
+    snapshot.stats.datagrams = 1;
+    assert_eq!(hearing.look(&snapshot, at(12)), None, "somebody is heard");
+    assert_eq!(hearing.look(&snapshot, at(60)), None, "this process was suspended");
+    (snapshot.stats.datagrams, snapshot.stats.rejected_datagrams) = (5, 4);
+    for seconds in (62..68).step_by(2) {
+        assert_eq!(hearing.look(&snapshot, at(seconds)), None, "{seconds}");
+    }
+    let said = hearing.look(&snapshot, at(70));
+    assert!(said.is_some_and(|text| text.contains("--secret")), "{said:?}");
 }
