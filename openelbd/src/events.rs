@@ -1,16 +1,20 @@
 //! What happened to objects: one log line for each change, never again for the same cause.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
 
 use jiff::Timestamp;
 use openelb_k8s::{
+    announce::AnnouncerStatus,
     names::{event, reason},
     object::{Kind, ObjectRef},
 };
 
 /// So many of the last events are kept to be read.
 const KEPT: usize = 200;
+
+/// Of several problems with one reason so many are told.
+const JOINED: usize = 3;
 
 /// How an event is to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -117,17 +121,94 @@ impl EventLog {
         cleared
     }
 
+    /// Forgets what was wrong in `before` and is not in `now`: when it comes back it is told again.
+    pub(crate) fn clear_mended(
+        &mut self,
+        object: &ObjectRef,
+        before: &AnnouncerStatus,
+        now: &AnnouncerStatus,
+    ) {
+        let still = by_reason(now);
+        for reason in by_reason(before).into_keys().filter(|reason| !still.contains_key(reason)) {
+            if self.clear(object, reason) {
+                tracing::info!(%object, reason, "mended");
+            }
+        }
+    }
+
     /// Forgets an object that is gone.
     pub(crate) fn forget(&mut self, object: &ObjectRef) {
         self.last.remove(object);
     }
 }
 
+/// What is wrong, one text for each reason: a reason may have as many problems as there are addresses. The text does not
+/// change with every one of them.
+pub(crate) fn by_reason(status: &AnnouncerStatus) -> BTreeMap<&str, String> {
+    let mut messages: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for problem in status.problems.iter().chain(&status.warnings) {
+        messages.entry(&problem.reason).or_default().insert(&problem.message);
+    }
+    let joined = messages.into_iter().map(|(reason, messages)| {
+        let mut told = messages.iter().take(JOINED).copied().collect::<Vec<_>>().join("; ");
+        if messages.len() > JOINED {
+            told.push_str("; and more");
+        }
+        (reason, told)
+    });
+    joined.collect()
+}
+
 #[cfg(test)]
 mod tests {
-    use openelb_k8s::object::{Kind, ObjectRef};
+    use openelb_k8s::{
+        announce::{AnnouncerProblem, AnnouncerStatus},
+        object::{Kind, ObjectRef},
+    };
 
     use super::{EventLog, EventType::Warning};
+
+    fn status(problems: impl IntoIterator<Item = (&'static str, String)>) -> AnnouncerStatus {
+        let problems = problems
+            .into_iter()
+            .map(|(reason, message)| AnnouncerProblem { reason: reason.to_owned(), message });
+        AnnouncerStatus { problems: problems.collect(), ..AnnouncerStatus::default() }
+    }
+
+    /// As the owners do it; says how much was told.
+    fn tell(events: &mut EventLog, before: &AnnouncerStatus, now: &AnnouncerStatus) -> usize {
+        let object = ObjectRef::cluster(Kind::SpeakerStatus, "node-1");
+        let told = super::by_reason(now)
+            .into_iter()
+            .filter(|(reason, message)| events.tell(Warning, &object, reason, reason, message))
+            .count();
+        events.clear_mended(&object, before, now);
+        told
+    }
+
+    #[test]
+    fn many_problems_with_one_reason_are_told_once() {
+        let mut events = EventLog::default();
+        let lacking = |count: usize| (10..10 + count).map(|n| ("GroupNotJoined", format!("ff02::{n}")));
+        let other = ("ListenFailed", "port 179".to_owned());
+        let many = status(lacking(80).chain([other.clone()]));
+        assert_eq!(tell(&mut events, &AnnouncerStatus::default(), &many), 2);
+        let last = events.recent().find(|told| told.reason == "GroupNotJoined").unwrap();
+        assert_eq!(last.message, "ff02::10; ff02::11; ff02::12; and more");
+        assert_eq!(tell(&mut events, &many, &many), 0, "nothing is new");
+        let more = status(lacking(81).chain([other]));
+        assert_eq!(tell(&mut events, &many, &more), 0, "one more of the same");
+    }
+
+    #[test]
+    fn what_was_mended_is_told_when_it_comes_back() {
+        let mut events = EventLog::default();
+        let good = AnnouncerStatus::default();
+        let bad = status([("InterfaceDown", "interface eth0 is down".to_owned())]);
+        assert_eq!(tell(&mut events, &good, &bad), 1);
+        assert_eq!(tell(&mut events, &bad, &good), 0);
+        assert_eq!(tell(&mut events, &good, &bad), 1, "it is down again");
+    }
 
     #[test]
     fn the_last_events_are_kept_and_no_more() {

@@ -83,6 +83,7 @@ impl Picture<'_> {
         if eligible.is_empty() {
             told.missing.push(nobody(&told.nodes));
         }
+        let owners = self.owners();
         for speaker in &self.lists.speakers {
             let plan = plan(&speaker.node);
             let announcement = plan.addresses.get(&address);
@@ -93,7 +94,7 @@ impl Picture<'_> {
                     told.by.extend(self.to_neighbor(&speaker.node, carries, (name, peer), of));
                 }
             }
-            told.by.extend(speaker.layer2.contains(&address).then(|| owner(&speaker.node)));
+            told.by.extend(owners.of(address).contains(&speaker.node.as_str()).then(|| owner(&speaker.node)));
         }
         let protocols: Vec<Protocol> = spec.protocols.iter().copied().collect();
         self.lacks(&protocols, &eligible, &mut told);
@@ -109,6 +110,7 @@ impl Picture<'_> {
         let by_bgp = || published.iter().filter(|(_, known)| known.protocols.contains(&Protocol::Bgp));
         // Who its neighbours are does not depend on what is published.
         let indexes = self.indexes_with(|_| false);
+        let owners = self.owners();
         for speaker in &self.lists.speakers {
             let node = &speaker.node;
             let settings = Settings { node_name: node.clone(), ..self.lists.settings.clone() };
@@ -122,7 +124,8 @@ impl Picture<'_> {
                     }
                 }
             }
-            for address in &speaker.layer2 {
+            let owned = |address: &&IpAddr| owners.of(**address).contains(&node.as_str());
+            for address in speaker.layer2.iter().filter(owned) {
                 announcers.entry(*address).or_default().push(owner(node));
             }
         }

@@ -27,6 +27,7 @@
 //! ```
 
 mod announced;
+mod owners;
 mod rows;
 mod service;
 mod status;

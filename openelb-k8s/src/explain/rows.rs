@@ -95,6 +95,7 @@ impl Picture<'_> {
             .iter()
             .filter(|speaker| speaker.sessions.values().any(Session::is_established))
             .collect();
+        let owners = self.owners();
         let row = |service: &ServiceView| {
             let told = service.conditions.iter().find(|known| known.type_ == condition::ADDRESS_ASSIGNED);
             let honoured = service
@@ -110,8 +111,7 @@ impl Picture<'_> {
                     let speaks = |speaker: &&&Speaker| self.speaks_for(speaker, announcement);
                     announced_by.extend(up.iter().filter(speaks).map(|speaker| speaker.node.as_str()));
                 }
-                let owners = self.lists.speakers.iter().filter(|speaker| speaker.layer2.contains(address));
-                announced_by.extend(owners.map(|speaker| speaker.node.as_str()));
+                announced_by.extend(owners.of(*address).iter().copied());
             }
             let pools = self.pools_of(service, &addresses);
             let ours = |pool: &EipView| pool.announced_by().is_some_and(|spec| !spec.protocols.is_empty());

@@ -155,6 +155,37 @@ fn a_service_that_is_served_lacks_nothing() {
 }
 
 #[test]
+fn a_dead_owner_is_not_shown_beside_the_new_one() {
+    let owner = |node: &str, addresses: &[&str]| {
+        json!({"apiVersion": "network.kubesphere.io/v1alpha2", "kind": "SpeakerStatus", "metadata": {"name": node},
+               "spec": {"nodeName": node}, "status": {"layer2Addresses": addresses}})
+    };
+    let not_ready = json!({"status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}});
+    let lan =
+        json!({"address": "192.0.2.0/29", "autoAssign": true, "protocol": "layer2", "interface": "subnet"});
+    let world = World::of([
+        eip("lan", lan),
+        service("web"),
+        with(node("node-1", 1), not_ready),
+        node("node-2", 2),
+        owner("node-1", &["192.0.2.0"]),
+    ]);
+    let mut world = world.settled();
+    let shown = |world: &World| {
+        let announcers = world.picture().announcers();
+        let by: Vec<Vec<String>> = vec![
+            world.picture().services()[0].announced_by.clone(),
+            world.service("shop/web").addresses[0].announced_by.iter().map(|by| by.node.clone()).collect(),
+            announcers.values().flatten().map(|by| by.node.clone()).collect(),
+        ];
+        by
+    };
+    assert_eq!(shown(&world), [["node-1"], ["node-1"], ["node-1"]], "nobody else says that it answers");
+    world.add(owner("node-2", &["192.0.2.0"]));
+    assert_eq!(shown(&world), [["node-2"], ["node-2"], ["node-2"]]);
+}
+
+#[test]
 fn what_stands_between_an_address_and_the_router_is_named() {
     // Each: what is changed, and words that must be among what is missing.
     let cases: [(&str, Value, &str); 5] = [

@@ -227,6 +227,13 @@ pub struct MemberStatus {
     pub owned: usize,
 }
 
+impl MemberStatus {
+    /// A node that says nothing of addresses.
+    pub const fn new(node: NodeName, state: MemberState) -> Self {
+        Self { node, state, owned: 0 }
+    }
+}
+
 /// Whether a member lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

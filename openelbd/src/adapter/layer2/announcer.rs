@@ -1,6 +1,7 @@
 //! The task that keeps a Layer 2 speaker as the announcements want it.
 
 use std::{
+    collections::{BTreeSet, VecDeque},
     fmt,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
@@ -21,7 +22,8 @@ use tokio::{
 
 use super::{
     Layer2Options, VIRTUAL_LINKS, config,
-    events::{self, Told},
+    events::{self, About, Told},
+    hearing::Hearing,
     status,
 };
 use crate::adapter::bgp::{OnStop, status::Calendar};
@@ -30,6 +32,9 @@ use crate::adapter::bgp::{OnStop, status::Calendar};
 const TOLD: usize = 1024;
 /// Saying goodbye ends a little before whoever waits for it gives up.
 const GRACE: Duration = Duration::from_millis(500);
+
+/// Who tells of a node is decided so much later: those that went at the same time are known then.
+const DELIBERATION: Duration = Duration::from_secs(3);
 
 /// Where metrics take the state of Layer 2 from; `None`: it is not spoken.
 pub type Layer2Source = Arc<dyn Fn() -> Option<Arc<Snapshot>> + Send + Sync>;
@@ -66,6 +71,8 @@ impl Layer2Announcer {
             failure: None,
             published,
             told,
+            spoken: BTreeSet::new(),
+            comings: VecDeque::new(),
             snapshots: Arc::clone(&snapshots),
             calendar: Calendar::new(Instant::now(), Timestamp::now()),
             seed,
@@ -113,6 +120,7 @@ struct Running {
     handle: DriverHandle,
     snapshots: watch::Receiver<Arc<Snapshot>>,
     events: broadcast::Receiver<Event>,
+    hearing: Hearing,
 }
 
 struct Task {
@@ -124,6 +132,10 @@ struct Task {
     failure: Option<String>,
     published: watch::Sender<Arc<AnnouncerStatus>>,
     told: mpsc::Sender<Told>,
+    /// What this node has told, and nobody replaced.
+    spoken: BTreeSet<(About, &'static str)>,
+    /// Nodes that came or went, and when: not told yet.
+    comings: VecDeque<(Event, Instant)>,
     snapshots: Arc<Mutex<Option<watch::Receiver<Arc<Snapshot>>>>>,
     calendar: Calendar,
     seed: u64,
@@ -179,7 +191,7 @@ impl Task {
                 news = news => match news {
                     News::Snapshot | News::Missed => {}
                     News::Event(event) => {
-                        self.tell(&event);
+                        self.hear(event);
                         continue;
                     }
                     News::Gone => {
@@ -246,33 +258,75 @@ impl Task {
         let handle = net::spawn(driver).map_err(|error| error.to_string())?;
         tracing::info!(%gossip, authenticated = self.options.key.is_some(), "the Layer 2 speaker starts");
         let (snapshots, events) = (handle.watch(), handle.events());
-        Ok(Running { gossip, handle, snapshots, events })
+        Ok(Running { gossip, handle, snapshots, events, hearing: Hearing::new(Instant::now()) })
     }
 
     /// Without a handle the speaker hands over what it has, and ends.
     fn close(&mut self) {
         self.snapshots.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.running = None;
+        self.comings.clear();
     }
 
-    fn tell(&self, event: &Event) {
+    fn hear(&mut self, event: Event) {
         tracing::info!(?event, "layer 2");
+        match event {
+            Event::SpeakerUp { .. } if !self.is_settled() => {
+                // Whom a start finds is no news.
+            }
+            Event::SpeakerUp { .. } | Event::SpeakerDown { .. } => {
+                self.comings.push_back((event, Instant::now()));
+            }
+            event => self.tell(&event),
+        }
+    }
+
+    fn is_settled(&self) -> bool {
+        self.running.as_ref().is_some_and(|running| running.snapshots.borrow().settled)
+    }
+
+    fn tell(&mut self, event: &Event) {
         let Some(running) = &self.running else { return };
         let told = events::told(&self.desired.node, event, &running.snapshots.borrow());
-        if let Some(told) = told
-            && self.told.try_send(told).is_err()
-        {
+        let Some(told) = told else { return };
+        let key = (told.about.clone(), told.topic);
+        if told.word.is_some() {
+            self.spoken.insert(key);
+        } else if !self.spoken.remove(&key) {
+            return;
+        }
+        if self.told.try_send(told).is_err() {
             tracing::debug!("an event of Layer 2 is not told: too many wait");
         }
     }
 
+    /// Tells of nodes that came or went: of those of which the snapshot knows what came of it.
+    fn tell_comings(&mut self, now: Instant) {
+        let due = |(_, at): &(Event, Instant)| now.saturating_duration_since(*at) >= DELIBERATION;
+        while self.comings.front().is_some_and(due) {
+            if let Some((event, _)) = self.comings.pop_front() {
+                self.tell(&event);
+            }
+        }
+    }
+
     fn publish(&mut self) {
+        let now = Instant::now();
+        self.tell_comings(now);
         let snapshot = match &mut self.running {
             Some(running) => Arc::clone(&running.snapshots.borrow_and_update()),
             None => Arc::default(),
         };
         let before = Arc::clone(&self.published.borrow());
-        let mut status = status::status(&self.desired, &snapshot, &before, self.calendar, Instant::now());
+        let mut status = status::status(&self.desired, &snapshot, &before, self.calendar, now);
+        if let Some(running) = &mut self.running
+            && let Some(message) = running.hearing.look(&snapshot, now)
+            && snapshot.gossip_problem.is_none()
+            && !self.desired.layer2.nodes.is_empty()
+        {
+            let message = format!("{} {message}", running.gossip);
+            status.warnings.push(AnnouncerProblem { reason: status::UNHEARD.to_owned(), message });
+        }
         status.unsettled = self.running.is_some() && !snapshot.settled;
         if let Some(failure) = &self.failure {
             let problem = AnnouncerProblem { reason: "Layer2Failed".to_owned(), message: failure.clone() };

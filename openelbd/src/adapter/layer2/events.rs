@@ -9,7 +9,7 @@ use openelb_l2::{
 };
 
 /// Which object it is about.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum About {
     /// The Services that publish this address.
     Address(IpAddr),
@@ -19,31 +19,46 @@ pub enum About {
     Speaker,
 }
 
-/// Something to tell.
+/// Something to tell, or the end of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Told {
     /// About what.
     pub about: About,
-    /// Something is wrong.
-    pub warning: bool,
     /// What is told later about the same replaces it.
     pub topic: &'static str,
+    /// `None`: what was told before is over, or another node tells now; the same is news when it comes again.
+    pub word: Option<Word>,
+}
+
+/// What is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Word {
+    /// Something is wrong.
+    pub warning: bool,
     /// In CamelCase.
     pub reason: &'static str,
     /// In words.
     pub message: String,
 }
 
-/// What this node tells of an event; each is told by one node.
+/// What this node tells of an event; each is told by one node. Who tells of a node depends on who lives: the snapshot
+/// should be later than the event.
 #[must_use]
 pub fn told(node: &str, event: &Event, snapshot: &Snapshot) -> Option<Told> {
     const OWNER: &str = "owner";
     const CONFLICT: &str = "conflict";
-    let told = |about, warning, topic, reason, message| Some(Told { about, warning, topic, reason, message });
+    const SPEAKER: &str = "speaker";
+    let told = |about, warning, topic, reason, message| {
+        Some(Told { about, topic, word: Some(Word { warning, reason, message }) })
+    };
+    let over = |about, topic| Some(Told { about, topic, word: None });
     match event {
         Event::OwnerChanged { address, owner: Some(owner) } if owner.as_str() == node => {
             let message = format!("{node} answers for {address}");
             told(About::Address(*address), false, OWNER, event::OWNER_CHANGED, message)
+        }
+        Event::OwnerChanged { address, .. } | Event::StandInEnded { address, .. } => {
+            over(About::Address(*address), OWNER)
         }
         Event::StandInStarted { address, owner } => {
             let message = format!(
@@ -65,13 +80,16 @@ pub fn told(node: &str, event: &Event, snapshot: &Snapshot) -> Option<Told> {
             let message = format!("nobody else claims {address} any more");
             told(About::Address(*address), false, CONFLICT, event::ADDRESS_CONFLICT_ENDED, message)
         }
-        Event::SpeakerDown { node: gone } if speaks_for_all(node, snapshot) => {
+        Event::SpeakerDown { node: gone } if speaks_for_all(node, gone.as_str(), snapshot) => {
             let message = format!("the speaker of {gone} does not answer; {node} says so for all");
-            told(About::Node(gone.to_string()), true, "speaker", event::SPEAKER_DOWN, message)
+            told(About::Node(gone.to_string()), true, SPEAKER, event::SPEAKER_DOWN, message)
         }
-        Event::SpeakerUp { node: back } if speaks_for_all(node, snapshot) => {
+        Event::SpeakerUp { node: back } if speaks_for_all(node, back.as_str(), snapshot) => {
             let message = format!("the speaker of {back} answers");
-            told(About::Node(back.to_string()), false, "speaker", event::SPEAKER_UP, message)
+            told(About::Node(back.to_string()), false, SPEAKER, event::SPEAKER_UP, message)
+        }
+        Event::SpeakerDown { node } | Event::SpeakerUp { node } => {
+            over(About::Node(node.to_string()), SPEAKER)
         }
         Event::Stalled { late } => {
             let message = format!(
@@ -85,8 +103,9 @@ pub fn told(node: &str, event: &Event, snapshot: &Snapshot) -> Option<Told> {
     }
 }
 
-/// Whether this node is the first of those that live.
-fn speaks_for_all(node: &str, snapshot: &Snapshot) -> bool {
+/// Whether this node is the first of those that live, but for the one that is told about: whether that one counts now
+/// is what the others may not agree on.
+fn speaks_for_all(node: &str, about: &str, snapshot: &Snapshot) -> bool {
     let living = snapshot.members.iter().filter(|member| member.state == MemberState::Alive);
-    living.map(|member| member.node.as_str()).all(|other| node < other)
+    living.map(|member| member.node.as_str()).filter(|other| *other != about).all(|other| node < other)
 }

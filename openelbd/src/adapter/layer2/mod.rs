@@ -5,10 +5,12 @@
 //! | [`config`] | `Layer2Conf`, Nodes and addresses → what the speaker is told |
 //! | [`status`] | the speaker's snapshots → status of addresses, problems and warnings |
 //! | [`events`] | what happened → what is told about which object |
+//! | `hearing` | counters of gossip → whether any other node is heard |
 
 mod announcer;
 pub mod config;
 pub mod events;
+mod hearing;
 pub mod status;
 
 use std::{

@@ -4,11 +4,14 @@ use std::{collections::BTreeMap, net::IpAddr, time::Instant};
 
 use openelb_k8s::announce::{AddressStatus, Announcements, AnnouncerProblem, AnnouncerStatus, Protocol};
 use openelb_l2::{
-    net::{AddressView, LinkView, Problem, Snapshot},
+    net::{AddressView, LinkView, NoLink, Problem, Snapshot},
     speaker::Role,
 };
 
 use crate::adapter::bgp::status::{Calendar, LISTEN_FAILED};
+
+/// No other node is heard.
+pub const UNHEARD: &str = "GossipUnheard";
 
 /// Nobody has a key.
 pub const UNAUTHENTICATED: &str = "GossipUnauthenticated";
@@ -25,15 +28,14 @@ pub fn status(
     let known: BTreeMap<IpAddr, &AddressView> =
         snapshot.addresses.iter().map(|view| (view.status.address, view)).collect();
     let wanted = desired.addresses.iter().filter(|(_, one)| one.protocols.contains(&Protocol::Layer2));
-    let mut problems = BTreeMap::new();
-    let mut warnings = BTreeMap::new();
+    let mut problems = Problems::default();
+    let mut warnings = Problems::default();
     let addresses = wanted.map(|(address, announcement)| {
         let view = known.get(address).copied();
         // What a node lacks that may not announce hinders nobody.
         for problem in view.iter().flat_map(|view| &view.problems).filter(|_| announcement.self_eligible) {
             let list = if is_hindrance(problem) { &mut problems } else { &mut warnings };
-            let entry = list.entry((reason(problem), problem.to_string())).or_insert((*address, 0_usize));
-            entry.1 += 1;
+            list.add(problem, *address);
         }
         let mut status = view.map_or_else(
             || AddressStatus::new(Protocol::Layer2, "not taken up yet"),
@@ -45,23 +47,50 @@ pub fn status(
         ((*address, Protocol::Layer2), status)
     });
     let addresses = addresses.collect();
-    let mut problems = told(problems);
+    let mut problems = problems.told();
     if let Some(message) = &snapshot.gossip_problem
         && !snapshot.stopped
         && !desired.layer2.nodes.is_empty()
     {
         problems.push(AnnouncerProblem { reason: LISTEN_FAILED.to_owned(), message: message.clone() });
     }
-    AnnouncerStatus { addresses, problems, warnings: told(warnings), ..AnnouncerStatus::default() }
+    AnnouncerStatus { addresses, problems, warnings: warnings.told(), ..AnnouncerStatus::default() }
 }
 
-fn told(found: BTreeMap<(&'static str, String), (IpAddr, usize)>) -> Vec<AnnouncerProblem> {
-    let told = found.into_iter().map(|((reason, message), (first, count))| {
-        let addresses =
-            if count == 1 { first.to_string() } else { format!("{first} and {} more", count - 1) };
-        AnnouncerProblem { reason: reason.to_owned(), message: format!("{message} ({addresses})") }
-    });
-    told.collect()
+/// What is wrong for one cause. How many addresses it concerns is not counted: that would be news with each of them.
+struct Found {
+    first: IpAddr,
+    message: String,
+    others: bool,
+}
+
+/// What is wrong, by reason and cause.
+#[derive(Default)]
+pub(super) struct Problems(BTreeMap<(&'static str, String), Found>);
+
+impl Problems {
+    pub(super) fn add(&mut self, problem: &Problem, address: IpAddr) {
+        let found = self.0.entry((reason(problem), cause(problem)));
+        let first = || Found { first: address, message: problem.to_string(), others: false };
+        found.and_modify(|found| found.others = true).or_insert_with(first);
+    }
+
+    pub(super) fn told(self) -> Vec<AnnouncerProblem> {
+        let told = self.0.into_iter().map(|((reason, _), Found { first, message, others })| {
+            let others = if others { " and others" } else { "" };
+            AnnouncerProblem { reason: reason.to_owned(), message: format!("{message} ({first}{others})") }
+        });
+        told.collect()
+    }
+}
+
+/// Problems with the same one are told as one: messages may name the address.
+fn cause(problem: &Problem) -> String {
+    match problem {
+        Problem::NoLink(NoLink::Subnet(_)) => String::new(),
+        Problem::Group { link, cause, .. } => format!("{link}: {cause}"),
+        _ => problem.to_string(),
+    }
 }
 
 fn reason(problem: &Problem) -> &'static str {

@@ -1,4 +1,9 @@
-use std::{collections::BTreeSet, sync::Arc, time::Instant};
+use std::{
+    collections::BTreeSet,
+    net::{Ipv4Addr, Ipv6Addr},
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
 use openelb_k8s::{
@@ -6,11 +11,11 @@ use openelb_k8s::{
     index::{layer2, pools::InterfaceSelector},
 };
 use openelb_l2::{
-    net::Snapshot,
-    speaker::{Event, Failback, NodeName},
+    net::{NoLink, Problem, Snapshot},
+    speaker::{Event, Failback, MemberState, MemberStatus, NodeName},
 };
 
-use super::{Layer2Options, config, events, status};
+use super::{Layer2Options, config, events, hearing::Hearing, status};
 use crate::adapter::bgp::status::Calendar;
 
 fn announcement(protocols: &[Protocol], interface: Option<InterfaceSelector>) -> Arc<Announcement> {
@@ -116,14 +121,102 @@ fn an_address_without_a_word_of_the_speaker_is_not_announced() {
     assert_eq!((status.problems.len(), status.warnings.len()), (0, 0));
 }
 
+fn node(name: &str) -> NodeName {
+    NodeName::new(name).unwrap()
+}
+
+fn word(told: Option<&events::Told>) -> Option<&str> {
+    told?.word.as_ref().map(|word| word.reason)
+}
+
 #[test]
-fn a_change_of_owner_is_told_by_the_new_one() {
+fn a_change_of_owner_is_told_by_the_new_one_and_over_for_the_old_one() {
     let address = "192.0.2.2".parse().unwrap();
-    let changed = |owner: &str| Event::OwnerChanged { address, owner: NodeName::new(owner).ok() };
-    let told = events::told("node-1", &changed("node-1"), &Snapshot::default()).unwrap();
-    assert_eq!((told.about, told.reason), (events::About::Address(address), "OwnerChanged"));
-    assert_eq!(events::told("node-1", &changed("node-2"), &Snapshot::default()), None);
-    let gone = Event::SpeakerDown { node: NodeName::new("node-2").unwrap() };
-    let told = events::told("node-1", &gone, &Snapshot::default()).unwrap();
-    assert_eq!((told.about, told.warning), (events::About::Node("node-2".into()), true));
+    let told = |event| events::told("node-1", &event, &Snapshot::default()).unwrap();
+    let changed = |owner: Option<&str>| told(Event::OwnerChanged { address, owner: owner.map(node) });
+    let gained = changed(Some("node-1"));
+    assert_eq!(
+        (&gained.about, word(Some(&gained))),
+        (&events::About::Address(address), Some("OwnerChanged"))
+    );
+    let stands = told(Event::StandInStarted { address, owner: node("node-2") });
+    assert_eq!(word(Some(&stands)), Some("StandIn"));
+    let ended = told(Event::StandInEnded { address, owner: node("node-2") });
+    for over in [changed(Some("node-2")), changed(None), ended] {
+        assert_eq!((&over.about, over.topic, over.word), (&gained.about, gained.topic, None));
+        assert_eq!(over.topic, stands.topic, "else the next one would be no news");
+    }
+}
+
+#[test]
+fn what_happens_to_a_speaker_is_told_by_one_of_the_others() {
+    use MemberState::{Alive, Down};
+    // As each of three nodes sees the others. The first by name comes and goes.
+    let see = |members: &[(&str, MemberState)]| {
+        let members = members.iter().map(|(name, state)| MemberStatus::new(node(name), *state)).collect();
+        let mut snapshot = Snapshot::default();
+        snapshot.members = members;
+        snapshot
+    };
+    for state in [Alive, Down] {
+        let up = Event::SpeakerUp { node: node("node-1") };
+        let down = Event::SpeakerDown { node: node("node-1") };
+        let second = see(&[("node-1", state), ("node-3", Alive)]);
+        let third = see(&[("node-1", state), ("node-2", Alive)]);
+        for (event, reason) in [(up, "SpeakerUp"), (down, "SpeakerDown")] {
+            let told = events::told("node-2", &event, &second);
+            assert_eq!(word(told.as_ref()), Some(reason), "{state:?}");
+            let silent = events::told("node-3", &event, &third).unwrap();
+            assert_eq!(
+                (silent.about, silent.word),
+                (events::About::Node("node-1".into()), None),
+                "{state:?}"
+            );
+        }
+    }
+    let gone = Event::SpeakerDown { node: node("node-3") };
+    let told = events::told("node-2", &gone, &see(&[("node-1", Alive), ("node-3", Down)]));
+    assert_eq!(word(told.as_ref()), None, "node-1 tells");
+    let told = events::told("node-2", &gone, &see(&[("node-1", Down), ("node-3", Down)]));
+    assert_eq!(word(told.as_ref()), Some("SpeakerDown"), "node-1 went, too");
+}
+
+#[test]
+fn addresses_that_lack_the_same_have_one_problem() {
+    let mut problems = status::Problems::default();
+    for number in 1..=100 {
+        let (v4, v6) =
+            (Ipv4Addr::new(192, 0, 2, number), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, number.into()));
+        problems.add(&Problem::NoLink(NoLink::Subnet(v4.into())), v4.into());
+        let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00, number.into());
+        let (link, cause) = ("eth0".to_owned(), "IPv6 is off there".to_owned());
+        problems.add(&Problem::Group { link, group, cause }, v6.into());
+    }
+    let told = problems.told();
+    let told: Vec<_> = told.iter().map(|one| (one.reason.as_str(), one.message.as_str())).collect();
+    assert_eq!(told.len(), 2, "{told:?}");
+    assert!(told[0].0 == "GroupNotJoined" && told[0].1.ends_with(" (2001:db8::1 and others)"), "{told:?}");
+    let lacks = "no interface of this node has a subnet with 192.0.2.1 (192.0.2.1 and others)";
+    assert_eq!(told[1], ("InterfaceNotFound", lacks));
+}
+
+#[test]
+fn that_no_other_node_is_heard_is_said_after_ten_seconds_until_one_is() {
+    let start = Instant::now();
+    let mut hearing = Hearing::new(start);
+    let mut snapshot = Snapshot::default();
+    let at = |seconds| start + Duration::from_secs(seconds);
+    for seconds in (2..10).step_by(2) {
+        assert_eq!(hearing.look(&snapshot, at(seconds)), None, "{seconds}");
+    }
+    assert!(hearing.look(&snapshot, at(10)).is_some_and(|text| text.contains("--bind-addr")));
+    snapshot.stats.datagrams = 1;
+    assert_eq!(hearing.look(&snapshot, at(12)), None, "somebody is heard");
+    assert_eq!(hearing.look(&snapshot, at(60)), None, "this process was suspended");
+    (snapshot.stats.datagrams, snapshot.stats.rejected_datagrams) = (5, 4);
+    for seconds in (62..68).step_by(2) {
+        assert_eq!(hearing.look(&snapshot, at(seconds)), None, "{seconds}");
+    }
+    let said = hearing.look(&snapshot, at(70));
+    assert!(said.is_some_and(|text| text.contains("--secret")), "{said:?}");
 }

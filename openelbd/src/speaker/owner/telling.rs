@@ -16,7 +16,7 @@ use crate::{
         bgp::status,
         layer2::events::{About, Told},
     },
-    events::EventType,
+    events::{self, EventType},
     http::{Check, ServerState, read_api::Snapshot},
     snapshot::View,
 };
@@ -25,10 +25,11 @@ impl Owner {
     /// Takes the announcer's status in.
     pub(in crate::speaker) fn set_announced(&mut self, status: Arc<AnnouncerStatus>) {
         self.unshown |= !status::is_same_but_for_counters(&status, &self.announced);
-        for problem in status.problems.iter().chain(&status.warnings) {
-            let object = self.own_reference();
-            self.event(EventType::Warning, &object, &problem.reason, &problem.reason, &problem.message);
+        let object = self.own_reference();
+        for (reason, message) in events::by_reason(&status) {
+            self.event(EventType::Warning, &object, reason, reason, &message);
         }
+        self.events.clear_mended(&object, &self.announced, &status);
         for (name, peer) in &status.peers {
             // A dynamic neighbour is named BGPPEER/ADDRESS.
             let (object, topic) = match name.split_once('/') {
@@ -74,9 +75,13 @@ impl Owner {
             About::Node(node) => vec![ObjectRef::cluster(Kind::Node, node.clone())],
             About::Speaker => vec![self.own_reference()],
         };
-        let kind = if told.warning { EventType::Warning } else { EventType::Normal };
         for object in objects {
-            self.event(kind, &object, told.topic, told.reason, &told.message);
+            let Some(word) = &told.word else {
+                self.events.clear(&object, told.topic);
+                continue;
+            };
+            let kind = if word.warning { EventType::Warning } else { EventType::Normal };
+            self.event(kind, &object, told.topic, word.reason, &word.message);
         }
     }
 

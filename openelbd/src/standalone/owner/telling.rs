@@ -18,7 +18,7 @@ use crate::{
         bgp::status,
         layer2::events::{About, Told},
     },
-    events::{EventType, bad_spec},
+    events::{self, EventType, bad_spec},
     http::{Check, Readiness, ServerState, read_api::Snapshot},
     snapshot::View,
 };
@@ -29,10 +29,11 @@ impl Owner {
         if !status::is_same_but_for_counters(&status, &self.announced) {
             self.unreported = true;
         }
-        for problem in status.problems.iter().chain(&status.warnings) {
-            let conf = ObjectRef::cluster(Kind::BgpConf, openelb_k8s::names::DEFAULT_OBJECT);
-            self.event(EventType::Warning, &conf, &problem.reason, &problem.reason, &problem.message);
+        let conf = ObjectRef::cluster(Kind::BgpConf, openelb_k8s::names::DEFAULT_OBJECT);
+        for (reason, message) in events::by_reason(&status) {
+            self.event(EventType::Warning, &conf, reason, reason, &message);
         }
+        self.events.clear_mended(&conf, &self.announced, &status);
         for (name, peer) in &status.peers {
             // A dynamic neighbour is named BGPPEER/ADDRESS.
             let (object, topic) = match name.split_once('/') {
@@ -75,9 +76,13 @@ impl Owner {
             About::Node(node) => vec![ObjectRef::cluster(Kind::Node, node.clone())],
             About::Speaker => vec![ObjectRef::cluster(Kind::Node, self.settings.node_name.clone())],
         };
-        let kind = if told.warning { EventType::Warning } else { EventType::Normal };
         for object in objects {
-            self.event(kind, &object, told.topic, told.reason, &told.message);
+            let Some(word) = &told.word else {
+                self.events.clear(&object, told.topic);
+                continue;
+            };
+            let kind = if word.warning { EventType::Warning } else { EventType::Normal };
+            self.event(kind, &object, told.topic, word.reason, &word.message);
         }
     }
 
