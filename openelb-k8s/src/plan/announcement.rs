@@ -123,7 +123,6 @@ fn announcement<'a>(carriers: &mut Carriers<'a>, published: Published<'a>) -> Op
     if spec.protocols.is_empty() {
         return None;
     }
-    let services: Vec<&ServiceView> = services.into_iter().filter(|service| !service.node_proxy).collect();
     let Carriage { nodes, this: self_eligible } = carriers.of(pool, spec, &services);
     if nodes.is_empty() {
         return None;

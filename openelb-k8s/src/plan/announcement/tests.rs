@@ -324,6 +324,20 @@ fn only_what_this_node_may_announce_is_waited_for() {
 }
 
 #[test]
+fn a_live_address_stays_when_its_service_asks_for_a_node_proxy() {
+    let mut cluster = cluster(json!({}), &[1]);
+    cluster.indexes.apply(&object(json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "s", "namespace": "ns", "annotations": {
+            "lb.kubesphere.io/v1alpha1": "openelb", "node-proxy.openelb.kubesphere.io/type": "daemonset",
+        }},
+        "spec": {"type": "LoadBalancer"},
+        "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}},
+    })));
+    cluster.assert_carriers(&["node-1", "node-2", "node-3"], true);
+}
+
+#[test]
 fn what_is_updated_is_what_is_planned() {
     let mut cluster = cluster(json!({}), &[1, 2, 3]);
     let service = |name: &str, addresses: &[&str], node_proxy: bool| {
