@@ -131,7 +131,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let own_status = own_status::spawn(client.clone(), options.settings.node_name.clone());
     let mut announced = announcer.status();
     let parts = Parts {
-        announcer: Arc::clone(&announcer),
+        announcer: announcer.clone(),
         watches,
         secrets,
         own_status,

@@ -37,10 +37,21 @@ pub struct NodeView {
     pub internal_ips: Vec<IpAddr>,
     /// Its ExternalIPs, in order.
     pub external_ips: Vec<IpAddr>,
-    /// Keys of its taints.
-    pub taints: Vec<String>,
+    /// Its taints.
+    pub taints: Vec<Taint>,
     /// Addresses of `status.addresses` that cannot be read.
     pub garbled_addresses: Vec<String>,
+}
+
+/// A taint of a Node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Taint {
+    /// Its key.
+    pub key: String,
+    /// Its value; empty where there is none.
+    pub value: String,
+    /// `NoSchedule`, `PreferNoSchedule` or `NoExecute`.
+    pub effect: String,
 }
 
 impl NodeView {
@@ -68,7 +79,11 @@ impl NodeView {
                 .and_then(|s| s.taints.as_ref())
                 .into_iter()
                 .flatten()
-                .map(|t| t.key.clone())
+                .map(|taint| Taint {
+                    key: taint.key.clone(),
+                    value: taint.value.clone().unwrap_or_default(),
+                    effect: taint.effect.clone(),
+                })
                 .collect(),
             ..Self::default()
         };

@@ -356,13 +356,6 @@ impl fmt::Display for InterfaceSelector {
     }
 }
 
-/// Which addresses a spec could give out; none, if it cannot be used.
-pub(crate) fn coverage(spec: &EipSpec) -> impl Fn(IpAddr) -> bool + use<> {
-    let (read, problems) = read_spec(spec);
-    let usable = problems.is_empty();
-    move |address| usable && read.covers(address) && !read.excludes(address)
-}
-
 impl EipView {
     /// Parses an Eip. Never fails: what is wrong is in `problems`.
     #[must_use]

@@ -22,7 +22,7 @@ use crate::index::services::{ServiceView, TrafficPolicy};
 use crate::index::{Indexes, NodeView};
 use crate::object::NamespacedName;
 
-pub use telling::{teller, warnings};
+pub use telling::{may_be_announced, teller, warnings};
 
 /// Computes what the node `settings.node_name` should announce: the whole set, the same for the same input.
 #[must_use]
@@ -123,7 +123,6 @@ fn announcement<'a>(carriers: &mut Carriers<'a>, published: Published<'a>) -> Op
     if spec.protocols.is_empty() {
         return None;
     }
-    let services: Vec<&ServiceView> = services.into_iter().filter(|service| !service.node_proxy).collect();
     let Carriage { nodes, this: self_eligible } = carriers.of(pool, spec, &services);
     if nodes.is_empty() {
         return None;
@@ -202,11 +201,16 @@ fn hop(node: &NodeView) -> NodeHop {
     }
 }
 
-/// May the node carry addresses of this pool at all?
-fn may_carry(node: &NodeView, spec: &PoolSpec, settings: &Settings) -> bool {
+/// May the node carry addresses of any pool?
+fn may_carry_any(node: &NodeView, settings: &Settings) -> bool {
     let excluded = node.is_excluded() && !settings.ignore_exclude_label;
     let cordoned = node.cordoned && settings.exclude_cordoned_nodes;
     !(node.deleting || excluded || cordoned)
+}
+
+/// May the node carry addresses of this pool?
+fn may_carry(node: &NodeView, spec: &PoolSpec, settings: &Settings) -> bool {
+    may_carry_any(node, settings)
         && spec.node_selector.as_ref().is_none_or(|selector| selector.matches(&node.labels))
 }
 

@@ -13,7 +13,7 @@ use std::{
 
 use jiff::Timestamp;
 use openelb_k8s::{
-    announce::{Announcements, Announcer as _, AnnouncerStatus},
+    announce::{Announcements, Announcer, AnnouncerStatus},
     crd::SpeakerStatusStatus,
     index::{Indexes, NodeView, services::TrafficPolicy},
     names::{condition, event, reason},
@@ -31,7 +31,6 @@ use super::{
     secrets::Secrets,
 };
 use crate::{
-    adapter::Announcers,
     api_events::Reporter,
     events::{EventLog, EventType},
     http::{Check, Readiness, ServerState, metrics::Metrics},
@@ -65,7 +64,7 @@ const REQUIRED: [Kind; 7] = [
 
 /// What the owner works with.
 pub(super) struct Parts {
-    pub(super) announcer: Arc<Announcers>,
+    pub(super) announcer: Arc<dyn Announcer>,
     pub(super) watches: Watch,
     pub(super) secrets: Secrets,
     pub(super) own_status: watch::Sender<Option<own_status::Wanted>>,
@@ -279,13 +278,14 @@ impl Owner {
                     service.traffic_policy == TrafficPolicy::Local && !service.ingress.is_empty()
                 });
         if needed != self.parts.watches.watches(Kind::EndpointSlice) {
+            // A new watch does not know what was told by the last one, and so cannot say that it is gone.
+            self.indexes.endpoints = openelb_k8s::index::Endpoints::default();
             if needed {
                 self.parts.watches.add(Selection::all(Kind::EndpointSlice));
                 self.unlisted.insert(Kind::EndpointSlice);
             } else {
                 self.parts.watches.remove(Kind::EndpointSlice);
                 self.unlisted.remove(&Kind::EndpointSlice);
-                self.indexes.endpoints = openelb_k8s::index::Endpoints::default();
             }
         }
         let peers = self.indexes.peers.iter().filter_map(|peer| peer.spec.as_ref());
@@ -385,13 +385,20 @@ impl Owner {
         if self.unreadable.remove(&reference).is_some() {
             self.show_unreadable();
         }
+        if self.is_left_over(reference.kind) {
+            return;
+        }
         let before = self.published(&reference);
+        let had_speaker = self.indexes.speakers.has(&reference.name);
         if self.indexes.apply(object) {
-            if reference.kind == Kind::Service {
-                let now = self.published(&reference);
-                self.touch(before.into_iter().chain(now));
-            } else {
-                self.decide_anew();
+            match reference.kind {
+                Kind::Service => {
+                    let now = self.published(&reference);
+                    self.touch(before.into_iter().chain(now));
+                }
+                // What a speaker says of itself is only shown: it is decided by which nodes have one.
+                Kind::SpeakerStatus if had_speaker => {}
+                _ => self.decide_anew(),
             }
             self.unshown = true;
         }
@@ -399,6 +406,11 @@ impl Owner {
         if reference.kind.is_ours() {
             self.tell_spec_problems(&reference);
         }
+    }
+
+    /// Is what comes of this kind from a watch that has ended? Batches of it may still have waited to be taken in.
+    fn is_left_over(&self, kind: Kind) -> bool {
+        kind == Kind::EndpointSlice && !self.parts.watches.watches(kind)
     }
 
     /// The addresses that a Service publishes.
@@ -570,3 +582,6 @@ impl Owner {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

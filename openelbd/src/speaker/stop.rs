@@ -1,5 +1,7 @@
 //! What SIGTERM means: does this node stop announcing, or is the speaker back in a moment?
 
+mod placement;
+
 use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::DaemonSet;
@@ -66,13 +68,10 @@ pub(super) async fn decide(
     }
     let api: Api<DaemonSet> = Api::namespaced(client, &workload.namespace);
     match timeout(REQUEST, api.get_opt(&workload.name)).await {
-        Ok(Ok(found)) => {
-            let labels = node.map(|node| node.labels.clone()).unwrap_or_default();
-            match of_daemon_set(found.as_ref(), &labels) {
-                Some(why) => Decision::new(OnStop::Withdraw, true, why),
-                None => Decision::new(OnStop::Restart, false, "the DaemonSet keeps a speaker on this node"),
-            }
-        }
+        Ok(Ok(found)) => match of_daemon_set(found.as_ref(), node) {
+            Some(why) => Decision::new(OnStop::Withdraw, true, why),
+            None => Decision::new(OnStop::Restart, false, "the DaemonSet keeps a speaker on this node"),
+        },
         Ok(Err(error)) => {
             Decision::new(OnStop::Restart, false, format!("the DaemonSet cannot be read: {error}"))
         }
@@ -92,16 +91,14 @@ fn of_node(node: Option<&NodeView>, listed: bool) -> Option<&'static str> {
     }
 }
 
-/// Why a DaemonSet has no Pod on a node with these labels any more.
-fn of_daemon_set(found: Option<&DaemonSet>, labels: &openelb_k8s::selector::Labels) -> Option<&'static str> {
+/// Why a DaemonSet has no Pod on a node any more, as far as that is known.
+fn of_daemon_set(found: Option<&DaemonSet>, node: Option<&NodeView>) -> Option<&'static str> {
     let Some(found) = found else { return Some("the DaemonSet is gone") };
     if found.metadata.deletion_timestamp.is_some() {
         return Some("the DaemonSet is being deleted");
     }
     let pod = found.spec.as_ref().and_then(|spec| spec.template.spec.as_ref());
-    let wanted = pod.and_then(|pod| pod.node_selector.as_ref());
-    let selected = wanted.into_iter().flatten().all(|(key, value)| labels.get(key) == Some(value));
-    (!selected).then_some("the DaemonSet does not select this Node any more")
+    placement::why_not(pod?, node?)
 }
 
 #[cfg(test)]
@@ -130,6 +127,8 @@ mod tests {
     #[test]
     fn a_daemon_set_that_leaves_the_node_withdraws() {
         let labels = [("zone".to_owned(), "a".to_owned())].into();
+        let node = NodeView { labels, ..NodeView::default() };
+        let node = Some(&node);
         let set = |selector: serde_json::Value| -> DaemonSet {
             let pod = json!({"containers": [], "nodeSelector": selector});
             serde_json::from_value(json!({
@@ -137,12 +136,13 @@ mod tests {
             }))
             .unwrap()
         };
-        assert_eq!(of_daemon_set(None, &labels), Some("the DaemonSet is gone"));
-        assert_eq!(of_daemon_set(Some(&set(json!(null))), &labels), None);
-        assert_eq!(of_daemon_set(Some(&set(json!({"zone": "a"}))), &labels), None);
-        assert!(of_daemon_set(Some(&set(json!({"zone": "b"}))), &labels).is_some());
+        assert_eq!(of_daemon_set(None, node), Some("the DaemonSet is gone"));
+        assert_eq!(of_daemon_set(Some(&set(json!(null))), node), None);
+        assert_eq!(of_daemon_set(Some(&set(json!({"zone": "a"}))), node), None);
+        assert!(of_daemon_set(Some(&set(json!({"zone": "b"}))), node).is_some());
+        assert_eq!(of_daemon_set(Some(&set(json!({"zone": "b"}))), None), None, "the Node is not known yet");
         let mut deleted = set(json!(null));
         deleted.metadata.deletion_timestamp = serde_json::from_value(json!("2026-01-01T00:00:00Z")).unwrap();
-        assert!(of_daemon_set(Some(&deleted), &labels).is_some());
+        assert!(of_daemon_set(Some(&deleted), node).is_some());
     }
 }

@@ -1,20 +1,68 @@
 //! What of the announcements somebody should be told, by one node for all.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
-use super::{Settings, addresses};
+use super::{Settings, addresses, may_carry_any};
+use crate::announce::{
+    Announcement, Announcements, AnnouncerStatus, BgpAnnouncements, NextHops, PeerAnnouncements, Protocol,
+};
 use crate::index::Indexes;
 use crate::names::{event, label};
 use crate::object::{Kind, ObjectRef};
 use crate::plan::Event;
 
-/// The node whose speaker tells what concerns all of them: the first with a speaker that is `Ready`, else the first with
-/// a speaker. `None`: no speaker has said anything yet.
+/// The node whose speaker tells what concerns all of them: the first with a speaker that is `Ready` and may carry
+/// addresses, else the first that is `Ready`, else the first with a speaker. `None`: no speaker has said anything yet.
 #[must_use]
-pub fn teller(indexes: &Indexes) -> Option<&str> {
+pub fn teller<'a>(indexes: &'a Indexes, settings: &Settings) -> Option<&'a str> {
     let speakers = || indexes.speakers.iter().map(|speaker| speaker.node.as_str());
     let ready = |node: &&str| indexes.nodes.get(node).is_some_and(|node| node.ready);
-    speakers().find(ready).or_else(|| speakers().next())
+    let carries = |node: &&str| indexes.nodes.get(node).is_some_and(|node| may_carry_any(node, settings));
+    let carrier = speakers().filter(ready).find(carries);
+    carrier.or_else(|| speakers().find(ready)).or_else(|| speakers().next())
+}
+
+/// May this node announce an address, as things are? Not one that only other nodes carry, that another node owns on its
+/// LAN, or that no neighbour is to hear of: to wait for that is to wait for ever.
+#[must_use]
+pub fn may_be_announced(
+    desired: &Announcements,
+    address: IpAddr,
+    announcement: &Announcement,
+    status: &AnnouncerStatus,
+) -> bool {
+    announcement.protocols.iter().any(|protocol| match protocol {
+        Protocol::Bgp => desired.bgp.as_ref().is_some_and(|bgp| {
+            bgp.peers.values().any(|peer| goes_to(desired, bgp, peer, address, announcement))
+        }),
+        Protocol::Layer2 => {
+            let own = status.addresses.get(&(address, Protocol::Layer2));
+            let owner = own.and_then(|own| own.owner.as_deref());
+            announcement.self_eligible && owner.is_none_or(|owner| owner == desired.node)
+        }
+        // Nobody speaks it yet.
+        Protocol::Vip => false,
+    })
+}
+
+/// Is a neighbour to hear of an address from this node?
+fn goes_to(
+    desired: &Announcements,
+    bgp: &BgpAnnouncements,
+    peer: &PeerAnnouncements,
+    address: IpAddr,
+    announcement: &Announcement,
+) -> bool {
+    let families = &peer.spec.families;
+    let of_family = families.is_empty() || families.iter().any(|family| family.v6 == address.is_ipv6());
+    let for_somebody = match peer.next_hops {
+        NextHops::AllNodes => announcement.hops_of_rack(bgp.rack.as_deref()).next().is_some(),
+        NextHops::SelfOnly => announcement.self_eligible,
+    };
+    of_family
+        && peer.rules_for(announcement).is_none_or(|rules| !rules.is_empty())
+        && (for_somebody || !peer.on_behalf_of(&desired.node, address, announcement).is_empty())
 }
 
 /// Warnings that concern the whole cluster: pools whose addresses nobody announces because every node that could has the

@@ -2,8 +2,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
-use super::{plan, teller, update, warnings};
-use crate::announce::PeerAnnouncements;
+use super::{may_be_announced, plan, teller, update, warnings};
+use crate::announce::{AddressStatus, AnnouncerStatus, PeerAnnouncements, Protocol};
 use crate::object::{Kind, ObjectRef};
 use crate::plan::tests::{Cluster, ip, object, ours};
 
@@ -249,13 +249,92 @@ fn a_cluster_whose_nodes_are_all_excluded_is_warned() {
 #[test]
 fn one_speaker_tells_for_all() {
     let mut cluster = cluster(json!({}), &[]);
-    assert_eq!(teller(&cluster.indexes), None);
+    assert_eq!(teller(&cluster.indexes, &cluster.settings), None);
     for number in [2, 3] {
         speaker(&mut cluster, &format!("node-{number}"));
     }
-    assert_eq!(teller(&cluster.indexes), Some("node-2"));
+    assert_eq!(teller(&cluster.indexes, &cluster.settings), Some("node-2"));
     cluster.node(2, json!({}), json!({}), json!([{"type": "Ready", "status": "Unknown"}]));
-    assert_eq!(teller(&cluster.indexes), Some("node-3"));
+    assert_eq!(teller(&cluster.indexes, &cluster.settings), Some("node-3"));
+}
+
+#[test]
+fn a_node_that_carries_nothing_does_not_tell_while_another_can() {
+    let exclude = json!({"node.kubernetes.io/exclude-from-external-load-balancers": ""});
+    let mut cluster = cluster(json!({}), &[1, 2, 3]);
+    let tells = |cluster: &Cluster| teller(&cluster.indexes, &cluster.settings).unwrap().to_owned();
+    cluster.node(1, exclude.clone(), json!({}), json!(null));
+    assert_eq!(tells(&cluster), "node-2", "a control plane node announces nothing");
+    cluster.settings.ignore_exclude_label = true;
+    assert_eq!(tells(&cluster), "node-1");
+    cluster.settings.ignore_exclude_label = false;
+    cluster.node(2, json!({}), json!({"unschedulable": true}), json!(null));
+    assert_eq!(tells(&cluster), "node-2");
+    cluster.settings.exclude_cordoned_nodes = true;
+    assert_eq!(tells(&cluster), "node-3");
+    cluster.node(3, exclude, json!({}), json!(null));
+    assert_eq!(tells(&cluster), "node-1", "somebody tells that nobody announces");
+}
+
+#[test]
+fn only_what_this_node_may_announce_is_waited_for() {
+    let mut cluster = cluster(json!({}), &[1, 2, 3]);
+    let layer2 = |address: &str| json!({"address": address, "protocol": "layer2", "interface": "eth0"});
+    cluster.eip("lan", layer2("198.51.100.0/24"), json!({}));
+    cluster.eip(
+        "vip",
+        json!({"address": "203.0.113.0/24", "protocol": "vip", "interface": "eth0"}),
+        json!({}),
+    );
+    cluster.eip("six", json!({"address": "2001:db8::/64"}), json!({}));
+    cluster.eip("elsewhere", json!({"address": "192.0.3.0/24"}), json!({}));
+    for (name, address) in [("lan", "198.51.100.1"), ("vip", "203.0.113.1"), ("six", "2001:db8::1")] {
+        cluster.service(name, json!({}), &[address]);
+    }
+    cluster.service("local", json!({"externalTrafficPolicy": "Local"}), &["192.0.3.1"]);
+    cluster.endpoints("local", &["node-2"]);
+    let mut status = AnnouncerStatus::default();
+    let waited = |cluster: &Cluster, status: &AnnouncerStatus| -> Vec<String> {
+        let desired = plan(&cluster.indexes, &cluster.settings);
+        let waited = desired
+            .addresses
+            .iter()
+            .filter(|(address, announcement)| may_be_announced(&desired, **address, announcement, status));
+        waited.map(|(address, _)| address.to_string()).collect()
+    };
+    assert_eq!(waited(&cluster, &status), ["192.0.2.1", "198.51.100.1", "2001:db8::1"]);
+    // Another node answers on the LAN.
+    let mut lan = AddressStatus::new(Protocol::Layer2, "");
+    lan.owner = Some("node-2".to_owned());
+    status.addresses.insert((ip("198.51.100.1"), Protocol::Layer2), lan.clone());
+    assert_eq!(waited(&cluster, &status), ["192.0.2.1", "2001:db8::1"]);
+    lan.owner = Some("node-1".to_owned());
+    status.addresses.insert((ip("198.51.100.1"), Protocol::Layer2), lan);
+    assert_eq!(waited(&cluster, &status), ["192.0.2.1", "198.51.100.1", "2001:db8::1"]);
+    // The neighbour takes IPv4 only.
+    cluster.bgp(json!({"as": 65001}), family(2));
+    assert_eq!(waited(&cluster, &status), ["192.0.2.1", "198.51.100.1"]);
+    // It hears of nothing.
+    cluster.bgp(json!({"as": 65001}), json!({"advertisements": [{"poolNames": ["other"]}]}));
+    assert_eq!(waited(&cluster, &status), ["198.51.100.1"]);
+    // What is announced on behalf of another node counts.
+    cluster.bgp(json!({"as": 65001}), json!({}));
+    cluster.indexes.delete(&ObjectRef::cluster(Kind::SpeakerStatus, "node-2"));
+    assert_eq!(waited(&cluster, &status), ["192.0.2.1", "192.0.3.1", "198.51.100.1", "2001:db8::1"]);
+}
+
+#[test]
+fn a_live_address_stays_when_its_service_asks_for_a_node_proxy() {
+    let mut cluster = cluster(json!({}), &[1]);
+    cluster.indexes.apply(&object(json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "s", "namespace": "ns", "annotations": {
+            "lb.kubesphere.io/v1alpha1": "openelb", "node-proxy.openelb.kubesphere.io/type": "daemonset",
+        }},
+        "spec": {"type": "LoadBalancer"},
+        "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}},
+    })));
+    cluster.assert_carriers(&["node-1", "node-2", "node-3"], true);
 }
 
 #[test]

@@ -81,7 +81,8 @@ impl Selection {
     }
 
     /// Eips for a reader that does not allocate: [by generation](Self::by_generation). Their `status.used` then holds
-    /// only what lies outside the ranges of the spec (kept after a shrink): the rest would soon be out of date.
+    /// only what lies outside the ranges of the spec (kept after a shrink): the rest would soon be out of date. While
+    /// another Eip covers what was kept, so that it moves there, or the spec is bad, every change is fetched.
     #[must_use]
     pub fn eips_by_generation() -> Self {
         Self::all(Kind::Eip).by_generation()

@@ -1,5 +1,7 @@
 //! One selection: list, watch, and again.
 
+mod records;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::pin::pin;
 use std::sync::Arc;
@@ -19,10 +21,11 @@ use tokio::time::timeout;
 use super::text::{Identity, read_text};
 use super::versions::{Versions, parse};
 use super::{Backoff, Change, Selection};
-use crate::index::{SpecProblem, mark_unreadable, unreadable};
+use crate::index::{SpecProblem, mark_unreadable};
 use crate::names::annotation;
 use crate::object::{Kind, Object, ObjectRef};
 use crate::problem::Problem;
+use records::Records;
 
 /// Bytes of annotations that leave little room: an object may have 256 KiB of them.
 const MANY_ANNOTATIONS: usize = 192 << 10;
@@ -54,6 +57,8 @@ struct Known {
     version: u64,
     /// Of [`Selection::by_generation`]: what decides whether it is fetched again.
     essence: Option<Value>,
+    /// Of Eips that are read by generation.
+    records: Option<Records>,
 }
 
 /// Why a round ended.
@@ -75,6 +80,8 @@ pub(super) struct Reflector {
     /// What the reader knows without us.
     versions: Versions,
     listed: bool,
+    /// A list is being taken in: not all that it holds is known yet.
+    listing: bool,
 }
 
 #[derive(Deserialize)]
@@ -94,7 +101,16 @@ impl Reflector {
         failing: Arc<watch::Sender<BTreeMap<Kind, String>>>,
         versions: Versions,
     ) -> Self {
-        Self { client, selection, sender, failing, known: HashMap::new(), versions, listed: false }
+        Self {
+            client,
+            selection,
+            sender,
+            failing,
+            known: HashMap::new(),
+            versions,
+            listed: false,
+            listing: false,
+        }
     }
 
     pub(super) async fn run(mut self) {
@@ -154,6 +170,7 @@ impl Reflector {
 
     /// Lists everything; returns the version of the list, or `None` if nobody listens any more.
     async fn list(&mut self) -> Result<Option<u64>, kube::Error> {
+        self.listing = true;
         let request = Request::new(path(self.selection.kind, self.selection.namespace.as_deref()));
         let mut parameters = ListParams {
             label_selector: self.selection.label_selector.clone(),
@@ -206,6 +223,7 @@ impl Reflector {
 
     /// Watches from a version, which it moves on.
     async fn watch(&mut self, from: &mut u64, backoff: &mut Backoff) -> Result<End, kube::Error> {
+        self.listing = false;
         let parameters = WatchParams {
             label_selector: self.selection.label_selector.clone(),
             field_selector: self.selection.field_selector.clone(),
@@ -309,8 +327,12 @@ impl Reflector {
         let read = if self.selection.by_generation {
             let Ok(metadata) = serde_json::from_str(text.get()) else { return Ok(()) };
             let present = essence_of(&metadata);
-            if known.is_some_and(|known| known.essence.as_ref() == Some(&present)) {
-                self.known.insert(reference, Known { version, essence: Some(present) });
+            if known.is_some_and(|known| known.essence.as_ref() == Some(&present))
+                && !self.records_may_change(&reference)
+            {
+                if let Some(known) = self.known.get_mut(&reference) {
+                    known.version = version;
+                }
                 return Ok(());
             }
             let request = Request::new(path(reference.kind, reference.namespace.as_deref()))
@@ -322,13 +344,14 @@ impl Reflector {
                 Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
                 Err(error) => return Err(error),
             };
-            let known =
-                Known { version: value_version(&value).max(version), essence: Some(essence_of(&value)) };
-            self.known.insert(reference.clone(), known);
-            read(reference.kind, value)
+            let (version, essence) = (value_version(&value).max(version), Some(essence_of(&value)));
+            let mut read = read(reference.kind, value);
+            let records = read.as_mut().ok().and_then(Records::keep_outside);
+            self.known.insert(reference.clone(), Known { version, essence, records });
+            read
         } else {
             let answered = known.is_some() && self.versions.has(&reference, version);
-            self.known.insert(reference.clone(), Known { version, essence: None });
+            self.known.insert(reference.clone(), Known { version, essence: None, records: None });
             if answered {
                 // The reader has it, or a later one, from the answer to a write.
                 return Ok(());
@@ -336,10 +359,20 @@ impl Reflector {
             read_text(reference.kind, text.get())
         };
         match read {
-            Ok(object) => batch.push(Change::Apply(without_covered(object, self.selection.by_generation))),
+            Ok(object) => batch.push(Change::Apply(object)),
             Err(problem) => batch.push(Change::Unreadable(reference, *problem)),
         }
         Ok(())
+    }
+
+    /// May what was kept of an Eip's records be out of date, though only its status changed?
+    fn records_may_change(&self, reference: &ObjectRef) -> bool {
+        let known = self.known.get(reference).and_then(|known| known.records.as_ref());
+        let others = self.known.iter().filter(|(other, _)| *other != reference);
+        known.is_some_and(|records| {
+            self.listing && !records.is_empty()
+                || records.may_change(others.filter_map(|(_, known)| known.records.as_ref()))
+        })
     }
 
     async fn ask<T: serde::de::DeserializeOwned>(
@@ -415,18 +448,6 @@ fn leave_unreadable_out(kind: Kind, value: &mut Value) -> Vec<SpecProblem> {
         problems.push(SpecProblem::new(path, problem.cause.clone(), problem.remedy.clone()));
     }
     problems
-}
-
-/// Of Eips that are read by generation, only what lies outside the ranges stays in `used`.
-fn without_covered(mut object: Object, by_generation: bool) -> Object {
-    if by_generation && let Object::Eip(eip) = &mut object {
-        let covers = crate::index::pools::coverage(&eip.spec);
-        let readable = unreadable(&eip.metadata).is_empty();
-        if readable && let Some(used) = eip.status.as_mut().and_then(|status| status.used.as_mut()) {
-            used.retain(|address, _| address.parse().is_ok_and(|address| !covers(address)));
-        }
-    }
-    object
 }
 
 /// What of an object's metadata decides whether it is fetched again.

@@ -93,8 +93,8 @@ impl Owner {
         for (address, announcement) in &desired.addresses {
             if self.announced.is_announced(*address) {
                 now.extend(announcement.services.iter().cloned());
-            } else {
-                complete = false;
+            } else if complete && self.announced_services.is_none() {
+                complete = !announcement::may_be_announced(desired, *address, announcement, &self.announced);
             }
         }
         let Some(before) = &self.announced_services else {
@@ -110,7 +110,7 @@ impl Owner {
         let gained: Vec<NamespacedName> = now.difference(before).cloned().collect();
         let lost: Vec<NamespacedName> = before.difference(&now).cloned().collect();
         self.announced_services = Some(now);
-        if announcement::teller(&self.indexes) != Some(self.settings.node_name.as_str()) {
+        if !self.is_teller() {
             return;
         }
         for key in gained {
@@ -127,10 +127,14 @@ impl Owner {
         }
     }
 
+    fn is_teller(&self) -> bool {
+        announcement::teller(&self.indexes, &self.settings) == Some(self.settings.node_name.as_str())
+    }
+
     /// What concerns the whole cluster, by one speaker.
     pub(super) fn tell_cluster_warnings(&mut self) {
         let told = Kind::Eip;
-        if announcement::teller(&self.indexes) != Some(self.settings.node_name.as_str()) {
+        if !self.is_teller() {
             return;
         }
         let warnings = announcement::warnings(&self.indexes, &self.settings);

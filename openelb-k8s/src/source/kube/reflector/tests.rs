@@ -13,7 +13,10 @@ use tokio::time::{Instant, timeout};
 
 use super::super::{Change, Selection, Watch, watch};
 use super::List;
-use crate::object::{Kind, Object, ObjectRef};
+use crate::index::Indexes;
+use crate::object::{Kind, Object};
+use crate::plan::Settings;
+use crate::plan::announcement::plan;
 
 /// Answers in the order of the requests; when there are none left, it is silent.
 #[derive(Clone, Default)]
@@ -213,38 +216,131 @@ async fn a_server_that_says_nothing_is_given_up_and_named() {
     assert!(said.contains("no answer within 30s"), "{said}");
 }
 
-#[tokio::test(start_paused = true)]
-async fn eips_by_generation_are_fetched_when_more_than_their_status_changes() {
-    let metadata = |version: u64, generation: u64| {
-        json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1",
-               "metadata": {"name": "p", "resourceVersion": version.to_string(), "generation": generation}})
-    };
-    let eip = |version: u64, generation: u64| {
-        json!({"apiVersion": "network.kubesphere.io/v1alpha2", "kind": "Eip",
-               "metadata": {"name": "p", "resourceVersion": version.to_string(), "generation": generation},
-               "spec": {"address": "192.0.2.0/29"},
-               "status": {"used": {"192.0.2.1": "ns/a", "203.0.113.1": "ns/kept"}}})
-    };
-    let items = json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
-                       "metadata": {"resourceVersion": "10"}, "items": [metadata(3, 1)]});
-    let server = Server::default()
-        .then(200, items)
-        .then(200, eip(3, 1))
-        .then_events(&[event("MODIFIED", metadata(11, 1)), event("MODIFIED", metadata(12, 2))])
-        .then(200, eip(12, 2));
-    let (_watch, mut changes) = server.watch(Selection::eips_by_generation());
+/// An Eip as it is stored, and what its metadata says.
+struct Stored(Value);
+
+fn stored(name: &str, version: u64, generation: i64, address: &str, used: Value) -> Stored {
+    Stored(json!({
+        "apiVersion": "network.kubesphere.io/v1alpha2", "kind": "Eip",
+        "metadata": {"name": name, "resourceVersion": version.to_string(), "generation": generation},
+        "spec": {"address": address}, "status": {"used": used},
+    }))
+}
+
+impl Stored {
+    fn metadata(&self) -> Value {
+        json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": self.0["metadata"]})
+    }
+}
+
+/// Eips that are told until nothing more comes.
+async fn told_eips(changes: &mut mpsc::Receiver<Vec<Change>>) -> Vec<Object> {
     let mut eips = Vec::new();
     while let Ok(Some(batch)) = timeout(Duration::from_secs(20), changes.recv()).await {
         eips.extend(batch.into_iter().filter_map(|change| match change {
-            Change::Apply(Object::Eip(eip)) => Some(eip),
+            Change::Apply(eip @ Object::Eip(_)) => Some(eip),
             _ => None,
         }));
     }
+    eips
+}
+
+fn used(eip: &Object) -> Vec<String> {
+    let Object::Eip(eip) = eip else { return Vec::new() };
+    let used = eip.status.as_ref().and_then(|status| status.used.as_ref());
+    used.into_iter().flatten().map(|(address, holder)| format!("{address}={holder}")).collect()
+}
+
+impl Server {
+    fn fetched(&self) -> Vec<String> {
+        let asked = self.asked().into_iter();
+        asked.filter_map(|uri| Some(uri.split_once("/eips/")?.1.trim_end_matches('?').to_owned())).collect()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn eips_by_generation_are_fetched_when_more_than_their_status_changes() {
+    let kept = json!({"192.0.2.1": "ns/a", "203.0.113.1": "ns/kept"});
+    let eip = |version, generation| stored("p", version, generation, "192.0.2.0/29", kept.clone());
+    let server = Server::default()
+        .then(200, list(10, "", &[eip(3, 1).metadata()]))
+        .then(200, eip(3, 1).0)
+        .then_events(&[event("MODIFIED", eip(11, 1).metadata()), event("MODIFIED", eip(12, 2).metadata())])
+        .then(200, eip(12, 2).0);
+    let (_watch, mut changes) = server.watch(Selection::eips_by_generation());
+    let eips = told_eips(&mut changes).await;
     assert_eq!(eips.len(), 2, "a change of the status alone is not fetched");
-    let used = eips[1].status.as_ref().unwrap().used.clone().unwrap();
-    assert_eq!(used.keys().collect::<Vec<_>>(), ["203.0.113.1"], "only what the ranges do not cover");
-    let fetched: Vec<String> = server.asked().into_iter().filter(|uri| uri.contains("/eips/p")).collect();
-    assert_eq!(fetched.len(), 2);
-    let reference = ObjectRef::cluster(Kind::Eip, "p");
-    assert!(fetched[0].contains(&reference.name));
+    assert_eq!(used(&eips[1]), ["203.0.113.1=ns/kept"], "only what the ranges do not cover");
+    assert_eq!(server.fetched(), ["p", "p"]);
+}
+
+/// p1 is shrunk while ns/a holds an address, p2 is created over it, and the record moves there. Then ns/a goes, and
+/// ns/b gets the address.
+#[tokio::test(start_paused = true)]
+async fn a_record_that_moved_after_a_split_is_not_in_the_way_of_the_next_holder() {
+    let p1 = |version, used| stored("p1", version, 2, "192.0.2.0/25", used);
+    let p2 = stored("p2", 12, 1, "192.0.2.128/25", json!({}));
+    let server = Server::default()
+        .then(200, list(10, "", &[p1(3, json!({})).metadata()]))
+        .then(200, p1(3, json!({"192.0.2.200": "ns/a"})).0)
+        .then_events(&[
+            // Nobody else covers it: nothing that was kept is anybody else's.
+            event("MODIFIED", p1(11, json!({})).metadata()),
+            event("ADDED", p2.metadata()),
+            event("MODIFIED", p1(13, json!({})).metadata()),
+            event("MODIFIED", p1(14, json!({})).metadata()),
+        ])
+        .then(200, p2.0)
+        .then(200, p1(13, json!({})).0);
+    let (_watch, mut changes) = server.watch(Selection::eips_by_generation());
+    let mut indexes = Indexes::default();
+    for eip in told_eips(&mut changes).await {
+        indexes.apply(&eip);
+    }
+    assert_eq!(server.fetched(), ["p1", "p2", "p1"]);
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "b", "namespace": "ns", "annotations": {"lb.kubesphere.io/v1alpha1": "openelb"}},
+        "spec": {"type": "LoadBalancer"},
+        "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.200"}]}},
+    });
+    indexes.apply(&Object::from_value(service).unwrap().unwrap());
+    let settings = Settings { node_name: "n".to_owned(), standalone: true, ..Settings::default() };
+    let announced = plan(&indexes, &settings).addresses;
+    let pools: Vec<&str> = announced.values().map(|announcement| announcement.pool.as_str()).collect();
+    assert_eq!(pools, ["p2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_list_fetches_eips_of_which_something_was_kept() {
+    // What covers it may come later in the list.
+    let p1 = |version, used| stored("p1", version, 2, "192.0.2.0/25", used);
+    let p2 = stored("p2", 12, 1, "192.0.2.128/25", json!({}));
+    let server = Server::default()
+        .then(200, list(10, "", &[p1(3, json!({})).metadata()]))
+        .then(200, p1(3, json!({"192.0.2.200": "ns/a"})).0)
+        .then(410, status(410, 0))
+        .then(200, list(20, "", &[p1(13, json!({})).metadata(), p2.metadata()]))
+        .then(200, p1(13, json!({})).0)
+        .then(200, p2.0);
+    let (_watch, mut changes) = server.watch(Selection::eips_by_generation());
+    let eips = told_eips(&mut changes).await;
+    assert_eq!(
+        eips.iter().map(used).collect::<Vec<_>>(),
+        [vec!["192.0.2.200=ns/a".to_owned()], vec![], vec![]]
+    );
+    assert_eq!(server.fetched(), ["p1", "p1", "p2"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_change_of_a_bad_eip_is_fetched() {
+    let bad = |version, used| stored("p", version, 2, "192.0.2.0/99", used);
+    let server = Server::default()
+        .then(200, list(10, "", &[bad(3, json!({})).metadata()]))
+        .then(200, bad(3, json!({"192.0.2.1": "ns/a"})).0)
+        .then_events(&[event("MODIFIED", bad(11, json!({})).metadata())])
+        .then(200, bad(11, json!({"192.0.2.1": "ns/b"})).0);
+    let (_watch, mut changes) = server.watch(Selection::eips_by_generation());
+    let eips = told_eips(&mut changes).await;
+    assert_eq!(eips.iter().map(used).collect::<Vec<_>>(), [["192.0.2.1=ns/a"], ["192.0.2.1=ns/b"]]);
 }

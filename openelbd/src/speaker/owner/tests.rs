@@ -1,0 +1,201 @@
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use kube::Client;
+use openelb_k8s::{
+    announce::{AddressStatus, Announcements, Announcer, AnnouncerStatus, Protocol},
+    index::services::ClassRules,
+    object::{Kind, NamespacedName, Object, ObjectRef},
+    plan::Settings,
+    source::kube::{Change, watch as watch_kinds},
+};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use super::{Owner, Parts, REQUIRED};
+use crate::{
+    adapter::{bgp::ApiOptions, layer2::Layer2Options},
+    api_events::Reporter,
+    http::{
+        ListenAddress, Readiness,
+        metrics::{Metrics, Sources},
+    },
+    kubernetes::ClusterArguments,
+    speaker::{Options, Probe, StopMode, Workload, data_plane::Health, own_status, secrets::Secrets},
+};
+
+/// Announces nothing: the tests say what is announced.
+struct Nobody;
+
+impl Announcer for Nobody {
+    fn set_desired(&self, _: Announcements) {}
+
+    fn status(&self) -> watch::Receiver<Arc<AnnouncerStatus>> {
+        watch::channel(Arc::default()).1
+    }
+}
+
+fn options() -> Options {
+    Options {
+        cluster: ClusterArguments::default(),
+        metrics_addr: ListenAddress::Off,
+        http_bind_address: ListenAddress::Off,
+        rules: ClassRules::default(),
+        settings: Settings { node_name: "node-1".to_owned(), standalone: false, ..Settings::default() },
+        layer2: Layer2Options::default(),
+        api: ApiOptions::default(),
+        reject_undelivered: false,
+        checkpoint: None,
+        data_plane: Probe::None,
+        on_stop: StopMode::Auto,
+        workload: Workload { namespace: "openelb-system".to_owned(), name: "openelb-speaker".to_owned() },
+        drain_timeout: Duration::ZERO,
+    }
+}
+
+/// The speaker of node-1 with an API server that never answers; everything is listed, and nothing is there but two nodes
+/// with speakers, two pools and a neighbour.
+fn owner() -> Owner {
+    let client = Client::new(axum::Router::<()>::new().fallback(std::future::pending::<()>), "default");
+    let parts = Parts {
+        announcer: Arc::new(Nobody),
+        watches: watch_kinds(client.clone(), []).0,
+        secrets: Secrets::new(client.clone(), "openelb-system").0,
+        own_status: own_status::spawn(client.clone(), "node-1".to_owned()),
+        reporter: Reporter::spawn(client, "test", "node-1"),
+        metrics: Arc::new(Metrics::new(Sources::default())),
+        readiness: watch::channel(Readiness::default()).0,
+        data_plane: Some(Health::Healthy),
+    };
+    let mut owner = Owner::new(&options(), None, parts);
+    for node in ["node-1", "node-2"] {
+        owner.apply(&object("Node", "v1", node, json!({})));
+        owner.apply(&speaker(node, "1"));
+    }
+    let ours = "network.kubesphere.io/v1alpha2";
+    owner.apply(&object("Eip", ours, "pool", json!({"spec": {"address": "192.0.2.0/24"}})));
+    let lan = json!({"spec": {"address": "198.51.100.0/24", "protocol": "layer2", "interface": "eth0"}});
+    owner.apply(&object("Eip", ours, "lan", lan));
+    owner.apply(&object("BgpConf", ours, "default", json!({"spec": {"as": 65001}})));
+    let conf = json!({"spec": {"conf": {"neighborAddress": "10.0.0.254", "peerAs": 65000}}});
+    owner.apply(&object("BgpPeer", ours, "router", conf));
+    for kind in REQUIRED {
+        owner.take_in_change(Change::Listed(kind));
+    }
+    decide(&mut owner);
+    owner
+}
+
+fn decide(owner: &mut Owner) {
+    owner.decide(Instant::now());
+    assert!(!owner.undecided);
+}
+
+fn object(kind: &str, version: &str, name: &str, rest: Value) -> Object {
+    let mut value = json!({
+        "apiVersion": version, "kind": kind, "metadata": {"name": name, "namespace": null, "generation": 1},
+    });
+    value.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+    Object::from_value(value).unwrap().unwrap()
+}
+
+fn speaker(node: &str, version: &str) -> Object {
+    let rest = json!({"spec": {"nodeName": node}, "status": {"version": version}});
+    object("SpeakerStatus", "network.kubesphere.io/v1alpha2", node, rest)
+}
+
+fn service(name: &str, address: &str, policy: &str) -> Object {
+    let value = json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": name, "namespace": "ns", "annotations": {"lb.kubesphere.io/v1alpha1": "openelb"}},
+        "spec": {"type": "LoadBalancer", "externalTrafficPolicy": policy},
+        "status": {"loadBalancer": {"ingress": [{"ip": address}]}},
+    });
+    Object::from_value(value).unwrap().unwrap()
+}
+
+fn slice(service: &str, node: &str) -> Object {
+    let value = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": {"name": service, "namespace": "ns", "labels": {"kubernetes.io/service-name": service}},
+        "endpoints": [{"addresses": ["10.1.0.1"], "nodeName": node}],
+    });
+    Object::from_value(value).unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn what_another_speaker_says_of_itself_plans_nothing() {
+    let mut owner = owner();
+    owner.unshown = false;
+    owner.apply(&speaker("node-2", "2"));
+    assert!(!owner.undecided, "it is there as before");
+    assert!(owner.unshown);
+    owner.apply(&speaker("node-3", "1"));
+    assert!(owner.undecided && owner.touched.is_none(), "a node has a speaker that had none");
+    decide(&mut owner);
+    owner.delete(&ObjectRef::cluster(Kind::SpeakerStatus, "node-3"));
+    assert!(owner.undecided && owner.touched.is_none(), "its speaker was removed");
+}
+
+#[tokio::test]
+async fn endpoints_of_a_watch_that_has_ended_are_forgotten() {
+    let mut owner = owner();
+    let key = NamespacedName::new("ns", "s");
+    owner.apply(&service("s", "192.0.2.1", "Local"));
+    owner.decide(Instant::now());
+    assert!(owner.is_unlisted(Kind::EndpointSlice), "they are watched from now on");
+    owner.take_in_change(Change::Apply(slice("s", "node-1")));
+    assert!(owner.indexes.endpoints.any(&key));
+    owner.apply(&service("s", "192.0.2.1", "Cluster"));
+    owner.decide(Instant::now());
+    // A batch that waited to be taken in.
+    owner.take_in_change(Change::Apply(slice("s", "node-1")));
+    owner.apply(&service("s", "192.0.2.1", "Local"));
+    owner.decide(Instant::now());
+    assert!(!owner.indexes.endpoints.any(&key), "it may be gone, and the new watch cannot know");
+    owner.take_in_change(Change::Apply(slice("s", "node-2")));
+    assert!(owner.indexes.endpoints.any(&key));
+}
+
+/// What was told of Services.
+fn told(owner: &Owner) -> Vec<String> {
+    let of_services = owner.events.recent().filter(|told| told.object.kind == Kind::Service);
+    of_services.map(|told| format!("{} {}", told.reason, told.object.name)).collect()
+}
+
+fn announced(owner: &mut Owner, addresses: &[&str]) {
+    let mut status = AnnouncerStatus::default();
+    for address in addresses {
+        let announced = AddressStatus { announced: true, ..AddressStatus::new(Protocol::Bgp, "") };
+        status.addresses.insert((address.parse().unwrap(), Protocol::Bgp), announced);
+    }
+    let lan = AddressStatus { owner: Some("node-2".to_owned()), ..AddressStatus::new(Protocol::Layer2, "") };
+    status.addresses.insert(("198.51.100.1".parse().unwrap(), Protocol::Layer2), lan);
+    owner.announced = Arc::new(status);
+    owner.show(Instant::now());
+}
+
+#[tokio::test]
+async fn services_are_told_of_beside_those_that_other_nodes_carry() {
+    let mut owner = owner();
+    owner.apply(&service("old", "192.0.2.1", "Cluster"));
+    owner.apply(&service("local", "192.0.2.2", "Local"));
+    owner.apply(&service("lan", "198.51.100.1", "Cluster"));
+    owner.decide(Instant::now());
+    owner.take_in_change(Change::Apply(slice("local", "node-2")));
+    owner.take_in_change(Change::Listed(Kind::EndpointSlice));
+    decide(&mut owner);
+    // Node-2 carries one and owns the other on its LAN. What a start finds is no news.
+    announced(&mut owner, &[]);
+    assert_eq!(owner.announced_services, None, "its own one is still to come");
+    announced(&mut owner, &["192.0.2.1"]);
+    assert_eq!(told(&owner), [""; 0]);
+    owner.apply(&service("new", "192.0.2.3", "Cluster"));
+    decide(&mut owner);
+    announced(&mut owner, &["192.0.2.1"]);
+    announced(&mut owner, &["192.0.2.1", "192.0.2.3"]);
+    announced(&mut owner, &["192.0.2.3"]);
+    assert_eq!(told(&owner), ["SetBalancer new", "DelBalancer old"]);
+}
