@@ -12,7 +12,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use openelb_l2::speaker::{GossipKey, NodeName, Output, Peer, Settings, Speaker, SpeakerConfig};
+use openelb_l2::speaker::{
+    Event, GossipKey, MemberState, NodeName, Output, Peer, Settings, Speaker, SpeakerConfig,
+};
 
 fn address(n: u8) -> SocketAddr {
     SocketAddr::from(([192, 0, 2, n], 7947))
@@ -67,6 +69,98 @@ fn made_up_nodes_are_forgotten() {
     assert!(speaker.members().is_empty(), "{}", speaker.members().len());
     speaker.handle_datagram(address(9), &question(1), now);
     assert_eq!(speaker.stats().rejected_datagrams, rejected, "there is room again");
+}
+
+/// A member in a message of the membership: node, generation, where it is.
+fn member(node: u64, generation: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(&node.to_be_bytes());
+    out.extend_from_slice(&generation.to_be_bytes());
+    out.extend_from_slice(&[4, 192, 0, 2, 99]);
+    out.extend_from_slice(&7947_u16.to_be_bytes());
+}
+
+/// How a speaker names itself in what it says to others of the membership.
+fn identity(all: &[(SocketAddr, Vec<u8>)]) -> Vec<u8> {
+    all.iter().find(|(_, payload)| payload[12] == 0).unwrap().1[13..36].to_vec()
+}
+
+/// What a node says to another of 30 members that live, as it is on the wire; who it says it is, it says twice.
+fn rumour(sender: u64, inner: u64, to: &[u8]) -> Vec<u8> {
+    let mut out = b"OL2\x01".to_vec();
+    out.extend_from_slice(&sender.to_be_bytes());
+    out.push(0);
+    member(inner, 1, &mut out);
+    out.extend_from_slice(&[0, 0]);
+    out.extend_from_slice(to);
+    // Gossip.
+    out.extend_from_slice(&[8, 0]);
+    out.extend_from_slice(&30_u16.to_be_bytes());
+    for node in inner + 1..=inner + 30 {
+        member(node, 1, &mut out);
+        out.extend_from_slice(&[0, 0, 0]);
+    }
+    out
+}
+
+/// Passes datagrams to and fro, with a flood of made-up members, for so long.
+fn flooded(one: &mut Speaker, mut other: Option<&mut Speaker>, to: &[u8], now: &mut Instant, time: Duration) {
+    let end = *now + time;
+    let mut next = 1_000_000;
+    while *now < end {
+        *now += Duration::from_millis(5);
+        next += 31;
+        one.handle_datagram(address(9), &rumour(next, next, to), *now);
+        one.handle_timeout(*now);
+        for (to, payload) in datagrams(one) {
+            if let Some(other) = other.as_mut().filter(|_| to == address(2)) {
+                other.handle_datagram(address(1), &payload, *now);
+            }
+        }
+        if let Some(other) = &mut other {
+            other.handle_timeout(*now);
+            for (_, payload) in datagrams(other) {
+                one.handle_datagram(address(2), &payload, *now);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_death_is_noticed_in_spite_of_made_up_members() {
+    let mut now = Instant::now();
+    let mut one = speaker(None, now);
+    let mut other = {
+        let config = SpeakerConfig::new(NodeName::new("node-2").unwrap(), address(2));
+        let mut other = Speaker::new(config, Settings::default(), now).unwrap();
+        other.set_peers(vec![Peer::new(NodeName::new("node-1").unwrap(), address(1))], now);
+        other.set_desired(Vec::new(), now);
+        other
+    };
+    let state = |one: &Speaker| {
+        let peer = |member: &&openelb_l2::speaker::MemberStatus| member.node.as_str() == "node-2";
+        one.members().iter().find(peer).map(|member| member.state)
+    };
+    let to = identity(&datagrams(&mut one));
+    flooded(&mut one, Some(&mut other), &to, &mut now, Duration::from_secs(5));
+    assert_eq!(state(&one), Some(MemberState::Alive), "who is a peer is heard whatever the flood");
+    assert!(one.members().len() < 64, "{}", one.members().len());
+    flooded(&mut one, None, &to, &mut now, Duration::from_secs(9));
+    assert_eq!(state(&one), Some(MemberState::Down));
+    let down = |event| matches!(event, Event::SpeakerDown { node } if node.as_str() == "node-2");
+    assert!(std::iter::from_fn(|| one.poll_event()).any(down));
+}
+
+#[test]
+fn nobody_speaks_for_another_in_the_membership() {
+    let now = Instant::now();
+    let mut one = speaker(None, now);
+    let to = identity(&datagrams(&mut one));
+    one.handle_datagram(address(9), &rumour(7, 8, &to), now);
+    assert_eq!(one.stats().rejected_datagrams, 1);
+    assert!(one.members().is_empty());
+    one.handle_datagram(address(9), &rumour(7, 7, &to), now);
+    assert_eq!(one.stats().rejected_datagrams, 1);
+    assert!(!one.members().is_empty());
 }
 
 #[test]

@@ -460,7 +460,9 @@ impl Speaker {
             }
             Body::Swim(octets) => {
                 let errors = self.membership.errors;
-                if let Some(epoch) = self.membership.handle(&octets, now) {
+                let peers = self.peers.as_ref();
+                let is_peer = |node| peers.is_some_and(|peers| peers.contains_key(&node));
+                if let Some(epoch) = self.membership.handle(sender, &octets, is_peer, now) {
                     self.send(from, &Body::Ack(Mark { epoch, version: 0 }));
                 }
                 if self.membership.take_rejoined() {
