@@ -185,7 +185,7 @@ impl foca::Codec<Identity> for Codec {
 /// What foca wants done.
 #[derive(Default)]
 struct Wishes {
-    sends: Vec<(SocketAddr, Vec<u8>)>,
+    sends: Vec<(NodeId, SocketAddr, Vec<u8>)>,
     timers: Vec<(Duration, Timer<Identity>)>,
     rejoined: bool,
 }
@@ -196,7 +196,7 @@ impl foca::Runtime<Identity> for Wishes {
     }
 
     fn send_to(&mut self, to: Identity, data: &[u8]) {
-        self.sends.push((to.address, data.to_vec()));
+        self.sends.push((to.node, to.address, data.to_vec()));
     }
 
     fn submit_after(&mut self, event: Timer<Identity>, after: Duration) {
@@ -254,7 +254,7 @@ pub(crate) struct Membership {
     /// How long a member can be suspected while the timer of that is there.
     patience: Duration,
     counter: u64,
-    sends: Vec<(SocketAddr, Vec<u8>)>,
+    sends: Vec<(NodeId, SocketAddr, Vec<u8>)>,
     rejoined: bool,
     pub(crate) errors: u64,
 }
@@ -449,8 +449,8 @@ impl Membership {
         self.timers.first_key_value().map(|((at, _), _)| *at)
     }
 
-    /// The next message, for the body of a datagram.
-    pub(crate) fn take_sends(&mut self) -> Vec<(SocketAddr, Vec<u8>)> {
+    /// The next messages, for bodies of datagrams: for whom, and where that is.
+    pub(crate) fn take_sends(&mut self) -> Vec<(NodeId, SocketAddr, Vec<u8>)> {
         std::mem::take(&mut self.sends)
     }
 
