@@ -108,8 +108,9 @@ impl Speaker {
             let (timeout, interval) = (config.probe_timeout, config.probe_interval);
             return Err(ConfigError::ProbeTimeout { timeout, interval });
         }
-        if config.suspicion.is_zero() {
-            return Err(ConfigError::Suspicion);
+        if config.suspicion < config.probe_interval {
+            let (suspicion, interval) = (config.suspicion, config.probe_interval);
+            return Err(ConfigError::Suspicion { suspicion, interval });
         }
         if config.gossip.ip().is_unspecified() || config.gossip.port() == 0 {
             return Err(ConfigError::Gossip(config.gossip));
