@@ -1,7 +1,8 @@
 //! Who lives: SWIM with suspicion, by the crate foca. Nothing outside this file names it.
 
 use std::{
-    collections::BTreeMap,
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     net::{IpAddr, SocketAddr},
     num::{NonZeroU8, NonZeroUsize},
@@ -49,6 +50,10 @@ impl foca::Identity for Identity {
         self.generation > other.generation
     }
 }
+
+/// Nodes that are no peers are members up to so many, the dead ones included, of which others may speak for an hour: one
+/// member after the other is probed, and whoever is real waits for its turn.
+const MAX_STRANGERS: usize = 32;
 
 /// Octets that are no SWIM message.
 #[derive(Debug, thiserror::Error)]
@@ -180,7 +185,7 @@ impl foca::Codec<Identity> for Codec {
 /// What foca wants done.
 #[derive(Default)]
 struct Wishes {
-    sends: Vec<(SocketAddr, Vec<u8>)>,
+    sends: Vec<(NodeId, SocketAddr, Vec<u8>)>,
     timers: Vec<(Duration, Timer<Identity>)>,
     rejoined: bool,
 }
@@ -191,7 +196,7 @@ impl foca::Runtime<Identity> for Wishes {
     }
 
     fn send_to(&mut self, to: Identity, data: &[u8]) {
-        self.sends.push((to.address, data.to_vec()));
+        self.sends.push((to.node, to.address, data.to_vec()));
     }
 
     fn submit_after(&mut self, event: Timer<Identity>, after: Duration) {
@@ -205,6 +210,21 @@ pub(crate) struct Pace {
     pub(crate) probe_interval: Duration,
     pub(crate) probe_timeout: Duration,
     pub(crate) suspicion: Duration,
+}
+
+/// Of these timers foca needs the last one only: each kind by its number, and of which node.
+type Slot = (u8, Option<NodeId>);
+
+const fn slot(timer: &Timer<Identity>) -> Option<Slot> {
+    match timer {
+        Timer::ProbeRandomMember(_) => Some((0, None)),
+        Timer::PeriodicAnnounce(_) => Some((1, None)),
+        Timer::PeriodicAnnounceDown(_) => Some((2, None)),
+        Timer::PeriodicGossip(_) => Some((3, None)),
+        Timer::RemoveDown(identity) => Some((4, Some(identity.node))),
+        // As many as probes.
+        Timer::SendIndirectProbe { .. } | Timer::ChangeSuspectToDown { .. } => None,
+    }
 }
 
 /// Another node that lives.
@@ -229,11 +249,12 @@ pub(crate) struct Membership {
     foca: Foca<Identity, Codec, SmallRng, NoCustomBroadcast>,
     seen: Arc<AtomicU64>,
     timers: BTreeMap<(Instant, u64), Timer<Identity>>,
+    slots: BTreeMap<Slot, (Instant, u64)>,
     suspects: BTreeMap<NodeId, Suspect>,
     /// How long a member can be suspected while the timer of that is there.
     patience: Duration,
     counter: u64,
-    sends: Vec<(SocketAddr, Vec<u8>)>,
+    sends: Vec<(NodeId, SocketAddr, Vec<u8>)>,
     rejoined: bool,
     pub(crate) errors: u64,
 }
@@ -270,6 +291,7 @@ impl Membership {
             foca: Foca::new(identity, config, SmallRng::seed_from_u64(seed), codec),
             seen,
             timers: BTreeMap::new(),
+            slots: BTreeMap::new(),
             suspects: BTreeMap::new(),
             patience: pace.suspicion + 2 * pace.probe_interval,
             counter: 0,
@@ -289,9 +311,20 @@ impl Membership {
         self.run(now, |foca, wishes| foca.announce(Identity { node, generation: 0, address }, wishes));
     }
 
-    /// Takes a message in. If its sender lives a life with a lower number than one that is known of it here, it is
-    /// ignored, and this is the number: it should hear of it.
-    pub(crate) fn handle(&mut self, octets: &[u8], now: Instant) -> Option<u64> {
+    /// Takes a message in, of the node that sent it. If that lives a life with a lower number than one that is known of it
+    /// here, it is ignored, and this is the number: it should hear of it.
+    pub(crate) fn handle(
+        &mut self,
+        sender: NodeId,
+        octets: &[u8],
+        is_peer: impl Fn(NodeId) -> bool,
+        now: Instant,
+    ) -> Option<u64> {
+        let Some(octets) = self.admit(sender, octets, is_peer) else {
+            self.errors += 1;
+            return None;
+        };
+        let octets = &*octets;
         self.run(now, |foca, wishes| foca.handle_data(octets, wishes));
         let seen = self.seen.load(Ordering::Relaxed);
         if seen > self.generation() {
@@ -313,6 +346,54 @@ impl Membership {
         (sender.node != codec.own && known > sender.generation).then_some(known)
     }
 
+    /// The message without the members for whom there is no room; `None`: it is none, or of a sender for whom there is none.
+    fn admit<'a>(
+        &self,
+        sender: NodeId,
+        octets: &'a [u8],
+        is_peer: impl Fn(NodeId) -> bool,
+    ) -> Option<Cow<'a, [u8]>> {
+        let mut codec = Codec { own: self.foca.identity().node, seen: Arc::default() };
+        let mut rest = octets;
+        let header = foca::Codec::decode_header(&mut codec, &mut rest).ok()?;
+        if header.src.node != sender {
+            return None;
+        }
+        let mut named = vec![(sender, rest)];
+        if rest.len() >= 2 && header.message != Message::Broadcast {
+            for _ in 0..rest.get_u16() {
+                let before = rest;
+                let member = foca::Codec::decode_member(&mut codec, &mut rest).ok()?;
+                let length = before.len() - rest.len();
+                named.push((member.id().node, before.get(..length)?));
+            }
+        }
+        let strange = |node: &NodeId| *node != codec.own && !is_peer(*node);
+        if !named.iter().any(|(node, _)| strange(node)) {
+            return Some(Cow::Borrowed(octets));
+        }
+        let known = self.foca.iter_membership_state().map(|member| member.id().node);
+        let mut strangers: BTreeSet<_> = known.filter(strange).collect();
+        let mut admits = |node: NodeId| {
+            !strange(&node)
+                || strangers.contains(&node)
+                || strangers.len() < MAX_STRANGERS && strangers.insert(node)
+        };
+        let all = named.len();
+        named.retain(|(node, _)| admits(*node));
+        if named.len() == all {
+            return Some(Cow::Borrowed(octets));
+        }
+        let ((first, body), members) = named.split_first()?;
+        if *first != sender {
+            return None;
+        }
+        let mut kept = octets.get(..octets.len() - body.len())?.to_vec();
+        kept.put_u16(u16::try_from(members.len()).ok()?);
+        members.iter().for_each(|(_, member)| kept.put_slice(member));
+        Some(Cow::Owned(kept))
+    }
+
     /// Comes back as a new member, unless this life is a later one than that.
     pub(crate) fn outlive(&mut self, generation: u64, now: Instant) {
         let identity = *self.foca.identity();
@@ -329,6 +410,9 @@ impl Membership {
         // As foca asks for when several are due.
         due.sort();
         for timer in due {
+            if let Some(slot) = slot(&timer) {
+                self.slots.remove(&slot);
+            }
             self.run(now, |foca, wishes| foca.handle_timer(timer, wishes));
         }
     }
@@ -365,8 +449,8 @@ impl Membership {
         self.timers.first_key_value().map(|((at, _), _)| *at)
     }
 
-    /// The next message, for the body of a datagram.
-    pub(crate) fn take_sends(&mut self) -> Vec<(SocketAddr, Vec<u8>)> {
+    /// The next messages, for bodies of datagrams: for whom, and where that is.
+    pub(crate) fn take_sends(&mut self) -> Vec<(NodeId, SocketAddr, Vec<u8>)> {
         std::mem::take(&mut self.sends)
     }
 
@@ -395,6 +479,7 @@ impl Membership {
     pub(crate) fn leave(&mut self, now: Instant) {
         self.run(now, |foca, wishes| foca.leave_cluster(wishes));
         self.timers.clear();
+        self.slots.clear();
     }
 
     fn run(
@@ -415,10 +500,71 @@ impl Membership {
         self.sends.append(&mut wishes.sends);
         self.rejoined |= wishes.rejoined;
         for (after, timer) in wishes.timers {
-            if let Some(at) = now.checked_add(after) {
-                self.counter += 1;
-                self.timers.insert((at, self.counter), timer);
+            let Some(at) = now.checked_add(after) else { continue };
+            self.counter += 1;
+            if let Some(old) = slot(&timer).and_then(|slot| self.slots.insert(slot, (at, self.counter))) {
+                self.timers.remove(&old);
+            }
+            self.timers.insert((at, self.counter), timer);
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "tests; any origin of time will do")]
+mod tests {
+    use super::*;
+
+    const PACE: Pace = Pace {
+        probe_interval: Duration::from_millis(200),
+        probe_timeout: Duration::from_millis(60),
+        suspicion: Duration::from_millis(600),
+    };
+
+    fn identity(node: u64, generation: u64) -> Identity {
+        Identity { node: NodeId(node), generation, address: SocketAddr::from(([192, 0, 2, 1], 7947)) }
+    }
+
+    /// Gossip of node 2 for node 1, of these members.
+    fn gossip(members: impl ExactSizeIterator<Item = Member<Identity>>) -> Vec<u8> {
+        let mut codec = Codec { own: NodeId(2), seen: Arc::default() };
+        let mut out = Vec::new();
+        let (src, dst) = (identity(2, 7), identity(1, 7));
+        let header = Header { src, src_incarnation: 0, dst, message: Message::Gossip };
+        foca::Codec::encode_header(&mut codec, &header, &mut out).unwrap();
+        out.put_u16(u16::try_from(members.len()).unwrap());
+        members.for_each(|member| foca::Codec::encode_member(&mut codec, &member, &mut out).unwrap());
+        out
+    }
+
+    #[test]
+    fn made_up_members_take_bounded_memory() {
+        let now = Instant::now();
+        let mut membership = Membership::new(NodeId(1), SocketAddr::from(([192, 0, 2, 1], 7947)), 7, PACE, 0);
+        let is_peer = |node: NodeId| node.0 < 100;
+        for round in 0..400_u64 {
+            for state in [foca::State::Alive, foca::State::Down] {
+                // Ever new nodes, and new lives of the same.
+                let new = (0..15).map(|n| Member::new(identity(1000 + round * 15 + n, 1), 0, state));
+                let same = (0..15).map(|n| Member::new(identity(500 + n, round), 0, state));
+                let all: Vec<_> = new.chain(same).collect();
+                let _ = membership.handle(NodeId(2), &gossip(all.into_iter()), is_peer, now);
+                assert!(membership.foca.iter_membership_state().len() <= 1 + MAX_STRANGERS);
+                assert!(membership.timers.len() <= MAX_STRANGERS + 8, "{}", membership.timers.len());
             }
         }
+        assert_eq!(membership.foca.iter_membership_state().len(), 1 + MAX_STRANGERS);
+        assert_eq!(membership.errors, 0, "the peer itself is heard");
+        // Who is a peer always has room, whoever tells of it.
+        let peers: Vec<_> = (3..33).map(|n| Member::new(identity(n, 1), 0, foca::State::Alive)).collect();
+        let _ = membership.handle(NodeId(2), &gossip(peers.into_iter()), is_peer, now);
+        assert!((2..33).all(|n| membership.live().any(|live| live.node == NodeId(n))));
+        // A stranger does not, when it speaks itself.
+        let errors = membership.errors;
+        let stranger = NodeId(9999);
+        let mut octets = gossip(std::iter::empty());
+        octets.splice(..8, stranger.0.to_be_bytes());
+        assert_eq!(membership.handle(stranger, &octets, is_peer, now), None);
+        assert_eq!(membership.errors, errors + 1);
     }
 }

@@ -93,7 +93,8 @@ pub struct SpeakerConfig {
     pub probe_interval: Duration,
     /// How long its answer may take before others are asked to probe it. Default 60 ms; below `probe_interval`.
     pub probe_timeout: Duration,
-    /// How long a suspected member may take to object. Default 600 ms.
+    /// How long a suspected member may take to object. Default 600 ms; at least `probe_interval`. A driver that is late by
+    /// half of it throws frames away, and a speaker that is late by all of it takes itself for suspended.
     pub suspicion: Duration,
     /// How long the host had been up when the speaker was made (Linux `CLOCK_BOOTTIME`). Default: long enough.
     pub host_uptime: Duration,
@@ -181,10 +182,38 @@ pub enum ConfigError {
         /// `probe_interval`.
         interval: Duration,
     },
-    /// A member could never object.
-    #[error("the suspicion time is zero: write at least the probe interval")]
-    Suspicion,
+    /// A member could hardly object, and every hiccup would pass for a suspension.
+    #[error("the suspicion time {suspicion:?} is below the probe interval {interval:?}: write at least that")]
+    Suspicion {
+        /// `suspicion`.
+        suspicion: Duration,
+        /// `probe_interval`.
+        interval: Duration,
+    },
     /// `gossip` is where others send to.
     #[error("{0} is nowhere to send gossip to: give this node's own address and port")]
     Gossip(SocketAddr),
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "tests; any origin of time will do")]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::speaker::Speaker;
+
+    #[test]
+    fn a_suspicion_below_the_probe_interval_is_refused() {
+        let interval = Duration::from_millis(200);
+        for (suspicion, good) in [(0, false), (50, false), (199, false), (200, true), (600, true)] {
+            let suspicion = Duration::from_millis(suspicion);
+            let gossip = SocketAddr::from(([192, 0, 2, 1], 7947));
+            let mut config = SpeakerConfig::new(NodeName::new("node-1").unwrap(), gossip);
+            config.suspicion = suspicion;
+            let made = Speaker::new(config, Settings::default(), Instant::now());
+            let refused = (!good).then_some(ConfigError::Suspicion { suspicion, interval });
+            assert_eq!(made.err(), refused, "{suspicion:?}");
+        }
+    }
 }

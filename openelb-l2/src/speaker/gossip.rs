@@ -14,7 +14,7 @@ use super::{
 };
 use crate::ownership::{
     membership::{Live, Membership, Pace},
-    message::{self, About, Body, Mark, NodeId, State},
+    message::{self, About, Body, Envelope, Mark, NodeId, Opened, State, window::Stale},
 };
 
 /// Nodes that do not live are asked to join this often, and so many at a time.
@@ -265,7 +265,7 @@ impl Speaker {
         let peer = || self.peers.as_ref()?.get(&id).map(|peer| peer.gossip);
         let lacks = node.is_some_and(|node| node.live.is_some() && !node.complete);
         if let Some(address) = live.or_else(peer) {
-            self.send(address, &Body::Sync { nonce, have });
+            self.send(id, address, &Body::Sync { nonce, have });
         }
         if lacks {
             self.send_around(id, Body::Sync { nonce, have });
@@ -276,23 +276,23 @@ impl Speaker {
     fn send_around(&mut self, target: NodeId, inner: Body) {
         let relay = Body::Relay { target, origin: self.me, inner: Box::new(inner) };
         let others = self.nodes.iter().filter(|(id, _)| **id != target).filter_map(|(_, node)| node.live);
-        let others: Vec<_> = others.filter(|live| !live.suspect).map(|live| live.address).collect();
+        let others: Vec<_> = others.filter(|live| !live.suspect).collect();
         if others.is_empty() {
             return;
         }
         let start = usize::try_from(self.next_random() >> 33).unwrap_or(0) % others.len();
-        for address in others.iter().cycle().skip(start).take(others.len().min(RELAYS)) {
-            self.send(*address, &relay);
+        for other in others.iter().cycle().skip(start).take(others.len().min(RELAYS)) {
+            self.send(other.node, other.address, &relay);
         }
     }
 
     /// Answers on the way on which the question came.
-    fn answer(&mut self, to: NodeId, from: SocketAddr, relayed: bool, body: Body) {
-        if relayed {
+    fn answer(&mut self, to: NodeId, from: SocketAddr, via: Option<NodeId>, body: Body) {
+        if let Some(via) = via {
             let relay = Body::Relay { target: to, origin: self.me, inner: Box::new(body) };
-            self.send(from, &relay);
+            self.send(via, from, &relay);
         } else {
-            self.send(from, &body);
+            self.send(to, from, &body);
         }
     }
 
@@ -407,9 +407,30 @@ impl Speaker {
 
     /// Takes a datagram in; `None`: it was not good.
     pub(super) fn gossip(&mut self, from: SocketAddr, payload: &[u8], now: Instant) -> Option<()> {
-        let (sender, body) = message::open(self.config.key.as_ref(), payload)?;
+        let Opened { sender, number, body } = message::open(self.config.key.as_ref(), self.me, payload)?;
         if sender == self.me || self.is_stopped() {
             return None;
+        }
+        if let Some(number) = number {
+            if let Body::Stale(known) = body {
+                // Whoever says so may be taken for an earlier life of itself here.
+                self.numbers.outlive(known);
+                return Some(());
+            }
+            let peers = self.peers.as_ref();
+            let room = peers.map_or(0, BTreeMap::len) + MAX_STRANGERS;
+            let kept = |node| peers.is_some_and(|peers| peers.contains_key(&node));
+            match self.numbers.take(sender, number, now, room, kept) {
+                Ok(()) => {}
+                Err(Stale::Seen) => return None,
+                Err(Stale::Behind(newest)) => {
+                    let stale = Body::Stale(newest);
+                    self.send(sender, from, &stale);
+                    // There may be no direct way back.
+                    self.send_around(sender, stale);
+                    return None;
+                }
+            }
         }
         // What waited while this process did not run is no sign of life.
         let waited = self.woke.is_some_and(|at| now.saturating_duration_since(at) < TICK);
@@ -421,7 +442,7 @@ impl Speaker {
             }
         }
         let asks = matches!(body, Body::Sync { .. } | Body::Synced { .. });
-        let done = self.handle_body(sender, from, false, body, now);
+        let done = self.handle_body(sender, from, None, body, now);
         if asks {
             self.invite(sender, now);
         }
@@ -442,7 +463,7 @@ impl Speaker {
         &mut self,
         sender: NodeId,
         from: SocketAddr,
-        relayed: bool,
+        via: Option<NodeId>,
         body: Body,
         now: Instant,
     ) -> Option<()> {
@@ -451,17 +472,19 @@ impl Speaker {
         }
         match body {
             Body::Relay { target, origin, inner } if target == self.me && origin != self.me => {
-                return self.handle_body(origin, from, true, *inner, now);
+                return self.handle_body(origin, from, Some(sender), *inner, now);
             }
             Body::Relay { target, origin, inner } => {
                 // One hop, from the one who asks.
                 let live = self.nodes.get(&target).and_then(|node| node.live).filter(|_| origin == sender)?;
-                self.send(live.address, &Body::Relay { target, origin, inner });
+                self.send(target, live.address, &Body::Relay { target, origin, inner });
             }
             Body::Swim(octets) => {
                 let errors = self.membership.errors;
-                if let Some(epoch) = self.membership.handle(&octets, now) {
-                    self.send(from, &Body::Ack(Mark { epoch, version: 0 }));
+                let peers = self.peers.as_ref();
+                let is_peer = |node| peers.is_some_and(|peers| peers.contains_key(&node));
+                if let Some(epoch) = self.membership.handle(sender, &octets, is_peer, now) {
+                    self.send(sender, from, &Body::Ack(Mark { epoch, version: 0 }));
                 }
                 if self.membership.take_rejoined() {
                     self.next_seeds = now;
@@ -470,21 +493,22 @@ impl Speaker {
                 self.refresh_members(now);
                 return (self.membership.errors == errors).then_some(());
             }
-            Body::State(state) => self.hear_state(sender, from, relayed, state, now),
+            Body::State(state) => self.hear_state(sender, from, via, state, now),
             Body::Ack(mark) => self.acknowledge(sender, mark, now),
+            Body::Stale(known) => self.numbers.outlive(known),
             Body::Sync { nonce, have } => {
                 let node = self.nodes.entry(sender).or_default();
-                if !relayed {
+                if via.is_none() {
                     node.asked = Some((from, now));
                 }
                 self.refresh_members(now);
                 self.acknowledge(sender, have, now);
                 let mark = self.replica.mark();
-                self.answer(sender, from, relayed, Body::Synced { nonce, mark });
+                self.answer(sender, from, via, Body::Synced { nonce, mark });
                 // Nobody else tells one that has no direct way here that it has to come back as a new member.
-                if let Some(generation) = self.membership.gone(sender).filter(|_| relayed) {
+                if let Some(generation) = self.membership.gone(sender).filter(|_| via.is_some()) {
                     let epoch = generation.saturating_add(1);
-                    self.answer(sender, from, relayed, Body::Ack(Mark { epoch, version: 0 }));
+                    self.answer(sender, from, via, Body::Ack(Mark { epoch, version: 0 }));
                 }
             }
             Body::Synced { nonce, mark } => {
@@ -508,7 +532,14 @@ impl Speaker {
         }
     }
 
-    fn hear_state(&mut self, sender: NodeId, from: SocketAddr, relayed: bool, state: State, now: Instant) {
+    fn hear_state(
+        &mut self,
+        sender: NodeId,
+        from: SocketAddr,
+        via: Option<NodeId>,
+        state: State,
+        now: Instant,
+    ) {
         if NodeId::of(&state.name) != sender {
             return;
         }
@@ -551,22 +582,23 @@ impl Speaker {
             }
         }
         let have = self.nodes.get(&sender).map(|node| node.have).unwrap_or_default();
-        self.answer(sender, from, relayed, Body::Ack(have));
+        self.answer(sender, from, via, Body::Ack(have));
     }
 
-    pub(super) fn send(&mut self, to: SocketAddr, body: &Body) {
-        let payload = message::seal(self.config.key.as_ref(), self.me, body);
+    fn send(&mut self, receiver: NodeId, to: SocketAddr, body: &Body) {
+        let envelope = Envelope { sender: self.me, receiver, number: self.numbers.next() };
+        let payload = message::seal(self.config.key.as_ref(), envelope, body);
         self.outputs.push_back(Output::Datagram { to, payload });
     }
 
     /// What membership and state have to say.
     pub(super) fn send_gossip(&mut self, now: Instant) {
-        for (to, octets) in self.membership.take_sends() {
-            self.send(to, &Body::Swim(octets));
+        for (node, to, octets) in self.membership.take_sends() {
+            self.send(node, to, &Body::Swim(octets));
         }
         while let Some(piece) = self.replica.poll_piece(now) {
             let body = Body::State(piece.state);
-            self.send(piece.address, &body);
+            self.send(piece.node, piece.address, &body);
             if piece.tries > DIRECT_TRIES {
                 self.send_around(piece.node, body);
             }

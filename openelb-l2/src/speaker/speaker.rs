@@ -21,7 +21,7 @@ use crate::{
     announcer::{Announcer, Schedule},
     ownership::{
         membership::Membership,
-        message::{About, Claim, MAX_LINKS, NodeId},
+        message::{About, Claim, MAX_LINKS, NodeId, window::Numbers},
         replica::Replica,
     },
     responder::{GroupChange, Responder},
@@ -65,6 +65,8 @@ pub struct Speaker {
     started: Instant,
     pub(super) membership: Membership,
     pub(super) replica: Replica,
+    /// Which datagrams are new.
+    pub(super) numbers: Numbers,
     /// The others that were ever heard of.
     pub(super) nodes: BTreeMap<NodeId, Node>,
     pub(super) stations: HashMap<MacAddr, NodeId, FixedState>,
@@ -106,8 +108,9 @@ impl Speaker {
             let (timeout, interval) = (config.probe_timeout, config.probe_interval);
             return Err(ConfigError::ProbeTimeout { timeout, interval });
         }
-        if config.suspicion.is_zero() {
-            return Err(ConfigError::Suspicion);
+        if config.suspicion < config.probe_interval {
+            let (suspicion, interval) = (config.suspicion, config.probe_interval);
+            return Err(ConfigError::Suspicion { suspicion, interval });
         }
         if config.gossip.ip().is_unspecified() || config.gossip.port() == 0 {
             return Err(ConfigError::Gossip(config.gossip));
@@ -118,6 +121,7 @@ impl Speaker {
         let mut speaker = Self {
             membership: Self::membership(&config, life),
             replica: Replica::new(config.node.clone(), life),
+            numbers: Numbers::new(life),
             me,
             started: now,
             nodes: BTreeMap::new(),

@@ -16,8 +16,8 @@ use std::{
 use openelb_l2::{
     MacAddr, solicited_node_multicast,
     speaker::{
-        DesiredAddress, Event, Link, LinkIndex, NodeName, Output, Peer, Settings, Speaker, SpeakerConfig,
-        StopMode,
+        DesiredAddress, Event, GossipKey, Link, LinkIndex, NodeName, Output, Peer, Settings, Speaker,
+        SpeakerConfig, StopMode,
     },
     wire::{Frame, ethernet, ndp},
 };
@@ -76,6 +76,8 @@ pub(crate) struct Sim {
     pub(crate) hosts: Vec<Host>,
     pub(crate) addresses: Vec<IpAddr>,
     pub(crate) settings: Settings,
+    /// Gossip has one in every other history.
+    key: Option<GossipKey>,
     queue: BTreeMap<(Instant, u64), Delivery>,
     counter: u64,
     random: u64,
@@ -151,6 +153,7 @@ impl Sim {
             hosts: Vec::new(),
             addresses: (0..addresses).map(address).collect(),
             settings: Settings::default(),
+            key: GossipKey::new(b"a key of the cluster").filter(|_| seed % 2 == 1),
             queue: BTreeMap::new(),
             counter: 0,
             random: seed,
@@ -250,6 +253,7 @@ impl Sim {
         config.host_uptime = host.uptime;
         config.incarnation = host.started;
         config.seed = seed;
+        config.key.clone_from(&self.key);
         let mut speaker = Speaker::new(config, settings, now).unwrap();
         speaker.set_links(vec![link], now);
         speaker.set_peers(all, now);

@@ -35,7 +35,7 @@ pub(super) struct Layer2Arguments {
     /// How long its answer may take before others ask it; less than the interval.
     #[arg(long, default_value = "60ms", value_parser = duration, value_name = "DURATION")]
     gossip_probe_timeout: Duration,
-    /// How long a node that did not answer may take to object.
+    /// How long a node that did not answer may take to object; at least the interval.
     #[arg(long, default_value = "600ms", value_parser = duration, value_name = "DURATION")]
     gossip_suspicion: Duration,
     /// For tests: how long the host had been up when this process started.
@@ -51,10 +51,11 @@ impl Layer2Arguments {
                 "--gossip-probe-timeout {timeout:?} must be above zero and below --gossip-probe-interval {interval:?}"
             )));
         }
-        if self.gossip_suspicion.is_zero() {
-            return Err(Failure::Usage(
-                "--gossip-suspicion is zero: write at least the probe interval".to_owned(),
-            ));
+        let suspicion = self.gossip_suspicion;
+        if suspicion < interval {
+            return Err(Failure::Usage(format!(
+                "--gossip-suspicion {suspicion:?} is below --gossip-probe-interval {interval:?}: write at least that"
+            )));
         }
         Ok(Layer2Options {
             enabled: self.enable_layer2,
@@ -63,8 +64,39 @@ impl Layer2Arguments {
             key: Layer2Options::key(&self.secret),
             probe_interval: interval,
             probe_timeout: timeout,
-            suspicion: self.gossip_suspicion,
+            suspicion,
             host_uptime: self.host_uptime,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::Layer2Arguments;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        layer2: Layer2Arguments,
+    }
+
+    #[test]
+    fn a_suspicion_below_the_probe_interval_is_refused() {
+        let refused = |flags: &[&str]| {
+            let line = Line::try_parse_from([&["speaker"], flags].concat()).expect("good flags");
+            line.layer2.options().err().map(|failure| failure.to_string())
+        };
+        let message = |suspicion: &str, interval: &str| {
+            format!(
+                "--gossip-suspicion {suspicion} is below --gossip-probe-interval {interval}: write at least that"
+            )
+        };
+        assert_eq!(refused(&["--gossip-suspicion=50ms"]), Some(message("50ms", "200ms")));
+        assert_eq!(refused(&["--gossip-suspicion=0s"]), Some(message("0ns", "200ms")));
+        assert_eq!(refused(&["--gossip-probe-interval=1s"]), Some(message("600ms", "1s")));
+        assert_eq!(refused(&["--gossip-suspicion=200ms"]), None);
+        assert_eq!(refused(&[]), None);
     }
 }

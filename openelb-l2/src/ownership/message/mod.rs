@@ -3,23 +3,29 @@
 //! | octets | what |
 //! |---|---|
 //! | 0–2 | `OL2` |
-//! | 3 | version: 1, or 0x81 with a tag at the end |
+//! | 3 | version: 1, or 0x82 with a key |
 //! | 4–11 | sender |
-//! | 12 | kind of body |
+//! | 12–35 | with a key: receiver, and the number of the datagram: life and counter of the sender |
+//! | 12, or 36 | kind of body |
 //! | … | body, big-endian |
-//! | last 16 | HMAC-SHA-256 over all before it, cut to 128 bits (RFC 2104 section 5) |
+//! | last 16 | with a key: HMAC-SHA-256 over all before it, cut to 128 bits (RFC 2104 section 5) |
+//!
+//! Without a key a number would say nothing: anybody could write a higher one, and then the real sender would not be heard.
+
+pub(crate) mod window;
 
 use std::net::IpAddr;
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 
+use self::window::Number;
 use super::rendezvous;
 use crate::{MacAddr, speaker::GossipKey, speaker::NodeName};
 
 /// The longest datagram that is sent or taken.
 pub(crate) const MAX_DATAGRAM: usize = 1400;
-const HEADER: usize = 13;
+const HEADER: usize = 37;
 const TAG: usize = 16;
 /// The longest body.
 pub(crate) const MAX_BODY: usize = MAX_DATAGRAM - HEADER - TAG - RELAY;
@@ -115,6 +121,8 @@ pub(crate) enum Body {
         nonce: u64,
         mark: Mark,
     },
+    /// A datagram of yours with this number is here, and what you say now is behind it.
+    Stale(Number),
     /// To be passed on, because there is no direct way from `origin` to `target`.
     Relay {
         target: NodeId,
@@ -136,12 +144,35 @@ pub(crate) const fn life_after(number: u64) -> u64 {
     number.saturating_add(LIVES)
 }
 
+/// What is on an envelope.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Envelope {
+    pub(crate) sender: NodeId,
+    pub(crate) receiver: NodeId,
+    pub(crate) number: Number,
+}
+
+/// What was in one; without a key it has no number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Opened {
+    pub(crate) sender: NodeId,
+    pub(crate) number: Option<Number>,
+    pub(crate) body: Body,
+}
+
+const VERSION: u8 = 0x01;
+const AUTHENTICATED: u8 = 0x82;
+
 /// Puts a body into an envelope.
-pub(crate) fn seal(key: Option<&GossipKey>, sender: NodeId, body: &Body) -> Vec<u8> {
+pub(crate) fn seal(key: Option<&GossipKey>, envelope: Envelope, body: &Body) -> Vec<u8> {
     let mut out = Vec::with_capacity(256);
     out.extend_from_slice(b"OL2");
-    out.push(if key.is_some() { 0x81 } else { 0x01 });
-    out.extend_from_slice(&sender.0.to_be_bytes());
+    out.push(if key.is_some() { AUTHENTICATED } else { VERSION });
+    out.extend_from_slice(&envelope.sender.0.to_be_bytes());
+    if key.is_some() {
+        out.extend_from_slice(&envelope.receiver.0.to_be_bytes());
+        encode_number(envelope.number, &mut out);
+    }
     encode_body(body, &mut out);
     if let Some(mac) = key.and_then(mac) {
         let tag = mac.chain_update(&out).finalize().into_bytes();
@@ -150,8 +181,8 @@ pub(crate) fn seal(key: Option<&GossipKey>, sender: NodeId, body: &Body) -> Vec<
     out
 }
 
-/// Takes a body out of its envelope. `None`: not ours, a wrong or missing tag, or broken.
-pub(crate) fn open(key: Option<&GossipKey>, datagram: &[u8]) -> Option<(NodeId, Body)> {
+/// Takes a body out of an envelope for this node. `None`: not ours, a wrong or missing tag, for another, or broken.
+pub(crate) fn open(key: Option<&GossipKey>, own: NodeId, datagram: &[u8]) -> Option<Opened> {
     if datagram.len() > MAX_DATAGRAM {
         return None;
     }
@@ -164,13 +195,19 @@ pub(crate) fn open(key: Option<&GossipKey>, datagram: &[u8]) -> Option<(NodeId, 
         }
     };
     let mut reader = Reader(signed);
-    let version = if key.is_some() { 0x81 } else { 0x01 };
+    let version = if key.is_some() { AUTHENTICATED } else { VERSION };
     if reader.take::<4>()? != [b'O', b'L', b'2', version] {
         return None;
     }
     let sender = NodeId(reader.u64()?);
+    let number = match key {
+        // What was said to another is not for this node, whoever sends it here.
+        Some(_) if NodeId(reader.u64()?) != own => return None,
+        Some(_) => Some(reader.number()?),
+        None => None,
+    };
     let body = decode_body(&mut reader, true)?;
-    reader.0.is_empty().then_some((sender, body))
+    reader.0.is_empty().then_some(Opened { sender, number, body })
 }
 
 fn encode_body(body: &Body, out: &mut Vec<u8>) {
@@ -181,11 +218,13 @@ fn encode_body(body: &Body, out: &mut Vec<u8>) {
         Body::Sync { .. } => 3,
         Body::Synced { .. } => 4,
         Body::Relay { .. } => 5,
+        Body::Stale(_) => 6,
     });
     match body {
         Body::Swim(octets) => out.extend_from_slice(octets),
         Body::State(state) => encode_state(state, out),
         Body::Ack(mark) => encode_mark(*mark, out),
+        Body::Stale(number) => encode_number(*number, out),
         Body::Sync { nonce, have: mark } | Body::Synced { nonce, mark } => {
             out.extend_from_slice(&nonce.to_be_bytes());
             encode_mark(*mark, out);
@@ -209,6 +248,7 @@ fn decode_body(reader: &mut Reader<'_>, outer: bool) -> Option<Body> {
             let (target, origin) = (NodeId(reader.u64()?), NodeId(reader.u64()?));
             Body::Relay { target, origin, inner: Box::new(decode_body(reader, false)?) }
         }
+        6 => Body::Stale(reader.number()?),
         _ => return None,
     })
 }
@@ -234,6 +274,11 @@ const IPV6: u8 = 128;
 fn encode_mark(mark: Mark, out: &mut Vec<u8>) {
     out.extend_from_slice(&mark.epoch.to_be_bytes());
     out.extend_from_slice(&mark.version.to_be_bytes());
+}
+
+fn encode_number(number: Number, out: &mut Vec<u8>) {
+    out.extend_from_slice(&number.life.to_be_bytes());
+    out.extend_from_slice(&number.counter.to_be_bytes());
 }
 
 fn encode_ip(address: IpAddr, out: &mut Vec<u8>) {
@@ -384,6 +429,10 @@ impl<'a> Reader<'a> {
 
     fn mark(&mut self) -> Option<Mark> {
         Some(Mark { epoch: self.u64()?, version: self.u64()? })
+    }
+
+    fn number(&mut self) -> Option<Number> {
+        Some(Number { life: self.u64()?, counter: self.u64()? })
     }
 
     fn ip(&mut self, v6: bool) -> Option<IpAddr> {

@@ -37,20 +37,26 @@ fn bodies() -> Vec<Body> {
         Body::Ack(mark),
         Body::Sync { nonce: 1, have: mark },
         Body::Synced { nonce: 2, mark },
+        Body::Stale(Number { life: 5, counter: 6 }),
         Body::Relay { target: NodeId(6), origin: NodeId(7), inner: Box::new(Body::State(state())) },
     ]
 }
+
+const ENVELOPE: Envelope =
+    Envelope { sender: NodeId(42), receiver: NodeId(43), number: Number { life: 8, counter: 9 } };
 
 #[test]
 fn what_was_sealed_opens_with_the_same_key_only() {
     let keys = [None, GossipKey::new(b"one"), GossipKey::new(&[0x55; 32])];
     for body in bodies() {
         for (i, key) in keys.iter().enumerate() {
-            let datagram = seal(key.as_ref(), NodeId(42), &body);
+            let datagram = seal(key.as_ref(), ENVELOPE, &body);
             assert!(datagram.len() <= MAX_DATAGRAM);
             for (j, other) in keys.iter().enumerate() {
-                let opened = open(other.as_ref(), &datagram);
-                assert_eq!(opened, (i == j).then(|| (NodeId(42), body.clone())), "{i} {j}");
+                let opened = open(other.as_ref(), NodeId(43), &datagram);
+                let number = key.as_ref().map(|_| ENVELOPE.number);
+                let expected = Opened { sender: NodeId(42), number, body: body.clone() };
+                assert_eq!(opened, (i == j).then_some(expected), "{i} {j}");
             }
         }
     }
@@ -60,12 +66,12 @@ fn what_was_sealed_opens_with_the_same_key_only() {
 fn no_changed_octet_is_taken() {
     let key = GossipKey::new(b"secret");
     for body in bodies() {
-        let datagram = seal(key.as_ref(), NodeId(42), &body);
+        let datagram = seal(key.as_ref(), ENVELOPE, &body);
         for i in 0..datagram.len() {
             let mut changed = datagram.clone();
             changed[i] ^= 1;
-            assert_eq!(open(key.as_ref(), &changed), None, "octet {i}");
-            assert_eq!(open(key.as_ref(), &datagram[..i]), None, "cut at {i}");
+            assert_eq!(open(key.as_ref(), NodeId(43), &changed), None, "octet {i}");
+            assert_eq!(open(key.as_ref(), NodeId(43), &datagram[..i]), None, "cut at {i}");
         }
     }
 }
@@ -74,11 +80,20 @@ fn no_changed_octet_is_taken() {
 fn the_length_of_an_item_is_what_is_announced() {
     let mut with = state();
     let items = std::mem::take(&mut with.items);
-    let length = |state: &State| seal(None, NodeId(1), &Body::State(state.clone())).len();
+    let key = GossipKey::new(b"secret");
+    let length = |state: &State| seal(key.as_ref(), ENVELOPE, &Body::State(state.clone())).len();
     let empty = length(&with);
-    assert!(empty - HEADER <= state_overhead(&with.name));
+    assert!(empty - HEADER - TAG <= state_overhead(&with.name));
     for (address, item) in items {
         with.items = vec![(address, item)];
         assert_eq!(length(&with) - empty, item_length(address, item));
     }
+}
+
+#[test]
+fn what_was_said_to_another_is_not_opened() {
+    let key = GossipKey::new(b"secret");
+    let datagram = seal(key.as_ref(), ENVELOPE, &Body::Ack(Mark::default()));
+    assert!(open(key.as_ref(), NodeId(43), &datagram).is_some());
+    assert_eq!(open(key.as_ref(), NodeId(44), &datagram), None);
 }

@@ -91,7 +91,7 @@ impl Collector for Layer2Collector {
             ("l2_gossip_datagrams", "Datagrams of gossip that came in", machine.datagrams),
             (
                 "l2_gossip_rejected",
-                "Those with a wrong key, without one, or broken",
+                "Those with a wrong key, without one, broken, or not new",
                 machine.rejected_datagrams,
             ),
         ];
