@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     Event, Failback, LinkIndex, Output, Speaker, StopMode,
-    entry::{Phase, Wanted},
+    entry::{Entry, Phase, Wanted},
     speaker::Port,
 };
 use crate::{
@@ -44,8 +44,20 @@ const CONFLICT_OVER: Duration = Duration::from_secs(60);
 impl Speaker {
     /// Whether this node may own an address that is wanted so.
     pub(super) fn is_candidate(&self, wanted: &Wanted) -> bool {
-        let stays = self.stopping.as_ref().is_none_or(|stopping| stopping.mode == StopMode::Restart);
-        wanted.eligible && stays && self.is_answerable(wanted)
+        wanted.eligible && self.stays() && self.is_answerable(wanted)
+    }
+
+    /// Whether it may not, but could answer in the owner's name: it knows the owner, and where it is.
+    fn is_helper(&self, entry: &Entry) -> bool {
+        let wanted = entry.wanted.as_ref().filter(|wanted| !wanted.eligible);
+        let located = |node: &super::gossip::Node| !node.about.links.is_empty();
+        self.stays()
+            && wanted.is_some_and(|wanted| self.is_answerable(wanted))
+            && entry.last.and_then(|last| self.nodes.get(&last)).is_some_and(located)
+    }
+
+    fn stays(&self) -> bool {
+        self.stopping.as_ref().is_none_or(|stopping| stopping.mode == StopMode::Restart)
     }
 
     fn is_answerable(&self, wanted: &Wanted) -> bool {
@@ -71,7 +83,7 @@ impl Speaker {
         };
         let candidate = self.is_candidate(wanted);
         if self.unsettled.is_none() {
-            let me = self.me(address, candidate, self.is_answerable(wanted), now);
+            let me = self.me(address, wanted, now);
             let bids = self.bids(address);
             let yields = self.yields(address, now);
             let Some(entry) = self.entries.get_mut(&address) else { return };
@@ -110,7 +122,7 @@ impl Speaker {
         self.set_wake(address, now);
     }
 
-    fn me(&self, address: IpAddr, candidate: bool, answerable: bool, now: Instant) -> Me {
+    fn me(&self, address: IpAddr, wanted: &Wanted, now: Instant) -> Me {
         let entry = self.entries.get(&address);
         let holding = match entry.map(|entry| entry.phase) {
             Some(Phase::Owner) => Holding::Owner,
@@ -131,9 +143,10 @@ impl Speaker {
         Me {
             node: self.me,
             score: rendezvous::score_of(address, self.me),
-            candidate,
+            candidate: self.is_candidate(wanted),
+            helper: entry.is_some_and(|entry| self.is_helper(entry)),
             mature: self.replica.about().mature,
-            answerable,
+            answerable: self.is_answerable(wanted),
             holding,
             failback,
             stand_in: !self.settings.stand_in.is_zero(),
@@ -510,7 +523,7 @@ impl Speaker {
 
     pub(super) fn publish(&mut self, address: IpAddr, candidate: bool) {
         let Some(entry) = self.entries.get(&address) else { return };
-        self.replica.set_item(address, entry.item(candidate));
+        self.replica.set_item(address, entry.item(candidate, self.is_helper(entry)));
     }
 
     fn set_wake(&mut self, address: IpAddr, now: Instant) {

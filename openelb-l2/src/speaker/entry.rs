@@ -137,7 +137,7 @@ impl Entry {
     }
 
     /// What is said of the address to the others.
-    pub(super) fn item(&self, candidate: bool) -> Item {
+    pub(super) fn item(&self, candidate: bool, helper: bool) -> Item {
         let sequence = self.sequence;
         let claim = match self.phase {
             Phase::Owner => Claim::Owner { sequence },
@@ -145,7 +145,7 @@ impl Entry {
             Phase::StandIn { owner } => Claim::StandIn { owner },
             Phase::Idle | Phase::Probing { .. } | Phase::Conflict { .. } => Claim::None,
         };
-        Item { candidate, proven: self.wanted.is_some() && self.is_proven(), claim }
+        Item { candidate, helper, proven: self.wanted.is_some() && self.is_proven(), claim }
     }
 
     pub(super) fn role(&self, name: impl Fn(NodeId) -> NodeName) -> Role {

@@ -18,6 +18,9 @@ use crate::{
 /// The first questions follow each other fast, so that a decision waits no longer than three of them.
 const FAST: Duration = Duration::from_millis(50);
 const SLOW: Duration = Duration::from_millis(200);
+/// One that is silent for longer is asked less often: nobody may be there who can take over.
+const RARE: Duration = Duration::from_secs(1);
+const MANY: u32 = 30;
 const QUESTIONS: u32 = 3;
 /// An answer is good for this long: three slow questions.
 const VALID: Duration = Duration::from_millis(700);
@@ -107,6 +110,7 @@ impl Hosts {
             if !host.links.iter().any(|(of, probe)| *of == mac && *probe == Some(address)) {
                 continue;
             }
+            host.next = host.next.min(now + SLOW);
             let before = host.answers.insert(link, (mac, now)).map(|(mac, _)| mac);
             if before != Some(mac) || host.state != Kernel::Answers {
                 host.state = Kernel::Answers;
@@ -122,9 +126,14 @@ impl Hosts {
         for host in self.hosts.values_mut() {
             if host.next <= now {
                 host.asked = host.asked.saturating_add(1);
-                host.next = now + if host.asked <= QUESTIONS { FAST } else { SLOW };
-                questions.extend(host.links.iter().filter_map(|(_, probe)| *probe));
                 host.answers.retain(|_, (_, at)| now.saturating_duration_since(*at) <= VALID);
+                host.next = now
+                    + match host.asked {
+                        ..=QUESTIONS => FAST,
+                        MANY.. if host.answers.is_empty() => RARE,
+                        _ => SLOW,
+                    };
+                questions.extend(host.links.iter().filter_map(|(_, probe)| *probe));
             }
             let state = host.state(now);
             if state != host.state {

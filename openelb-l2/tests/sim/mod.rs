@@ -52,6 +52,7 @@ pub(crate) struct Host {
     pub(crate) groups: BTreeSet<Ipv6Addr>,
     pub(crate) link_up: bool,
     fit_since: Option<Instant>,
+    helps_since: Option<Instant>,
     pub(crate) speaker: Option<Speaker>,
     pub(crate) powered: bool,
     pub(crate) suspended: bool,
@@ -95,6 +96,8 @@ pub(crate) struct Sim {
     /// This node does not hear the n-th claim of each address, with all frames of it.
     pub(crate) lost: Option<(usize, usize)>,
     claims: BTreeMap<IpAddr, (usize, Instant)>,
+    /// By address: who answered last with its own MAC address and did not give it up; since when, and when last.
+    owned: BTreeMap<IpAddr, (usize, Instant, Instant)>,
     /// Since when two hear each other, frames and gossip.
     met: BTreeMap<(usize, usize), Instant>,
     /// Who heard whose gossip in the life that it lives: (who, whose).
@@ -166,6 +169,7 @@ impl Sim {
             longest_double: Duration::ZERO,
             lost: None,
             claims: BTreeMap::new(),
+            owned: BTreeMap::new(),
             met: BTreeMap::new(),
             heard: BTreeSet::new(),
             frames: 0,
@@ -190,6 +194,7 @@ impl Sim {
                 groups: BTreeSet::new(),
                 link_up: true,
                 fit_since: None,
+                helps_since: None,
                 speaker: None,
                 powered: true,
                 suspended: false,
@@ -261,6 +266,9 @@ impl Sim {
 
     pub(crate) fn set_eligible(&mut self, n: usize, eligible: bool) {
         self.hosts[n].eligible = eligible;
+        if !eligible {
+            self.disown(n);
+        }
         let (now, wanted) = (self.now, desired(&self.addresses, eligible));
         self.act(n, |speaker| speaker.set_desired(wanted, now));
     }
@@ -268,6 +276,9 @@ impl Sim {
     pub(crate) fn set_link_up(&mut self, n: usize, up: bool) {
         let now = self.now;
         self.hosts[n].link_up = up;
+        if !up {
+            self.disown(n);
+        }
         let link = self.link(n);
         self.act(n, |speaker| speaker.set_links(vec![link], now));
     }
@@ -284,6 +295,7 @@ impl Sim {
         self.hosts[n].waiting.clear();
         self.hosts[n].groups.clear();
         self.hosts[n].fit_since = None;
+        self.hosts[n].helps_since = None;
         self.heard.retain(|(who, _)| *who != n);
         self.met.retain(|(a, b), _| *a != n && *b != n);
     }
@@ -291,11 +303,20 @@ impl Sim {
     pub(crate) fn power_off(&mut self, n: usize) {
         self.kill(n);
         self.hosts[n].powered = false;
+        self.disown(n);
+    }
+
+    /// It gave up what it owned, or cannot be reached any more.
+    fn disown(&mut self, n: usize) {
+        self.owned.retain(|_, (owner, ..)| *owner != n);
     }
 
     pub(crate) fn stop(&mut self, n: usize, mode: StopMode) {
         let now = self.now;
         self.hosts[n].stopping = true;
+        if mode == StopMode::Withdraw {
+            self.disown(n);
+        }
         self.act(n, |speaker| speaker.stop(mode, now));
     }
 

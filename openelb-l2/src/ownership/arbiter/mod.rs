@@ -44,6 +44,8 @@ pub(crate) struct Me {
     pub(crate) node: NodeId,
     pub(crate) score: u64,
     pub(crate) candidate: bool,
+    /// It may at least answer in the owner's name.
+    pub(crate) helper: bool,
     pub(crate) mature: bool,
     /// There is a link to answer on.
     pub(crate) answerable: bool,
@@ -90,6 +92,19 @@ pub(crate) fn best(me: &Me, bids: &[Bid], without: Option<NodeId>) -> Option<Nod
         .filter(|bid| bid.counts() && bid.item.candidate)
         .map(|bid| (bid.mature, bid.score, bid.node));
     own.into_iter().chain(others).filter(|(.., node)| Some(*node) != without).max().map(|(.., node)| node)
+}
+
+/// Who answers in the owner's name: the best candidate, for it takes over later. Without one, the best of those that may
+/// not own the address: nobody else is there for the only node that may.
+fn deputy(me: &Me, bids: &[Bid], owner: NodeId) -> Option<NodeId> {
+    best(me, bids, Some(owner)).or_else(|| {
+        let own = me.helper.then_some((me.mature, me.score, me.node));
+        let others = bids
+            .iter()
+            .filter(|bid| bid.counts() && bid.item.helper)
+            .map(|bid| (bid.mature, bid.score, bid.node));
+        own.into_iter().chain(others).filter(|(.., node)| *node != owner).max().map(|(.., node)| node)
+    })
 }
 
 /// Of the others that claim the address, the one that stays.
@@ -207,15 +222,30 @@ fn stand_in(me: &Me, bids: &[Bid], owner: NodeId, gone: bool, kernel: impl Fn(No
         .iter()
         .filter(|bid| bid.counts() && !bid.suspect && bid.item.claim == Claim::StandIn { owner })
         .max_by_key(|bid| (bid.score, bid.node));
+    let able = me.candidate || me.helper;
+    let better =
+        |other: &Bid| (me.candidate, me.score, me.node) > (other.item.candidate, other.score, other.node);
     let first = match other {
-        Some(other) => holding && me.candidate && (me.score, me.node) > (other.score, other.node),
-        None if holding => me.candidate,
-        None => best(me, bids, Some(owner)) == Some(me.node),
+        Some(other) if holding => able && better(other),
+        // One that can take over relieves one that cannot: it begins before the other ends.
+        Some(other) if other.item.candidate || !me.candidate => false,
+        None if holding => able,
+        _ => deputy(me, bids, owner) == Some(me.node),
     };
     if !first {
         return standby;
     }
     let expired = matches!(me.holding, Holding::StandIn { expired: true, .. });
+    if !me.candidate {
+        // It never takes over, and goes on while nobody else can.
+        let relieved = expired && best(me, bids, Some(owner)).is_some();
+        return match kernel(owner) {
+            _ if !me.stand_in || relieved => standby,
+            Kernel::Answers => Verdict::StandIn { owner },
+            Kernel::Unknown if holding => Verdict::StandIn { owner },
+            Kernel::Unknown | Kernel::Silent => Verdict::Ask { owner },
+        };
+    }
     match kernel(owner) {
         _ if gone && (!me.stand_in || expired) => Verdict::Own,
         _ if !me.stand_in => standby,

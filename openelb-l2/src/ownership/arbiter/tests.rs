@@ -7,6 +7,7 @@ fn me(score: u64, holding: Holding) -> Me {
         node: ME,
         score,
         candidate: true,
+        helper: false,
         mature: true,
         answerable: true,
         holding,
@@ -16,7 +17,7 @@ fn me(score: u64, holding: Holding) -> Me {
 }
 
 fn bid(node: u64, score: u64, claim: Claim) -> Bid {
-    let item = Item { candidate: true, proven: true, claim };
+    let item = Item { candidate: true, proven: true, claim, ..Item::default() };
     Bid { node: NodeId(node), score, live: true, suspect: false, ready: true, mature: true, item }
 }
 
