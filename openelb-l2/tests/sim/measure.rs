@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use openelb_l2::{MacAddr, speaker::Role};
+use openelb_l2::{
+    MacAddr,
+    speaker::{LinkIndex, Role},
+};
 
 use super::{Host, LINK, Sim, wire};
 
@@ -61,14 +64,19 @@ impl Host {
 impl Sim {
     /// What each node would answer a client, as (node, MAC address in the answer).
     pub(crate) fn answers(&mut self, address: IpAddr) -> Vec<(usize, MacAddr)> {
+        self.answers_on(LINK, address)
+    }
+
+    /// The same on one of the LANs.
+    pub(crate) fn answers_on(&mut self, link: LinkIndex, address: IpAddr) -> Vec<(usize, MacAddr)> {
         let question = wire::question(address);
         let now = self.now;
         let mut answers = Vec::new();
         for (n, host) in self.hosts.iter_mut().enumerate() {
-            if host.suspended || !host.hears(&question) {
+            if host.suspended || !host.hears_on(link, &question) {
                 continue;
             }
-            let reply = host.speaker.as_mut().and_then(|speaker| speaker.handle_frame(LINK, &question, now));
+            let reply = host.speaker.as_mut().and_then(|speaker| speaker.handle_frame(link, &question, now));
             if let Some(reply) = reply {
                 let wire::Says::Answers(_, mac) = wire::read(&reply) else { panic!("no answer: {reply:?}") };
                 answers.push((n, mac));

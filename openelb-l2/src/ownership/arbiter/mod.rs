@@ -46,6 +46,10 @@ pub(crate) struct Me {
     pub(crate) candidate: bool,
     /// It may at least answer in the owner's name.
     pub(crate) helper: bool,
+    /// As in [`Item`].
+    pub(crate) reach: u8,
+    /// It could answer on more links since it owns the address.
+    pub(crate) lost: bool,
     pub(crate) mature: bool,
     /// There is a link to answer on.
     pub(crate) answerable: bool,
@@ -84,13 +88,13 @@ pub(crate) enum Verdict {
     },
 }
 
-/// The best candidate other than `without`: mature ones first, by score.
+/// The best candidate other than `without`: mature ones first, then those that answer on most links, then by score.
 pub(crate) fn best(me: &Me, bids: &[Bid], without: Option<NodeId>) -> Option<NodeId> {
-    let own = me.candidate.then_some((me.mature, me.score, me.node));
+    let own = me.candidate.then_some((me.mature, me.reach, me.score, me.node));
     let others = bids
         .iter()
         .filter(|bid| bid.counts() && bid.item.candidate)
-        .map(|bid| (bid.mature, bid.score, bid.node));
+        .map(|bid| (bid.mature, bid.item.reach, bid.score, bid.node));
     own.into_iter().chain(others).filter(|(.., node)| Some(*node) != without).max().map(|(.., node)| node)
 }
 
@@ -152,8 +156,10 @@ fn keep(me: &Me, bids: &[Bid], rival: Option<&Bid>) -> Verdict {
     if !me.answerable {
         return Verdict::Standby { owner: None };
     }
+    // Clients of the link that it lost are answered by nobody.
+    let relieves = |node| me.lost && bids.iter().any(|bid| bid.node == node && bid.item.reach > me.reach);
     match best(me, bids, (!me.candidate).then_some(me.node)) {
-        Some(better) if better != me.node && (!me.candidate || me.failback) => {
+        Some(better) if better != me.node && (!me.candidate || me.failback || relieves(better)) => {
             Verdict::HandOver { to: better }
         }
         _ if me.candidate => Verdict::Own,

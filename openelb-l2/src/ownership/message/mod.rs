@@ -45,6 +45,8 @@ pub(crate) struct Item {
     pub(crate) candidate: bool,
     /// It may not own the address, but could answer in the owner's name. Nodes of versions before do not know of it.
     pub(crate) helper: bool,
+    /// On how many links it could answer beyond the first: what versions before say. At most [`MAX_REACH`].
+    pub(crate) reach: u8,
     /// The address was found free of strangers once.
     pub(crate) proven: bool,
     pub(crate) claim: Claim,
@@ -232,6 +234,9 @@ const HANDING_OVER: u8 = 8;
 const STAND_IN: u8 = 12;
 const CLAIM: u8 = 12;
 const HELPER: u8 = 16;
+const REACH: u8 = 5;
+/// Of more links no difference is made.
+pub(crate) const MAX_REACH: u8 = 3;
 const IPV6: u8 = 128;
 
 fn encode_mark(mark: Mark, out: &mut Vec<u8>) {
@@ -296,7 +301,8 @@ fn encode_state(state: &State, out: &mut Vec<u8>) {
         };
         let flags =
             flag(item.candidate, CANDIDATE) | flag(item.proven, PROVEN) | flag(item.helper, HELPER) | claim;
-        out.push(flags | flag(address.is_ipv6(), IPV6));
+        let reach = item.reach.min(MAX_REACH) << REACH;
+        out.push(flags | reach | flag(address.is_ipv6(), IPV6));
         encode_ip(*address, out);
         match item.claim {
             Claim::None => {}
@@ -345,6 +351,7 @@ fn decode_state(reader: &mut Reader<'_>) -> Option<State> {
         let item = Item {
             candidate: flags & CANDIDATE != 0,
             helper: flags & HELPER != 0,
+            reach: flags >> REACH & MAX_REACH,
             proven: flags & PROVEN != 0,
             claim,
         };

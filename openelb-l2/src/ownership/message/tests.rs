@@ -26,6 +26,7 @@ fn state() -> State {
             ("192.0.2.11".parse().unwrap(), item(Claim::HandingOver { sequence: 5, to: NodeId(8) })),
             ("192.0.2.12".parse().unwrap(), item(Claim::StandIn { owner: NodeId(9) })),
             ("192.0.2.13".parse().unwrap(), Item { helper: true, ..Item::default() }),
+            ("2001:db8::2".parse().unwrap(), Item { reach: 2, ..item(Claim::None) }),
         ],
     }
 }
