@@ -259,7 +259,10 @@ mod tests {
         for n in 0..1000 {
             replica.set_item(address(n), Item::default());
             let claim = Claim::Owner { sequence: n };
-            replica.set_item(address(n + 1000), Item { candidate: true, proven: true, claim });
+            replica.set_item(
+                address(n + 1000),
+                Item { candidate: true, proven: true, claim, ..Item::default() },
+            );
         }
         while !replica.is_told() {
             while let Some(Piece { state: piece, .. }) = replica.poll_piece(now) {

@@ -127,6 +127,8 @@ impl Speaker {
             node.claimed = Some(now);
             node.deaf = if deaf { Some(now) } else { None };
         }
+        let wanted = self.entries.get(&address).and_then(|entry| entry.wanted.as_ref());
+        let reach = wanted.map_or(0, |wanted| self.reach(wanted));
         let Some(entry) = self.entries.get_mut(&address).filter(|entry| entry.is_wanted_on(link)) else {
             return;
         };
@@ -137,12 +139,14 @@ impl Speaker {
         let until = now + if talks { YIELD_TO_GOSSIP } else { YIELD };
         match entry.phase {
             Phase::Owner => {
+                // What one that gossips reaches is settled there.
+                let reached = if talks { (0, 0) } else { (entry.reach_of(node), reach) };
                 let score = |node| (rendezvous::score_of(address, node), node);
                 // A claim that was under way when the address was handed over to this node.
                 let gave = entry.bids.iter().any(|(of, item)| {
                     *of == node && matches!(item.claim, Claim::HandingOver { to, .. } if to == self.me)
                 });
-                if score(node) > score(self.me) && !gave {
+                if (reached.0, score(node)) > (reached.1, score(self.me)) && !gave {
                     entry.yielded = Some((node, until));
                     entry.last = Some(node);
                     self.rest(address, now);

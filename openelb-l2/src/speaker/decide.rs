@@ -7,14 +7,14 @@ use std::{
 
 use super::{
     Event, Failback, LinkIndex, Output, Speaker, StopMode,
-    entry::{Phase, Wanted},
+    entry::{Entry, Phase, Wanted},
     speaker::Port,
 };
 use crate::{
     MacAddr, announcer,
     ownership::{
         arbiter::{self, Bid, Holding, Me, Verdict},
-        message::{Claim, Links, NodeId},
+        message::{Claim, Links, MAX_REACH, NodeId},
         rendezvous,
     },
     wire::ndp,
@@ -44,12 +44,36 @@ const CONFLICT_OVER: Duration = Duration::from_secs(60);
 impl Speaker {
     /// Whether this node may own an address that is wanted so.
     pub(super) fn is_candidate(&self, wanted: &Wanted) -> bool {
-        let stays = self.stopping.as_ref().is_none_or(|stopping| stopping.mode == StopMode::Restart);
-        wanted.eligible && stays && self.is_answerable(wanted)
+        wanted.eligible && self.stays() && self.is_answerable(wanted)
+    }
+
+    /// Whether it may not, but could answer in the owner's name: it knows the owner, and where it is.
+    fn is_helper(&self, entry: &Entry) -> bool {
+        let wanted = entry.wanted.as_ref().filter(|wanted| !wanted.eligible);
+        let located = |node: &super::gossip::Node| !node.about.links.is_empty();
+        self.stays()
+            && wanted.is_some_and(|wanted| self.is_answerable(wanted))
+            && entry.last.and_then(|last| self.nodes.get(&last)).is_some_and(located)
+    }
+
+    fn stays(&self) -> bool {
+        self.stopping.as_ref().is_none_or(|stopping| stopping.mode == StopMode::Restart)
     }
 
     fn is_answerable(&self, wanted: &Wanted) -> bool {
-        wanted.links.iter().any(|link| self.ports.get(link).is_some_and(Port::is_up))
+        self.decisive_links(wanted).next().is_some()
+    }
+
+    /// The links that count, as far as they can be used.
+    fn decisive_links(&self, wanted: &Wanted) -> impl Iterator<Item = LinkIndex> {
+        let links = wanted.decisive().iter().copied();
+        links.filter(|link| self.ports.get(link).is_some_and(Port::is_up))
+    }
+
+    /// On how many links beyond the first this node can answer.
+    pub(super) fn reach(&self, wanted: &Wanted) -> u8 {
+        let beyond = self.decisive_links(wanted).count().saturating_sub(1);
+        u8::try_from(beyond).map_or(MAX_REACH, |reach| reach.min(MAX_REACH))
     }
 
     /// Decides what to do for an address, does it, and says so to the others.
@@ -71,7 +95,12 @@ impl Speaker {
         };
         let candidate = self.is_candidate(wanted);
         if self.unsettled.is_none() {
-            let me = self.me(address, candidate, self.is_answerable(wanted), now);
+            let (reach, links) = (self.reach(wanted), self.decisive_links(wanted).collect::<Vec<_>>());
+            if let Some(entry) = self.entries.get_mut(&address) {
+                let owns = matches!(entry.phase, Phase::Owner | Phase::HandingOver { .. });
+                entry.peak = if owns { entry.peak.max(reach) } else { 0 };
+            }
+            let me = self.me(address, now);
             let bids = self.bids(address);
             let yields = self.yields(address, now);
             let Some(entry) = self.entries.get_mut(&address) else { return };
@@ -83,7 +112,10 @@ impl Speaker {
                     entry.standing = None;
                 }
             }
-            let kernel = |node| self.hosts.state(node, now);
+            // One that lost a link is no more there than one that lost all: whoever takes over has to reach further.
+            let least =
+                |node| if me.candidate { links.len().min(usize::from(entry.reach_of(node)) + 1) } else { 1 };
+            let kernel = |node| self.hosts.state(node, &links, least(node), now);
             let mut verdict = arbiter::decide(&me, &bids, entry.last, kernel);
             let offered =
                 |bid: &Bid| matches!(bid.item.claim, Claim::HandingOver { to, .. } if to == self.me);
@@ -100,6 +132,12 @@ impl Speaker {
             {
                 verdict = Verdict::Standby { owner: Some(node) };
             }
+            if let (Verdict::Own, Some(last)) = (verdict, entry.last.filter(|last| !owns && *last != self.me))
+            {
+                let count = self.hosts.count(last, &links, now);
+                let reach = u8::try_from(count).map_or(MAX_REACH, |count| count.min(MAX_REACH + 1));
+                entry.lame = reach.checked_sub(1).map(|reach| (last, reach));
+            }
             self.note_better(address, &me, &bids, now);
             let rivals = bids.iter().any(|bid| {
                 bid.live && bid.ready && !bid.suspect && matches!(bid.item.claim, Claim::Owner { .. })
@@ -110,8 +148,10 @@ impl Speaker {
         self.set_wake(address, now);
     }
 
-    fn me(&self, address: IpAddr, candidate: bool, answerable: bool, now: Instant) -> Me {
+    fn me(&self, address: IpAddr, now: Instant) -> Me {
         let entry = self.entries.get(&address);
+        let wanted = entry.and_then(|entry| entry.wanted.as_ref());
+        let reach = wanted.map_or(0, |wanted| self.reach(wanted));
         let holding = match entry.map(|entry| entry.phase) {
             Some(Phase::Owner) => Holding::Owner,
             Some(Phase::HandingOver { to, until }) => Holding::HandingOver { to, overdue: until <= now },
@@ -131,9 +171,12 @@ impl Speaker {
         Me {
             node: self.me,
             score: rendezvous::score_of(address, self.me),
-            candidate,
+            candidate: wanted.is_some_and(|wanted| self.is_candidate(wanted)),
+            helper: entry.is_some_and(|entry| self.is_helper(entry)),
+            reach,
+            lost: entry.is_some_and(|entry| entry.peak > reach),
             mature: self.replica.about().mature,
-            answerable,
+            answerable: wanted.is_some_and(|wanted| self.is_answerable(wanted)),
             holding,
             failback,
             stand_in: !self.settings.stand_in.is_zero(),
@@ -236,6 +279,9 @@ impl Speaker {
                     }
                 }
                 Phase::HandingOver { .. } => {
+                    if let Some(entry) = self.entries.get_mut(&address) {
+                        entry.peak = 0;
+                    }
                     self.enter(address, Phase::Owner, now);
                     self.begin_burst(address, now);
                 }
@@ -411,6 +457,8 @@ impl Speaker {
     }
 
     fn ask_on_behalf(&mut self, address: IpAddr, node: Option<NodeId>, now: Instant) {
+        let wanted = self.entries.get(&address).and_then(|entry| entry.wanted.as_ref());
+        let on: Vec<_> = wanted.into_iter().flat_map(|wanted| self.decisive_links(wanted)).collect();
         let Some(entry) = self.entries.get_mut(&address) else { return };
         let old = std::mem::replace(&mut entry.asks, node);
         if let Some(old) = old.filter(|old| Some(*old) != node) {
@@ -419,7 +467,7 @@ impl Speaker {
         if let Some(node) = node {
             let none = Links::new();
             let links = self.nodes.get(&node).map_or(&none, |node| &node.about.links);
-            self.hosts.ask(node, address, links, now);
+            self.hosts.ask(node, address, &on, links, now);
         }
     }
 
@@ -510,7 +558,8 @@ impl Speaker {
 
     pub(super) fn publish(&mut self, address: IpAddr, candidate: bool) {
         let Some(entry) = self.entries.get(&address) else { return };
-        self.replica.set_item(address, entry.item(candidate));
+        let reach = entry.wanted.as_ref().filter(|_| candidate).map(|wanted| self.reach(wanted));
+        self.replica.set_item(address, entry.item(reach, self.is_helper(entry)));
     }
 
     fn set_wake(&mut self, address: IpAddr, now: Instant) {

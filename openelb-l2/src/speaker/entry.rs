@@ -22,7 +22,15 @@ pub(super) enum Phase {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Wanted {
     pub(super) links: Vec<LinkIndex>,
+    pub(super) home: Vec<LinkIndex>,
     pub(super) eligible: bool,
+}
+
+impl Wanted {
+    /// The links on which somebody has to answer.
+    pub(super) fn decisive(&self) -> &[LinkIndex] {
+        if self.home.is_empty() { &self.links } else { &self.home }
+    }
 }
 
 #[derive(Debug)]
@@ -39,6 +47,10 @@ pub(super) struct Entry {
     pub(super) sequence: u32,
     /// Who claimed last, unless it gave the address up of its own accord.
     pub(super) last: Option<NodeId>,
+    /// The furthest that this node reached since it owns the address: see [`Item::reach`].
+    pub(super) peak: u8,
+    /// How far the host of the last owner reached when it was given up, if it still answered on some link.
+    pub(super) lame: Option<(NodeId, u8)>,
     /// A better candidate than the owner, this node, and since when there is one.
     pub(super) better: Option<(NodeId, Instant)>,
     /// Who was heard with it on the wire, and until when it is left to them.
@@ -74,6 +86,8 @@ impl Entry {
             standing: None,
             sequence: 0,
             last: None,
+            peak: 0,
+            lame: None,
             better: None,
             yielded: None,
             repeated: None,
@@ -91,6 +105,7 @@ impl Entry {
 
     /// Takes in what a node says now, in the same life as before.
     pub(super) fn hear(&mut self, node: NodeId, item: Item) {
+        self.lame = self.lame.filter(|(of, _)| *of != node);
         let position = self.bids.iter().position(|(of, _)| *of == node);
         let old = position.and_then(|at| self.bids.get(at)).map(|(_, item)| *item).unwrap_or_default();
         match (position, item == Item::default()) {
@@ -136,8 +151,15 @@ impl Entry {
         self.wanted.is_none() && self.bids.is_empty() && self.phase == Phase::Idle
     }
 
-    /// What is said of the address to the others.
-    pub(super) fn item(&self, candidate: bool) -> Item {
+    /// How far another node reaches.
+    pub(super) fn reach_of(&self, node: NodeId) -> u8 {
+        let said = || self.bids.iter().find(|(of, _)| *of == node).map_or(0, |(_, item)| item.reach);
+        self.lame.filter(|(of, _)| *of == node).map_or_else(said, |(_, reach)| reach)
+    }
+
+    /// What is said of the address to the others. `reach`: of a candidate.
+    pub(super) fn item(&self, reach: Option<u8>, helper: bool) -> Item {
+        let (candidate, reach) = (reach.is_some(), reach.unwrap_or(0));
         let sequence = self.sequence;
         let claim = match self.phase {
             Phase::Owner => Claim::Owner { sequence },
@@ -145,7 +167,7 @@ impl Entry {
             Phase::StandIn { owner } => Claim::StandIn { owner },
             Phase::Idle | Phase::Probing { .. } | Phase::Conflict { .. } => Claim::None,
         };
-        Item { candidate, proven: self.wanted.is_some() && self.is_proven(), claim }
+        Item { candidate, helper, reach, proven: self.wanted.is_some() && self.is_proven(), claim }
     }
 
     pub(super) fn role(&self, name: impl Fn(NodeId) -> NodeName) -> Role {

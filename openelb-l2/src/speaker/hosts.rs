@@ -1,4 +1,5 @@
-//! Does the host of a speaker that is gone still answer on the link, and with which link-layer address?
+//! Does the host of a speaker that is gone still answer on the links of an address, and with which link-layer address?
+//! What it answers on other links says nothing of those.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,32 +19,47 @@ use crate::{
 /// The first questions follow each other fast, so that a decision waits no longer than three of them.
 const FAST: Duration = Duration::from_millis(50);
 const SLOW: Duration = Duration::from_millis(200);
+/// One that is silent for longer is asked less often: nobody may be there who can take over.
+const RARE: Duration = Duration::from_secs(1);
+const MANY: u32 = 30;
 const QUESTIONS: u32 = 3;
 /// An answer is good for this long: three slow questions.
 const VALID: Duration = Duration::from_millis(700);
 
 #[derive(Debug)]
 struct Host {
-    /// The addresses whose owner it is.
-    users: BTreeSet<IpAddr>,
+    /// The addresses whose owner it is, with the links that each is answered on.
+    users: BTreeMap<IpAddr, Vec<LinkIndex>>,
     links: Links,
     started: Instant,
     asked: u32,
     next: Instant,
     answers: BTreeMap<LinkIndex, (MacAddr, Instant)>,
-    state: Kernel,
+    /// What the users know of it.
+    told: State,
+}
+
+/// What is known of a host.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct State {
+    /// Where it answers.
+    links: BTreeSet<LinkIndex>,
+    /// It had the time to answer elsewhere, too.
+    over: bool,
 }
 
 impl Host {
-    fn state(&self, now: Instant) -> Kernel {
+    fn state(&self, now: Instant) -> State {
         let valid = |at: &Instant| now.saturating_duration_since(*at) <= VALID;
-        if self.answers.values().any(|(_, at)| valid(at)) {
-            return Kernel::Answers;
-        }
+        let links = self.answers.iter().filter(|(_, (_, at))| valid(at)).map(|(link, _)| *link).collect();
         let patience = FAST * QUESTIONS;
-        let silent = self.links.iter().all(|(_, probe)| probe.is_none())
+        let over = self.links.iter().all(|(_, probe)| probe.is_none())
             || self.asked >= QUESTIONS && now.saturating_duration_since(self.started) >= patience;
-        if silent { Kernel::Silent } else { Kernel::Unknown }
+        State { links, over }
+    }
+
+    fn is_asked_on(&self, link: LinkIndex) -> bool {
+        self.users.values().any(|links| links.contains(&link))
     }
 }
 
@@ -55,17 +71,29 @@ pub(super) struct Hosts {
 
 impl Hosts {
     /// Begins to ask on behalf of an address, or goes on.
-    pub(super) fn ask(&mut self, node: NodeId, address: IpAddr, links: &Links, now: Instant) {
+    /// `on`: where the address is answered.
+    pub(super) fn ask(
+        &mut self,
+        node: NodeId,
+        address: IpAddr,
+        on: &[LinkIndex],
+        links: &Links,
+        now: Instant,
+    ) {
         let host = self.hosts.entry(node).or_insert_with(|| Host {
-            users: BTreeSet::new(),
+            users: BTreeMap::new(),
             links: links.clone(),
             started: now,
             asked: 0,
             next: now,
             answers: BTreeMap::new(),
-            state: Kernel::Unknown,
+            told: State::default(),
         });
-        host.users.insert(address);
+        if on.iter().any(|link| !host.is_asked_on(*link)) {
+            // On this one it was not asked yet.
+            (host.started, host.asked, host.next) = (now, 0, now);
+        }
+        host.users.insert(address, on.to_vec());
         if !links.is_empty() && host.links != *links {
             host.links.clone_from(links);
         }
@@ -85,8 +113,23 @@ impl Hosts {
         self.hosts.is_empty()
     }
 
-    pub(super) fn state(&self, node: NodeId, now: Instant) -> Kernel {
-        self.hosts.get(&node).map_or(Kernel::Unknown, |host| host.state(now))
+    /// On how many of these links it answers.
+    pub(super) fn count(&self, node: NodeId, on: &[LinkIndex], now: Instant) -> usize {
+        let links = self.hosts.get(&node).map(|host| host.state(now).links).unwrap_or_default();
+        on.iter().filter(|link| links.contains(link)).count()
+    }
+
+    /// What its answers on these links mean, if it has to answer on so many of them.
+    pub(super) fn state(&self, node: NodeId, on: &[LinkIndex], least: usize, now: Instant) -> Kernel {
+        let Some(host) = self.hosts.get(&node) else { return Kernel::Unknown };
+        let state = host.state(now);
+        if on.iter().filter(|link| state.links.contains(link)).count() >= least.max(1) {
+            Kernel::Answers
+        } else if state.over && on.iter().all(|link| host.is_asked_on(*link)) {
+            Kernel::Silent
+        } else {
+            Kernel::Unknown
+        }
     }
 
     /// With which link-layer address the host answers on a link.
@@ -107,10 +150,12 @@ impl Hosts {
             if !host.links.iter().any(|(of, probe)| *of == mac && *probe == Some(address)) {
                 continue;
             }
+            host.next = host.next.min(now + SLOW);
             let before = host.answers.insert(link, (mac, now)).map(|(mac, _)| mac);
-            if before != Some(mac) || host.state != Kernel::Answers {
-                host.state = Kernel::Answers;
-                touched.extend(host.users.iter().copied());
+            let state = host.state(now);
+            if before != Some(mac) || host.told != state {
+                host.told = state;
+                touched.extend(host.users.keys().copied());
             }
         }
         touched
@@ -122,14 +167,19 @@ impl Hosts {
         for host in self.hosts.values_mut() {
             if host.next <= now {
                 host.asked = host.asked.saturating_add(1);
-                host.next = now + if host.asked <= QUESTIONS { FAST } else { SLOW };
-                questions.extend(host.links.iter().filter_map(|(_, probe)| *probe));
                 host.answers.retain(|_, (_, at)| now.saturating_duration_since(*at) <= VALID);
+                host.next = now
+                    + match host.asked {
+                        ..=QUESTIONS => FAST,
+                        MANY.. if host.answers.is_empty() => RARE,
+                        _ => SLOW,
+                    };
+                questions.extend(host.links.iter().filter_map(|(_, probe)| *probe));
             }
             let state = host.state(now);
-            if state != host.state {
-                host.state = state;
-                touched.extend(host.users.iter().copied());
+            if state != host.told {
+                host.told = state;
+                touched.extend(host.users.keys().copied());
             }
         }
         (questions, touched)

@@ -223,7 +223,7 @@ impl Speaker {
         self.has_desired = true;
         let mut new: HashMap<IpAddr, Wanted, FixedState> = desired
             .into_iter()
-            .map(|d| (d.address, Wanted { links: d.links, eligible: d.eligible }))
+            .map(|d| (d.address, Wanted { links: d.links, home: d.home, eligible: d.eligible }))
             .collect();
         for (address, entry) in &mut self.entries {
             let wanted = new.remove(address);

@@ -46,6 +46,9 @@ pub struct DesiredAddress {
     /// The links to answer on. Whoever gives them resolves names, expressions and routes, and gives them anew when those
     /// change. Without one that exists and is up, this node is no candidate.
     pub links: Vec<LinkIndex>,
+    /// Those on which clients ask for it, because a subnet there holds it. Without one of them up, this node is no
+    /// candidate, whatever the others of `links` are. Empty: each of `links` counts.
+    pub home: Vec<LinkIndex>,
     /// Whether this node may own the address (labels, cordon, endpoints, health). An owner that may no longer hands the
     /// address over; an address that is not desired at all is dropped at once.
     pub eligible: bool,
@@ -54,7 +57,7 @@ pub struct DesiredAddress {
 impl DesiredAddress {
     /// An address that this node may own, on these links.
     pub fn new(address: IpAddr, links: impl Into<Vec<LinkIndex>>) -> Self {
-        Self { address, links: links.into(), eligible: true }
+        Self { address, links: links.into(), home: Vec::new(), eligible: true }
     }
 }
 

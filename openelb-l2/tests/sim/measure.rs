@@ -6,12 +6,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use openelb_l2::{MacAddr, speaker::Role};
+use openelb_l2::{
+    MacAddr,
+    speaker::{LinkIndex, Role},
+};
 
 use super::{Host, LINK, Sim, wire};
 
 /// How often it is looked.
 pub(crate) const SAMPLE: Duration = Duration::from_millis(10);
+
+/// Who has owned an address for this long is known to be its owner.
+const KNOWN: Duration = Duration::from_secs(1);
 
 /// Two that hear each other answer for one address with different MAC addresses.
 #[derive(Clone, Debug)]
@@ -32,37 +38,45 @@ pub(crate) struct Overlap {
 pub(crate) struct Measures {
     /// By address: since when nobody answers, since when two that hear each other do.
     silent: BTreeMap<IpAddr, Instant>,
+    /// Since when somebody could answer in the owner's name.
+    kept: BTreeMap<IpAddr, Instant>,
     double_since: BTreeMap<IpAddr, Instant>,
     /// Those that go on, and those that are over.
     open: BTreeMap<(IpAddr, usize, usize), Overlap>,
     pub(crate) overlaps: Vec<Overlap>,
-    /// The longest time in which nobody answered, while one that may own was there all the time.
+    /// The longest time in which nobody answered, while one that may own was there all the time, or the owner's host and
+    /// one that could answer in its name.
     pub(crate) longest_gap: Duration,
 }
 
 impl Host {
     /// Whether it could own at once: it runs, and may.
     pub(crate) fn is_fit(&self) -> bool {
-        self.speaker.is_some()
-            && self.powered
-            && !self.suspended
-            && !self.stopping
-            && self.eligible
-            && self.link_up
+        self.helps() && self.eligible
+    }
+
+    /// Whether it could at least answer in another's name.
+    fn helps(&self) -> bool {
+        self.speaker.is_some() && self.powered && !self.suspended && !self.stopping && self.link_up
     }
 }
 
 impl Sim {
     /// What each node would answer a client, as (node, MAC address in the answer).
     pub(crate) fn answers(&mut self, address: IpAddr) -> Vec<(usize, MacAddr)> {
+        self.answers_on(LINK, address)
+    }
+
+    /// The same on one of the LANs.
+    pub(crate) fn answers_on(&mut self, link: LinkIndex, address: IpAddr) -> Vec<(usize, MacAddr)> {
         let question = wire::question(address);
         let now = self.now;
         let mut answers = Vec::new();
         for (n, host) in self.hosts.iter_mut().enumerate() {
-            if host.suspended || !host.hears(&question) {
+            if host.suspended || !host.hears_on(link, &question) {
                 continue;
             }
-            let reply = host.speaker.as_mut().and_then(|speaker| speaker.handle_frame(LINK, &question, now));
+            let reply = host.speaker.as_mut().and_then(|speaker| speaker.handle_frame(link, &question, now));
             if let Some(reply) = reply {
                 let wire::Says::Answers(_, mac) = wire::read(&reply) else { panic!("no answer: {reply:?}") };
                 answers.push((n, mac));
@@ -75,20 +89,53 @@ impl Sim {
         for n in 0..self.hosts.len() {
             let host = &mut self.hosts[n];
             host.fit_since = host.is_fit().then(|| host.fit_since.unwrap_or(self.now));
+            host.helps_since = host.helps().then(|| host.helps_since.unwrap_or(self.now));
         }
         self.note_meetings();
         let fit = self.hosts.iter().filter_map(|host| host.fit_since).min();
         for address in self.addresses.clone() {
             let answers = self.answers(address);
+            self.note_owner(address, &answers);
             if answers.is_empty() {
                 let since = *self.measures.silent.entry(address).or_insert(self.now);
                 self.longest_silence = self.longest_silence.max(self.now - since);
-                let alone = fit.map(|fit| self.now - since.max(fit)).unwrap_or_default();
+                let kept = self.measures.kept.get(&address).copied();
+                let alone = fit
+                    .into_iter()
+                    .chain(kept)
+                    .min()
+                    .map(|fit| self.now - since.max(fit))
+                    .unwrap_or_default();
                 self.measures.longest_gap = self.measures.longest_gap.max(alone);
             } else {
                 self.measures.silent.remove(&address);
             }
             self.note_doubles(address, &answers);
+        }
+    }
+
+    /// Who owns an address, and since when that host still forwards and others know it, whatever its speaker does.
+    fn note_owner(&mut self, address: IpAddr, answers: &[(usize, MacAddr)]) {
+        let now = self.now;
+        for (n, mac) in answers {
+            if self.hosts[*n].mac == *mac {
+                let since = self.owned.get(&address).filter(|(owner, ..)| owner == n);
+                let since = since.map_or(now, |(_, since, _)| *since);
+                self.owned.insert(address, (*n, since, now));
+            }
+        }
+        let kept = self.owned.get(&address).is_some_and(|(owner, since, last)| {
+            let knows = |helper: Instant| helper.max(*since) + KNOWN <= *last;
+            let helpers = self.hosts.iter().enumerate().filter(|(n, _)| n != owner);
+            let host = &self.hosts[*owner];
+            let reached = host.powered && host.link_up && self.cut.is_empty() && self.deaf.is_empty();
+            let mut helpers = helpers.filter_map(|(_, host)| host.helps_since);
+            !self.settings.stand_in.is_zero() && reached && host.eligible && helpers.any(knows)
+        });
+        if kept {
+            self.measures.kept.entry(address).or_insert(now);
+        } else {
+            self.measures.kept.remove(&address);
         }
     }
 

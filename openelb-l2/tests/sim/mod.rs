@@ -25,6 +25,8 @@ use openelb_l2::{
 use measure::{Measures, SAMPLE};
 
 pub(crate) const LINK: LinkIndex = LinkIndex(2);
+/// The other LAN, of hosts that have a [`Second`].
+pub(crate) const OTHER: LinkIndex = LinkIndex(3);
 pub(crate) const CLIENT: MacAddr = MacAddr::new([2, 0xc, 0, 0, 0, 1]);
 
 pub(crate) const fn ms(milliseconds: u64) -> Duration {
@@ -51,7 +53,9 @@ pub(crate) struct Host {
     /// The groups that its speaker joined.
     pub(crate) groups: BTreeSet<Ipv6Addr>,
     pub(crate) link_up: bool,
+    pub(crate) second: Option<Second>,
     fit_since: Option<Instant>,
+    helps_since: Option<Instant>,
     pub(crate) speaker: Option<Speaker>,
     pub(crate) powered: bool,
     pub(crate) suspended: bool,
@@ -65,8 +69,15 @@ pub(crate) struct Host {
     pub(crate) events: Vec<(Duration, Event)>,
 }
 
+/// A link to another LAN.
+pub(crate) struct Second {
+    pub(crate) mac: MacAddr,
+    pub(crate) ip: IpAddr,
+    pub(crate) up: bool,
+}
+
 enum Delivery {
-    Frame(usize, Frame),
+    Frame(usize, LinkIndex, Frame),
     Datagram(usize, SocketAddr, Vec<u8>),
 }
 
@@ -75,6 +86,8 @@ pub(crate) struct Sim {
     pub(crate) now: Instant,
     pub(crate) hosts: Vec<Host>,
     pub(crate) addresses: Vec<IpAddr>,
+    /// The links of addresses, and those whose subnet holds them; of others [`LINK`].
+    pub(crate) placed: BTreeMap<IpAddr, (Vec<LinkIndex>, Vec<LinkIndex>)>,
     pub(crate) settings: Settings,
     /// Gossip has one in every other history.
     key: Option<GossipKey>,
@@ -97,6 +110,8 @@ pub(crate) struct Sim {
     /// This node does not hear the n-th claim of each address, with all frames of it.
     pub(crate) lost: Option<(usize, usize)>,
     claims: BTreeMap<IpAddr, (usize, Instant)>,
+    /// By address: who answered last with its own MAC address and did not give it up; since when, and when last.
+    owned: BTreeMap<IpAddr, (usize, Instant, Instant)>,
     /// Since when two hear each other, frames and gossip.
     met: BTreeMap<(usize, usize), Instant>,
     /// Who heard whose gossip in the life that it lives: (who, whose).
@@ -109,6 +124,29 @@ pub(crate) struct Sim {
 }
 
 impl Host {
+    fn mac_on(&self, link: LinkIndex) -> Option<MacAddr> {
+        if link == LINK { Some(self.mac) } else { self.second.as_ref().map(|second| second.mac) }
+    }
+
+    fn is_up(&self, link: LinkIndex) -> bool {
+        if link == LINK { self.link_up } else { self.second.as_ref().is_some_and(|second| second.up) }
+    }
+
+    /// Whether a frame from a wire gets past the network card there. The other LAN has IPv4 only.
+    fn hears_on(&self, link: LinkIndex, frame: &[u8]) -> bool {
+        if link == LINK {
+            return self.hears(frame);
+        }
+        let (header, _) = ethernet::Header::decode(frame).unwrap();
+        let own = Some(header.destination) == self.mac_on(link);
+        self.powered && self.is_up(link) && (own || header.destination.is_broadcast())
+    }
+
+    fn has(&self, link: LinkIndex, address: IpAddr) -> bool {
+        let second = self.second.as_ref().is_some_and(|second| second.ip == address);
+        if link == LINK { self.ips.contains(&address) } else { second }
+    }
+
     /// Whether a frame from the wire gets past its network card.
     fn hears(&self, frame: &[u8]) -> bool {
         let (header, _) = ethernet::Header::decode(frame).unwrap();
@@ -152,6 +190,7 @@ impl Sim {
             now: origin,
             hosts: Vec::new(),
             addresses: (0..addresses).map(address).collect(),
+            placed: BTreeMap::new(),
             settings: Settings::default(),
             key: GossipKey::new(b"a key of the cluster").filter(|_| seed % 2 == 1),
             queue: BTreeMap::new(),
@@ -169,6 +208,7 @@ impl Sim {
             longest_double: Duration::ZERO,
             lost: None,
             claims: BTreeMap::new(),
+            owned: BTreeMap::new(),
             met: BTreeMap::new(),
             heard: BTreeSet::new(),
             frames: 0,
@@ -192,7 +232,9 @@ impl Sim {
                 gossip: SocketAddr::new(if family == Family::V6 { v6 } else { v4 }, 7947),
                 groups: BTreeSet::new(),
                 link_up: true,
+                second: None,
                 fit_since: None,
+                helps_since: None,
                 speaker: None,
                 powered: true,
                 suspended: false,
@@ -229,6 +271,27 @@ impl Sim {
         z ^ (z >> 31)
     }
 
+    /// All hosts get a link to another LAN, which all addresses are answered on, too.
+    pub(crate) fn add_other_link(&mut self, home: &[LinkIndex]) {
+        for (n, host) in self.hosts.iter_mut().enumerate() {
+            let mac = MacAddr::new([2, 0, 0, 0, 1, n as u8 + 1]);
+            let ip = IpAddr::V4(Ipv4Addr::new(198, 51, 100, n as u8 + 1));
+            host.second = Some(Second { mac, ip, up: true });
+        }
+        for address in &self.addresses {
+            self.placed.insert(*address, (vec![LINK, OTHER], home.to_vec()));
+        }
+    }
+
+    fn links(&self, n: usize) -> Vec<Link> {
+        let second = self.hosts[n].second.as_ref().map(|second| {
+            let mut link = Link::new(OTHER, "eth1", second.mac);
+            (link.addresses, link.up) = (vec![second.ip], second.up);
+            link
+        });
+        std::iter::once(self.link(n)).chain(second).collect()
+    }
+
     fn link(&self, n: usize) -> Link {
         let host = &self.hosts[n];
         let mut link = Link::new(LINK, "eth0", host.mac);
@@ -241,10 +304,11 @@ impl Sim {
         let seed = self.random();
         let now = self.now;
         let all: Vec<_> = self.hosts.iter().map(|host| Peer::new(host.name.clone(), host.gossip)).collect();
-        let (settings, addresses) = (self.settings.clone(), self.addresses.clone());
+        let settings = self.settings.clone();
         self.forget_life(n);
         self.hosts[n].link_up = true;
-        let link = self.link(n);
+        let links = self.links(n);
+        let wanted = self.desired(self.hosts[n].eligible);
         let host = &mut self.hosts[n];
         host.started += 1;
         host.powered = true;
@@ -255,25 +319,37 @@ impl Sim {
         config.seed = seed;
         config.key.clone_from(&self.key);
         let mut speaker = Speaker::new(config, settings, now).unwrap();
-        speaker.set_links(vec![link], now);
+        speaker.set_links(links, now);
         speaker.set_peers(all, now);
-        let eligible = host.eligible;
-        speaker.set_desired(desired(&addresses, eligible), now);
+        speaker.set_desired(wanted, now);
         host.speaker = Some(speaker);
         self.drain(n);
     }
 
     pub(crate) fn set_eligible(&mut self, n: usize, eligible: bool) {
         self.hosts[n].eligible = eligible;
-        let (now, wanted) = (self.now, desired(&self.addresses, eligible));
+        if !eligible {
+            self.disown(n);
+        }
+        let (now, wanted) = (self.now, self.desired(eligible));
         self.act(n, |speaker| speaker.set_desired(wanted, now));
     }
 
     pub(crate) fn set_link_up(&mut self, n: usize, up: bool) {
         let now = self.now;
         self.hosts[n].link_up = up;
-        let link = self.link(n);
-        self.act(n, |speaker| speaker.set_links(vec![link], now));
+        if !up {
+            self.disown(n);
+        }
+        let links = self.links(n);
+        self.act(n, |speaker| speaker.set_links(links, now));
+    }
+
+    pub(crate) fn set_other_link_up(&mut self, n: usize, up: bool) {
+        let now = self.now;
+        self.hosts[n].second.as_mut().unwrap().up = up;
+        let links = self.links(n);
+        self.act(n, |speaker| speaker.set_links(links, now));
     }
 
     /// kill -9
@@ -288,6 +364,7 @@ impl Sim {
         self.hosts[n].waiting.clear();
         self.hosts[n].groups.clear();
         self.hosts[n].fit_since = None;
+        self.hosts[n].helps_since = None;
         self.heard.retain(|(who, _)| *who != n);
         self.met.retain(|(a, b), _| *a != n && *b != n);
     }
@@ -295,11 +372,20 @@ impl Sim {
     pub(crate) fn power_off(&mut self, n: usize) {
         self.kill(n);
         self.hosts[n].powered = false;
+        self.disown(n);
+    }
+
+    /// It gave up what it owned, or cannot be reached any more.
+    fn disown(&mut self, n: usize) {
+        self.owned.retain(|_, (owner, ..)| *owner != n);
     }
 
     pub(crate) fn stop(&mut self, n: usize, mode: StopMode) {
         let now = self.now;
         self.hosts[n].stopping = true;
+        if mode == StopMode::Withdraw {
+            self.disown(n);
+        }
         self.act(n, |speaker| speaker.stop(mode, now));
     }
 
@@ -343,7 +429,7 @@ impl Sim {
     pub(crate) fn announce_stranger(&mut self, address: IpAddr, mac: MacAddr) {
         for frame in openelb_l2::announcer::announcement(address, mac) {
             for n in 0..self.hosts.len() {
-                self.deliver(None, Delivery::Frame(n, frame), n);
+                self.deliver(None, Delivery::Frame(n, LINK, frame), n);
             }
         }
     }
@@ -352,7 +438,7 @@ impl Sim {
     pub(crate) fn probe_stranger(&mut self, address: IpAddr, mac: MacAddr) {
         for n in 0..self.hosts.len() {
             let frame = openelb_l2::announcer::probe(address, mac);
-            self.deliver(None, Delivery::Frame(n, frame), n);
+            self.deliver(None, Delivery::Frame(n, LINK, frame), n);
         }
     }
 
@@ -368,8 +454,7 @@ impl Sim {
         while let Some(speaker) = self.hosts[n].speaker.as_mut() {
             match speaker.poll_output() {
                 Some(Output::Frame { link, frame }) => {
-                    assert_eq!(link, LINK);
-                    self.send_frame(n, frame);
+                    self.send_frame(n, link, frame);
                 }
                 Some(Output::Datagram { to, payload }) => {
                     assert!(payload.len() <= 1400);
@@ -412,24 +497,27 @@ impl Sim {
             let delay = self.random() % (self.max_delay.as_micros() as u64 + 1);
             self.counter += 1;
             let copy = match &delivery {
-                Delivery::Frame(to, frame) => Delivery::Frame(*to, *frame),
+                Delivery::Frame(to, link, frame) => Delivery::Frame(*to, *link, *frame),
                 Delivery::Datagram(to, from, payload) => Delivery::Datagram(*to, *from, payload.clone()),
             };
             self.queue.insert((self.now + Duration::from_micros(50 + delay), self.counter), copy);
         }
     }
 
-    fn send_frame(&mut self, from: usize, frame: Frame) {
+    fn send_frame(&mut self, from: usize, link: LinkIndex, frame: Frame) {
         self.frames += 1;
         let (header, _) = ethernet::Header::decode(&frame).unwrap();
-        assert_eq!(header.source, self.hosts[from].mac, "a frame leaves with its own address");
-        if !self.hosts[from].link_up {
+        assert_eq!(Some(header.source), self.hosts[from].mac_on(link), "a frame leaves with its own address");
+        if !self.hosts[from].is_up(link) {
             return;
         }
         for to in 0..self.hosts.len() {
-            if to != from && self.hosts[to].hears(&frame) {
-                self.deliver(Some(from), Delivery::Frame(to, frame), to);
+            if to != from && self.hosts[to].hears_on(link, &frame) {
+                self.deliver(Some(from), Delivery::Frame(to, link, frame), to);
             }
+        }
+        if link != LINK {
+            return;
         }
         match wire::read(&frame) {
             wire::Says::Claims(address, mac) => drop(self.claimed.insert(address, mac)),
@@ -438,7 +526,7 @@ impl Sim {
                     && address == asked
                     && let Some(answer) = wire::answer(&frame, mac)
                 {
-                    self.deliver(None, Delivery::Frame(from, answer), from);
+                    self.deliver(None, Delivery::Frame(from, link, answer), from);
                 }
             }
             wire::Says::Answers(..) => {}
@@ -448,16 +536,16 @@ impl Sim {
     fn receive(&mut self, delivery: Delivery) {
         let now = self.now;
         match delivery {
-            Delivery::Frame(n, frame) => {
-                if !self.hosts[n].hears(&frame) {
+            Delivery::Frame(n, link, frame) => {
+                if !self.hosts[n].hears_on(link, &frame) {
                     return;
                 }
                 // The kernel answers for the addresses of the host.
                 if let wire::Says::Asks(address) = wire::read(&frame)
-                    && self.hosts[n].ips.contains(&address)
-                    && let Some(answer) = wire::answer(&frame, self.hosts[n].mac)
+                    && self.hosts[n].has(link, address)
+                    && let Some(answer) = self.hosts[n].mac_on(link).and_then(|mac| wire::answer(&frame, mac))
                 {
-                    self.send_frame(n, answer);
+                    self.send_frame(n, link, answer);
                 }
                 if self.hosts[n].suspended {
                     return;
@@ -474,9 +562,9 @@ impl Sim {
                     }
                 }
                 let mut reply = None;
-                self.act(n, |speaker| reply = speaker.handle_frame(LINK, &frame, now));
+                self.act(n, |speaker| reply = speaker.handle_frame(link, &frame, now));
                 if let Some(reply) = reply {
-                    self.send_frame(n, reply);
+                    self.send_frame(n, link, reply);
                 }
             }
             Delivery::Datagram(n, from, payload) => {
@@ -533,13 +621,14 @@ impl Sim {
     }
 }
 
-fn desired(addresses: &[IpAddr], eligible: bool) -> Vec<DesiredAddress> {
-    addresses
-        .iter()
-        .map(|address| {
-            let mut desired = DesiredAddress::new(*address, [LINK]);
-            desired.eligible = eligible;
+impl Sim {
+    fn desired(&self, eligible: bool) -> Vec<DesiredAddress> {
+        let one = |address: &IpAddr| {
+            let (links, home) = self.placed.get(address).cloned().unwrap_or((vec![LINK], Vec::new()));
+            let mut desired = DesiredAddress::new(*address, links);
+            (desired.home, desired.eligible) = (home, eligible);
             desired
-        })
-        .collect()
+        };
+        self.addresses.iter().map(one).collect()
+    }
 }

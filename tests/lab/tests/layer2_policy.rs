@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use openelb_lab::{
     eventually,
-    lan::{FABRIC, Lan, Plan},
+    lan::{FABRIC, Lan, Plan, Streams},
 };
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -44,6 +44,47 @@ fn an_address_with_policy_local_goes_where_its_endpoint_goes() {
     eventually("nobody answers", DEADLINE, || Ok(lan.owners().is_empty().then_some(()))).unwrap();
     lan.set_nodes(&[], &[], &[2]).unwrap();
     lan.await_owner(lan.addresses[0], 2).unwrap();
+}
+
+#[test]
+fn the_only_node_with_endpoints_is_answered_for_while_its_speaker_is_gone() {
+    const DOWNLOADS: usize = 4;
+    let plan = Plan { local: true, ..Plan::new("l2sole") };
+    let mut lan = Lan::build(plan).unwrap();
+    lan.set_nodes(&[], &[], &[1]).unwrap();
+    for n in lan.nodes() {
+        lan.start_node(n, &[]).unwrap();
+    }
+    lan.await_members().unwrap();
+    let traffic = lan.traffic().unwrap();
+    for address in lan.addresses.clone() {
+        lan.await_owner(address, 1).unwrap();
+    }
+    lan.await_settled(&traffic).unwrap();
+    let streams = Streams::start(&lan, DOWNLOADS).unwrap();
+    lan.capture.forget();
+    let began = lan.now();
+    lan.signal(1, "KILL").unwrap();
+    for address in lan.addresses.clone() {
+        eventually("an answer in the only node's name", DEADLINE, || {
+            let answer = lan.capture.last_answer(address).filter(|one| one.at > began + 300_000_000);
+            Ok(answer.filter(|one| one.mac == lan.mac(1) && one.from != "node-1"))
+        })
+        .unwrap_or_else(|error| panic!("{error:#}\n{}", lan.logs()));
+    }
+    lan.await_settled(&traffic).unwrap();
+    streams.await_live().unwrap();
+    lan.start_node(1, &[]).unwrap();
+    lan.await_members().unwrap();
+    for address in lan.addresses.clone() {
+        lan.await_owner(address, 1).unwrap();
+    }
+    lan.await_settled(&traffic).unwrap();
+    streams.await_live().unwrap();
+    let (new, old) = lan.outages_since(&traffic, began);
+    assert!(new <= ms(1200) && old <= ms(1200), "{new:?} and {old:?} without an answer");
+    lan.check_one_owner_since(began).unwrap();
+    assert_eq!(streams.breaks(), [0; DOWNLOADS]);
 }
 
 #[test]

@@ -48,6 +48,8 @@ pub(super) struct Ports {
     wanted: Option<Vec<WantedAddress>>,
     ports: BTreeMap<LinkIndex, Port>,
     problems: HashMap<IpAddr, Vec<Problem>>,
+    /// By address: the links whose subnet holds it.
+    homes: HashMap<IpAddr, Vec<LinkIndex>>,
     refused: Refused,
     /// Links of IPv6 addresses on which IPv6 is off, and why.
     without_ipv6: BTreeMap<LinkIndex, String>,
@@ -63,6 +65,7 @@ impl Ports {
             wanted: None,
             ports: BTreeMap::new(),
             problems: HashMap::new(),
+            homes: HashMap::new(),
             refused: Refused::new(),
             without_ipv6: BTreeMap::new(),
             due: None,
@@ -140,6 +143,7 @@ impl Ports {
             None => *leaky.entry(link.to_owned()).or_insert_with(|| netlink::shows_other_links(link)),
         };
         let mut local = false;
+        let mut homes = HashMap::new();
         for wish in wanted {
             let mut note = |problem| problems.entry(wish.address).or_default().push(problem);
             let mut one = DesiredAddress::new(wish.address, Vec::new());
@@ -162,6 +166,10 @@ impl Ports {
                     }
                     for link in &selection.links {
                         used.entry(*link).or_default().push(wish.address);
+                    }
+                    one.home = home(table, wish.address, &selection.links, self.homes.get(&wish.address));
+                    if !one.home.is_empty() {
+                        homes.insert(wish.address, one.home.clone());
                     }
                     one.links = selection.links;
                 }
@@ -195,7 +203,7 @@ impl Ports {
                 }
             }
         }
-        self.problems = problems;
+        (self.problems, self.homes) = (problems, homes);
         let new: BTreeSet<LinkIndex> = self.ports.keys().copied().collect();
         // An address that moves from one link to another is not dropped between the two.
         if !old.is_subset(&new) {
@@ -326,6 +334,23 @@ impl Ports {
 fn is_gone(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw);
     matches!(errno, Some(Errno::ENETDOWN | Errno::ENODEV | Errno::ENXIO))
+}
+
+/// Those of its links whose subnet holds an address. A link that goes down loses its IPv6 addresses, and is still where
+/// clients are.
+fn home(
+    table: &[LinkInfo],
+    address: IpAddr,
+    links: &[LinkIndex],
+    before: Option<&Vec<LinkIndex>>,
+) -> Vec<LinkIndex> {
+    let holds = |link: &&LinkInfo| {
+        links.contains(&link.index) && link.prefixes.iter().any(|prefix| prefix.holds(address))
+    };
+    let home: Vec<_> = table.iter().filter(holds).map(|link| link.index).collect();
+    let is_down = |index: &LinkIndex| table.iter().any(|link| link.index == *index && !link.up);
+    let before = before.filter(|before| home.is_empty() && before.iter().all(is_down));
+    before.cloned().unwrap_or(home)
 }
 
 /// The link that has an address as its own, and whether it is one of those on which it is announced.

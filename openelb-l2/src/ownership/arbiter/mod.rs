@@ -44,6 +44,12 @@ pub(crate) struct Me {
     pub(crate) node: NodeId,
     pub(crate) score: u64,
     pub(crate) candidate: bool,
+    /// It may at least answer in the owner's name.
+    pub(crate) helper: bool,
+    /// As in [`Item`].
+    pub(crate) reach: u8,
+    /// It could answer on more links since it owns the address.
+    pub(crate) lost: bool,
     pub(crate) mature: bool,
     /// There is a link to answer on.
     pub(crate) answerable: bool,
@@ -82,14 +88,27 @@ pub(crate) enum Verdict {
     },
 }
 
-/// The best candidate other than `without`: mature ones first, by score.
+/// The best candidate other than `without`: mature ones first, then those that answer on most links, then by score.
 pub(crate) fn best(me: &Me, bids: &[Bid], without: Option<NodeId>) -> Option<NodeId> {
-    let own = me.candidate.then_some((me.mature, me.score, me.node));
+    let own = me.candidate.then_some((me.mature, me.reach, me.score, me.node));
     let others = bids
         .iter()
         .filter(|bid| bid.counts() && bid.item.candidate)
-        .map(|bid| (bid.mature, bid.score, bid.node));
+        .map(|bid| (bid.mature, bid.item.reach, bid.score, bid.node));
     own.into_iter().chain(others).filter(|(.., node)| Some(*node) != without).max().map(|(.., node)| node)
+}
+
+/// Who answers in the owner's name: the best candidate, for it takes over later. Without one, the best of those that may
+/// not own the address: nobody else is there for the only node that may.
+fn deputy(me: &Me, bids: &[Bid], owner: NodeId) -> Option<NodeId> {
+    best(me, bids, Some(owner)).or_else(|| {
+        let own = me.helper.then_some((me.mature, me.score, me.node));
+        let others = bids
+            .iter()
+            .filter(|bid| bid.counts() && bid.item.helper)
+            .map(|bid| (bid.mature, bid.score, bid.node));
+        own.into_iter().chain(others).filter(|(.., node)| *node != owner).max().map(|(.., node)| node)
+    })
 }
 
 /// Of the others that claim the address, the one that stays.
@@ -137,8 +156,10 @@ fn keep(me: &Me, bids: &[Bid], rival: Option<&Bid>) -> Verdict {
     if !me.answerable {
         return Verdict::Standby { owner: None };
     }
+    // Clients of the link that it lost are answered by nobody.
+    let relieves = |node| me.lost && bids.iter().any(|bid| bid.node == node && bid.item.reach > me.reach);
     match best(me, bids, (!me.candidate).then_some(me.node)) {
-        Some(better) if better != me.node && (!me.candidate || me.failback) => {
+        Some(better) if better != me.node && (!me.candidate || me.failback || relieves(better)) => {
             Verdict::HandOver { to: better }
         }
         _ if me.candidate => Verdict::Own,
@@ -207,15 +228,30 @@ fn stand_in(me: &Me, bids: &[Bid], owner: NodeId, gone: bool, kernel: impl Fn(No
         .iter()
         .filter(|bid| bid.counts() && !bid.suspect && bid.item.claim == Claim::StandIn { owner })
         .max_by_key(|bid| (bid.score, bid.node));
+    let able = me.candidate || me.helper;
+    let better =
+        |other: &Bid| (me.candidate, me.score, me.node) > (other.item.candidate, other.score, other.node);
     let first = match other {
-        Some(other) => holding && me.candidate && (me.score, me.node) > (other.score, other.node),
-        None if holding => me.candidate,
-        None => best(me, bids, Some(owner)) == Some(me.node),
+        Some(other) if holding => able && better(other),
+        // One that can take over relieves one that cannot: it begins before the other ends.
+        Some(other) if other.item.candidate || !me.candidate => false,
+        None if holding => able,
+        _ => deputy(me, bids, owner) == Some(me.node),
     };
     if !first {
         return standby;
     }
     let expired = matches!(me.holding, Holding::StandIn { expired: true, .. });
+    if !me.candidate {
+        // It never takes over, and goes on while nobody else can.
+        let relieved = expired && best(me, bids, Some(owner)).is_some();
+        return match kernel(owner) {
+            _ if !me.stand_in || relieved => standby,
+            Kernel::Answers => Verdict::StandIn { owner },
+            Kernel::Unknown if holding => Verdict::StandIn { owner },
+            Kernel::Unknown | Kernel::Silent => Verdict::Ask { owner },
+        };
+    }
     match kernel(owner) {
         _ if gone && (!me.stand_in || expired) => Verdict::Own,
         _ if !me.stand_in => standby,

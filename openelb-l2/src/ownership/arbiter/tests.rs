@@ -7,6 +7,9 @@ fn me(score: u64, holding: Holding) -> Me {
         node: ME,
         score,
         candidate: true,
+        helper: false,
+        reach: 0,
+        lost: false,
         mature: true,
         answerable: true,
         holding,
@@ -16,7 +19,7 @@ fn me(score: u64, holding: Holding) -> Me {
 }
 
 fn bid(node: u64, score: u64, claim: Claim) -> Bid {
-    let item = Item { candidate: true, proven: true, claim };
+    let item = Item { candidate: true, proven: true, claim, ..Item::default() };
     Bid { node: NodeId(node), score, live: true, suspect: false, ready: true, mature: true, item }
 }
 
@@ -169,4 +172,48 @@ fn of_two_that_stand_in_for_two_owners_the_better_one_stays() {
     assert_eq!(decided(me(7, Holding::Nothing), &[other], Some(3), answers), standby(4), "it is answered");
     let gone = Bid { live: false, ..other };
     assert_eq!(decided(standing(5), &[gone], Some(3), answers), Verdict::StandIn { owner: NodeId(3) });
+}
+
+#[test]
+fn an_owner_that_lost_a_link_hands_over_to_one_that_has_more() {
+    let reaches = |reach, score| {
+        let other = bid(2, score, Claim::None);
+        Bid { item: Item { reach, ..other.item }, ..other }
+    };
+    let lost = Me { lost: true, ..me(5, Holding::Owner) };
+    assert_eq!(decided(lost, &[reaches(1, 4)], None, Kernel::Unknown), Verdict::HandOver { to: NodeId(2) });
+    assert_eq!(decided(lost, &[reaches(0, 9)], None, Kernel::Unknown), Verdict::Own, "it has no more");
+    // One that has more, and always had, takes the address as failback says.
+    let poor = me(5, Holding::Owner);
+    assert_eq!(decided(poor, &[reaches(1, 4)], None, Kernel::Unknown), Verdict::Own);
+    let due = Me { failback: true, ..poor };
+    assert_eq!(decided(due, &[reaches(1, 4)], None, Kernel::Unknown), Verdict::HandOver { to: NodeId(2) });
+}
+
+#[test]
+fn one_that_may_not_own_stands_in_where_nobody_else_can() {
+    let helper = Me { candidate: false, helper: true, ..me(5, Holding::Nothing) };
+    let gone = Bid { live: false, ..bid(2, 9, OWNS) };
+    let other = |score| {
+        let item = Item { helper: true, ..Item::default() };
+        Bid { item, ..bid(3, score, Claim::None) }
+    };
+    let (stands, asks) = (Verdict::StandIn { owner: NodeId(2) }, Verdict::Ask { owner: NodeId(2) });
+    assert_eq!(decided(helper, &[gone, other(4)], Some(2), Kernel::Unknown), asks);
+    assert_eq!(decided(helper, &[gone, other(4)], Some(2), Kernel::Answers), stands);
+    assert_eq!(decided(helper, &[gone, other(4)], Some(2), Kernel::Silent), asks, "it never owns");
+    assert_eq!(decided(helper, &[gone, other(6)], Some(2), Kernel::Answers), standby(2));
+    assert_eq!(decided(helper, &[gone, bid(3, 4, Claim::None)], Some(2), Kernel::Answers), standby(2));
+    let never = Me { stand_in: false, ..helper };
+    assert_eq!(decided(never, &[gone], Some(2), Kernel::Answers), standby(2));
+    let holding = |expired| Me { holding: Holding::StandIn { owner: NodeId(2), expired }, ..helper };
+    assert_eq!(decided(holding(true), &[gone, other(6)], Some(2), Kernel::Answers), stands);
+    assert_eq!(decided(holding(true), &[gone, bid(3, 4, Claim::None)], Some(2), Kernel::Answers), standby(2));
+    assert_eq!(decided(holding(false), &[gone], Some(2), Kernel::Silent), asks);
+    // A candidate begins beside it, and then it ends.
+    let began =
+        Bid { item: Item { claim: Claim::StandIn { owner: NodeId(2) }, ..other(9).item }, ..other(9) };
+    assert_eq!(decided(me(5, Holding::Nothing), &[gone, began], Some(2), Kernel::Answers), stands);
+    let relief = bid(3, 4, Claim::StandIn { owner: NodeId(2) });
+    assert_eq!(decided(holding(false), &[gone, relief], Some(2), Kernel::Answers), standby(2));
 }

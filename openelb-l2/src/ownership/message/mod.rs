@@ -49,6 +49,10 @@ impl NodeId {
 pub(crate) struct Item {
     /// It could own the address.
     pub(crate) candidate: bool,
+    /// It may not own the address, but could answer in the owner's name. Nodes of versions before do not know of it.
+    pub(crate) helper: bool,
+    /// On how many links it could answer beyond the first: what versions before say. At most [`MAX_REACH`].
+    pub(crate) reach: u8,
     /// The address was found free of strangers once.
     pub(crate) proven: bool,
     pub(crate) claim: Claim,
@@ -269,6 +273,10 @@ const OWNER: u8 = 4;
 const HANDING_OVER: u8 = 8;
 const STAND_IN: u8 = 12;
 const CLAIM: u8 = 12;
+const HELPER: u8 = 16;
+const REACH: u8 = 5;
+/// Of more links no difference is made.
+pub(crate) const MAX_REACH: u8 = 3;
 const IPV6: u8 = 128;
 
 fn encode_mark(mark: Mark, out: &mut Vec<u8>) {
@@ -336,8 +344,10 @@ fn encode_state(state: &State, out: &mut Vec<u8>) {
             Claim::HandingOver { .. } => HANDING_OVER,
             Claim::StandIn { .. } => STAND_IN,
         };
-        let flags = flag(item.candidate, CANDIDATE) | flag(item.proven, PROVEN) | claim;
-        out.push(flags | flag(address.is_ipv6(), IPV6));
+        let flags =
+            flag(item.candidate, CANDIDATE) | flag(item.proven, PROVEN) | flag(item.helper, HELPER) | claim;
+        let reach = item.reach.min(MAX_REACH) << REACH;
+        out.push(flags | reach | flag(address.is_ipv6(), IPV6));
         encode_ip(*address, out);
         match item.claim {
             Claim::None => {}
@@ -383,7 +393,13 @@ fn decode_state(reader: &mut Reader<'_>) -> Option<State> {
             }
             _ => Claim::StandIn { owner: NodeId(reader.u64()?) },
         };
-        let item = Item { candidate: flags & CANDIDATE != 0, proven: flags & PROVEN != 0, claim };
+        let item = Item {
+            candidate: flags & CANDIDATE != 0,
+            helper: flags & HELPER != 0,
+            reach: flags >> REACH & MAX_REACH,
+            proven: flags & PROVEN != 0,
+            claim,
+        };
         items.push((address, item));
     }
     let about = About {

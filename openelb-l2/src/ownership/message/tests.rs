@@ -11,7 +11,7 @@ fn state() -> State {
             (MacAddr::new([2, 0, 0, 0, 0, 3]), None),
         ],
     };
-    let item = |claim| Item { candidate: true, proven: false, claim };
+    let item = |claim| Item { candidate: true, claim, ..Item::default() };
     State {
         epoch: 7,
         from: 1,
@@ -25,6 +25,8 @@ fn state() -> State {
             ("2001:db8::1".parse().unwrap(), item(Claim::Owner { sequence: 4 })),
             ("192.0.2.11".parse().unwrap(), item(Claim::HandingOver { sequence: 5, to: NodeId(8) })),
             ("192.0.2.12".parse().unwrap(), item(Claim::StandIn { owner: NodeId(9) })),
+            ("192.0.2.13".parse().unwrap(), Item { helper: true, ..Item::default() }),
+            ("2001:db8::2".parse().unwrap(), Item { reach: 2, ..item(Claim::None) }),
         ],
     }
 }

@@ -1,0 +1,183 @@
+//! Nodes with two links: one of them is lost, and the other one still works.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    dead_code,
+    missing_docs,
+    reason = "tests; not every suite uses all of the model"
+)]
+
+mod sim;
+
+use std::net::IpAddr;
+
+use openelb_l2::speaker::{LinkIndex, Role};
+use sim::{LINK, OTHER, Sim, ms};
+
+/// Three nodes with two links each, and addresses that are answered on both.
+fn twins(seed: u64, home: &[LinkIndex]) -> Sim {
+    let mut sim = Sim::new(3, 6, seed);
+    sim.add_other_link(home);
+    sim.start_all();
+    sim.run(ms(4000));
+    for address in sim.addresses.clone() {
+        let owner = sim.owner(address);
+        assert_eq!(answer(&mut sim, OTHER, address), Some(owner));
+    }
+    sim
+}
+
+/// Whom a client is told of there: `None` if nobody, or more than one.
+fn answer(sim: &mut Sim, link: LinkIndex, address: IpAddr) -> Option<usize> {
+    let answers = sim.answers_on(link, address);
+    let [(_, mac)] = answers[..] else { return None };
+    sim.hosts
+        .iter()
+        .position(|host| host.mac == mac || host.second.as_ref().is_some_and(|two| two.mac == mac))
+}
+
+/// Its gossip went by a link that is lost.
+fn cut_gossip(sim: &mut Sim, n: usize) {
+    for other in (0..sim.hosts.len()).filter(|other| *other != n) {
+        sim.deaf.extend([(n, other), (other, n)]);
+    }
+}
+
+/// The first link is lost, and the gossip with it.
+fn lose_first(sim: &mut Sim, n: usize) {
+    cut_gossip(sim, n);
+    sim.set_link_up(n, false);
+}
+
+#[test]
+fn a_host_that_answers_on_another_link_does_not_keep_an_address_on_this_one() {
+    for seed in 0..10 {
+        let mut sim = Sim::new(3, 6, seed);
+        sim.add_other_link(&[]);
+        for (n, address) in sim.addresses.clone().into_iter().enumerate() {
+            sim.placed.insert(address, (vec![[LINK, OTHER][n % 2]], Vec::new()));
+        }
+        sim.start_all();
+        sim.run(ms(4000));
+        let all = sim.addresses.clone();
+        let owners: Vec<_> = all
+            .iter()
+            .enumerate()
+            .map(|(n, a)| answer(&mut sim, [LINK, OTHER][n % 2], *a).unwrap())
+            .collect();
+        let victim = owners[0];
+        lose_first(&mut sim, victim);
+        sim.run(ms(3000));
+        for (n, address) in all.iter().enumerate() {
+            let now = answer(&mut sim, [LINK, OTHER][n % 2], *address);
+            if n % 2 == 0 && owners[n] == victim {
+                assert!(
+                    now.is_some_and(|now| now != victim),
+                    "seed {seed}: {address} is answered by {now:?}"
+                );
+            } else if n % 2 == 0 {
+                assert_eq!(now, Some(owners[n]), "seed {seed}: {address}");
+            } else {
+                // The owner itself, and perhaps others in its name.
+                let answers = sim.answers_on(OTHER, *address);
+                let mac = sim.hosts[owners[n]].second.as_ref().unwrap().mac;
+                assert!(!answers.is_empty() && answers.iter().all(|(_, told)| *told == mac), "{answers:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_owner_that_loses_the_link_of_the_subnet_is_replaced_there() {
+    for seed in 0..10 {
+        for gossips in [true, false] {
+            let mut sim = twins(seed, &[LINK]);
+            let address = sim.addresses[0];
+            let victim = sim.owner(address);
+            if gossips {
+                sim.set_link_up(victim, false);
+                sim.run(ms(300));
+            } else {
+                lose_first(&mut sim, victim);
+                sim.run(ms(3000));
+            }
+            for address in sim.addresses.clone() {
+                assert_ne!(sim.owner(address), victim, "seed {seed}, gossip {gossips}");
+                assert_eq!(answer(&mut sim, OTHER, address), Some(sim.owner(address)));
+            }
+            // One of the other links is none that counts.
+            let owner = sim.owner(address);
+            sim.set_other_link_up(owner, false);
+            sim.run(ms(3000));
+            assert_eq!(sim.owner(address), owner);
+        }
+    }
+}
+
+#[test]
+fn an_owner_that_loses_one_of_its_links_leaves_the_address_to_one_that_has_all() {
+    for seed in 0..10 {
+        for gossips in [true, false] {
+            let mut sim = twins(seed, &[]);
+            let all = sim.addresses.clone();
+            let victim = sim.owner(all[0]);
+            let kept: Vec<_> = all.iter().map(|address| sim.owner(*address)).collect();
+            if gossips {
+                sim.set_link_up(victim, false);
+                sim.run(ms(500));
+            } else {
+                lose_first(&mut sim, victim);
+                sim.run(ms(8000));
+            }
+            for _ in 0..50 {
+                for (address, before) in all.iter().zip(&kept) {
+                    let owner = sim.owner(*address);
+                    assert_ne!(owner, victim, "seed {seed}, gossip {gossips}");
+                    assert!(*before == victim || *before == owner);
+                    let there = sim.answers_on(OTHER, *address);
+                    let mac = sim.hosts[owner].second.as_ref().unwrap().mac;
+                    assert!(
+                        !there.is_empty() && there.iter().all(|(_, told)| *told == mac),
+                        "seed {seed}, gossip {gossips}: {address} of {owner} is answered by {there:?}"
+                    );
+                }
+                sim.run(ms(500));
+            }
+        }
+    }
+}
+
+#[test]
+fn the_last_node_with_some_link_goes_on() {
+    let mut sim = twins(1, &[]);
+    for n in 0..3 {
+        sim.set_link_up(n, false);
+    }
+    sim.run(ms(3000));
+    for address in sim.addresses.clone() {
+        assert!(answer(&mut sim, OTHER, address).is_some());
+    }
+}
+
+#[test]
+fn a_crash_of_a_node_with_two_links_moves_nothing() {
+    for seed in 0..10 {
+        let mut sim = twins(seed, &[]);
+        let address = sim.addresses[0];
+        let owner = sim.owner(address);
+        sim.kill(owner);
+        sim.run(ms(1200));
+        for _ in 0..20 {
+            for link in [LINK, OTHER] {
+                assert_eq!(answer(&mut sim, link, address), Some(owner), "seed {seed}");
+            }
+            sim.run(ms(300));
+        }
+        sim.start(owner);
+        sim.run(ms(2000));
+        assert_eq!(sim.role(owner, address), Role::Owner);
+    }
+}
