@@ -9,6 +9,7 @@ use std::{
 use bytes::BytesMut;
 
 use super::{
+    bfd_path::BfdPath,
     challenger::{Challenger, Said},
     config::{GracefulRestartConfig, PeerConfig, SpeakerConfig},
     event::{Accepted, ConnectionId, Event, Output, PeerId, Refusal},
@@ -134,6 +135,7 @@ impl Peer {
             fsm.start(now);
         }
         let complete_at = complete_at(&config, speaker, began);
+        let kept = before.path.filter(|(known, _)| BfdPath::of(&config, local_asn).as_ref() == Some(known));
         Self {
             id,
             local_asn,
@@ -151,7 +153,7 @@ impl Peer {
             counters: before.counters,
             source: before.source,
             shutdown: before.shutdown,
-            path: None,
+            path: kept.map(|(_, state)| state),
             restarting,
             told: before.told,
             limit_changed: false,
@@ -173,6 +175,7 @@ impl Peer {
             source: self.source.clone(),
             shutdown: self.shutdown.clone(),
             told: self.told,
+            path: BfdPath::of(&self.config, self.local_asn).zip(self.path),
         }
     }
 
@@ -516,12 +519,14 @@ pub(super) struct Before {
 impl Before {
     /// Nothing.
     pub(super) fn new(source: PeerSource) -> Self {
-        Self { counters: PeerCounters::default(), source, shutdown: None, told: false }
+        Self { counters: PeerCounters::default(), source, shutdown: None, told: false, path: None }
     }
 }
 
 impl Peer {
     /// What to do next: what the state machine wants, then UPDATEs as far as the connection takes them.
+    /// What BFD says, and of which path.
+    pub(super) path: Option<(BfdPath, PathState)>,
     pub(super) fn poll_output(&mut self, around: &mut Surroundings<'_>, now: Instant) -> Option<Output> {
         if std::mem::take(&mut self.limit_changed) {
             self.check_limit(around, now);

@@ -8,7 +8,7 @@ use crate::{
     bfd,
     speaker::{
         BestPathStep, BfdConfig, CommandError, DynamicPeers, Event, LimitAction, PathState, PeerCommand,
-        PeerScope, PeerSource, ReceivedRoutes, RouteOwner,
+        PeerScope, PeerSource, ReceivedRoutes, RouteOwner, Secret,
     },
     wire::{AsPath, Attributes, Capability, NlriList, Notification, Origin, RouteRefreshKind},
 };
@@ -51,6 +51,51 @@ fn bfd_down_ends_the_session_with_its_subcode_and_it_comes_back() {
 
 #[test]
 fn bfd_down_while_the_session_is_down_neither_resets_nor_delays_the_next() {
+#[test]
+fn bfd_that_goes_on_while_the_neighbour_is_configured_anew_still_ends_the_session() {
+    type Change = fn(&mut PeerConfig);
+    // Whether it is the same BFD session, which says nothing anew as long as it stays up.
+    let table: [(&str, Change, bool); 6] = [
+        ("hold time", |peer| peer.hold_time = Duration::from_secs(60), true),
+        ("password", |peer| peer.password = Some(Secret::new("another")), true),
+        ("families", |peer| peer.families.truncate(1), true),
+        ("hops", |peer| peer.multihop_ttl = Some(4), false),
+        ("local address", |peer| peer.local_address = Some(ADDRESSES[0].into()), false),
+        ("external", |peer| peer.local_asn = Some(ASNS[1]), false),
+    ];
+    for (name, change, kept) in table {
+        let mut scripted = Scripted::new(with_bfd);
+        scripted.establish(their_open(None));
+        scripted.speaker.handle_bfd(&other(), PathState::Up, scripted.now).unwrap();
+        let mut config = (*scripted.speaker.peers.values().next().unwrap().config).clone();
+        change(&mut config);
+        scripted.speaker.set_peers(vec![config.clone()], scripted.now).unwrap();
+        scripted.settle();
+        assert_eq!(scripted.status().path, kept.then_some(PathState::Up), "{name}");
+        scripted.establish(their_open(None));
+        scripted.speaker.handle_bfd(&other(), DOWN, scripted.now).unwrap();
+        scripted.sent.clear();
+        scripted.settle();
+        assert_eq!(last_notification(&scripted), kept.then(Notification::bfd_down), "{name}");
+        // One that is shut down has no BFD.
+        config.admin_down = true;
+        scripted.speaker.set_peers(vec![config], scripted.now).unwrap();
+        assert_eq!(scripted.status().path, None, "{name}");
+    }
+    // Another BGP identifier makes all sessions anew.
+    let mut scripted = Scripted::new(with_bfd);
+    scripted.establish(their_open(None));
+    scripted.speaker.handle_bfd(&other(), PathState::Up, scripted.now).unwrap();
+    let config =
+        SpeakerConfig { router_id: Ipv4Addr::new(192, 0, 2, 9), ..scripted.speaker.config().clone() };
+    scripted.speaker.set_config(config, scripted.now).unwrap();
+    scripted.settle();
+    scripted.establish(their_open(None));
+    scripted.speaker.handle_bfd(&other(), DOWN, scripted.now).unwrap();
+    scripted.settle();
+    assert_eq!(last_notification(&scripted), Some(Notification::bfd_down()));
+}
+
     let mut scripted = Scripted::new(with_bfd);
     scripted.speaker.handle_bfd(&other(), PathState::Up, scripted.now).unwrap();
     let connection = scripted.connect();
