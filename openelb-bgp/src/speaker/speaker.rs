@@ -262,8 +262,14 @@ impl Speaker {
                     self.state_revision += 1;
                     self.touch(id);
                 }
-                Some(_) => {
-                    let before = self.remove_peer(id, Notification::other_configuration_change(), now);
+                Some((config, _)) => {
+                    let down = config.admin_down && !peer.config.admin_down;
+                    let why = if down {
+                        Notification::administrative_shutdown("")
+                    } else {
+                        Notification::other_configuration_change()
+                    };
+                    let before = self.remove_peer(id, why, now);
                     remains.insert(name, before);
                 }
                 None => {

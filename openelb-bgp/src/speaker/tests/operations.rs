@@ -212,6 +212,34 @@ fn where_notifications_keep_routes_an_end_for_good_is_a_hard_reset() {
 
 #[test]
 fn a_soft_reset_asks_for_all_routes_or_sends_them_without_ending_the_session() {
+#[test]
+fn who_is_shut_down_by_configuration_is_told_so_and_drops_our_routes() {
+    // Whether both have set the N bit, with which another change of the configuration would keep routes.
+    for hard in [false, true] {
+        let mut scripted = Scripted::new(|peer| {
+            graceful(peer);
+            peer.graceful_restart.as_mut().unwrap().notification = hard;
+        });
+        scripted.establish(their_open(Some(restart_capability(true, true))));
+        let mut config = (*scripted.speaker.peers.values().next().unwrap().config).clone();
+        config.admin_down = true;
+        scripted.speaker.set_peers(vec![config.clone()], scripted.now).unwrap();
+        scripted.settle();
+        let plain = Notification::administrative_shutdown("");
+        let expected = if hard { Notification::hard_reset(&plain) } else { plain };
+        assert_eq!(last_notification(&scripted), Some(expected));
+        assert!(scripted.status().admin_down);
+        // It comes back, and a change of its hold time is no shutdown.
+        config.admin_down = false;
+        scripted.speaker.set_peers(vec![config.clone()], scripted.now).unwrap();
+        scripted.establish(their_open(Some(restart_capability(true, true))));
+        config.hold_time = Duration::from_secs(33);
+        scripted.speaker.set_peers(vec![config], scripted.now).unwrap();
+        scripted.settle();
+        assert_eq!(last_notification(&scripted), Some(Notification::other_configuration_change()));
+    }
+}
+
     let mut scripted = Scripted::new(|_| {});
     let command = |scripted: &mut Scripted, command| {
         let outcome = scripted.speaker.command(&other(), command, scripted.now);
