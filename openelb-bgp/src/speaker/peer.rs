@@ -725,11 +725,11 @@ fn complete_at(peer: &PeerConfig, speaker: &SpeakerConfig, began: Instant) -> Op
     Some(began + speaker.end_of_rib_within.or(within)?)
 }
 
-/// The capability to offer. F says that forwarding went on over the restart, and is set once that is history: losing a
-/// session later does not stop it.
+/// The capability to offer. F says that forwarding went on over the restart, and is set where there was none or it is
+/// history: losing a session does not stop it.
 fn graceful_restart(peer: &PeerConfig, restarting: bool) -> Option<GracefulRestart> {
     let restart = peer.graceful_restart?;
-    let forwarding = restart.forwarding_preserved || (restart.restarting && !restarting);
+    let forwarding = restart.forwarding_preserved || !restarting;
     let row = |family| GracefulRestartFamily { family, forwarding };
     Some(GracefulRestart {
         restarted: restarting,

@@ -49,6 +49,22 @@ fn the_r_bit_is_told_until_end_of_rib_was_sent_once() {
 }
 
 #[test]
+fn who_did_not_restart_has_kept_forwarding_also_when_its_session_is_lost() {
+    let mut scripted = Scripted::new(|peer| {
+        graceful(peer);
+        peer.graceful_restart.as_mut().unwrap().restarting = false;
+    });
+    let open = their_open(Some(restart_capability(true, false)));
+    for _ in 0..2 {
+        let connection = scripted.establish(open.clone());
+        let offer = offered(&scripted, connection);
+        assert!(!offer.restarted && offer.families.iter().all(|row| row.forwarding), "{offer:?}");
+        scripted.speaker.handle_closed(connection, scripted.now);
+        scripted.settle();
+    }
+}
+
+#[test]
 fn a_restart_is_told_once_also_to_a_neighbour_that_is_configured_anew() {
     let mut scripted = Scripted::new(graceful);
     let open = their_open(Some(restart_capability(true, false)));
