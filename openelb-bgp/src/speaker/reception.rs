@@ -217,9 +217,15 @@ impl Peer {
 
     /// The neighbour sends all its routes again: those that do not come are gone (RFC 7313 §4).
     pub(super) fn begin_refresh(&mut self, family: Family, around: &mut Surroundings<'_>, now: Instant) {
-        let Some(known) = self.session.as_mut().and_then(|session| session.family_mut(family)) else {
+        let Some(session) = self.session.as_mut() else { return };
+        let enhanced = session.negotiated.enhanced_route_refresh;
+        // Before End-of-RIB, which removes what is stale, a beginning is to be ignored.
+        let restarts = session.negotiated.remote_open.graceful_restart().is_some();
+        let Some(known) = session.family_mut(family) else { return };
+        if !enhanced || (restarts && !known.end_of_rib_received) {
             return;
-        };
+        }
+        known.is_refreshed = true;
         if matches!(known.reception, Reception::Keep) && around.rib.received.len((self.id, family)) > 0 {
             around.rib.received.mark_stale((self.id, family));
             self.stale.until = Some(now + AGAIN_WITHIN);
@@ -227,7 +233,9 @@ impl Peer {
     }
 
     pub(super) fn end_refresh(&mut self, family: Family, around: &mut Surroundings<'_>) {
-        if self.session.as_mut().and_then(|session| session.family_mut(family)).is_some() {
+        let known = self.session.as_mut().and_then(|session| session.family_mut(family));
+        // An end without a beginning is none.
+        if known.is_some_and(|known| std::mem::take(&mut known.is_refreshed)) {
             self.sweep(family, around);
         }
     }

@@ -64,6 +64,8 @@ pub(super) struct FamilySession {
     pub(super) limit_told: LimitTold,
     pub(super) end_of_rib_sent: bool,
     pub(super) end_of_rib_received: bool,
+    /// The neighbour sends all its routes again, between markers (RFC 7313).
+    pub(super) is_refreshed: bool,
     refresh: Refresh,
     /// Asked for while one was running.
     refresh_again: bool,
@@ -146,6 +148,7 @@ impl Session {
                     limit_told: LimitTold::Nothing,
                     end_of_rib_sent: false,
                     end_of_rib_received: false,
+                    is_refreshed: false,
                     refresh: Refresh::No,
                     refresh_again: false,
                 }
