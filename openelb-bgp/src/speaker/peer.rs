@@ -31,7 +31,7 @@ use crate::{
 /// UPDATEs are made only while fewer octets than this are on their way: a slow neighbour sees the state of the day,
 /// not a backlog.
 const WINDOW: usize = 64 * 1024;
-/// TTL of iBGP, and of peers whose AS number is not fixed.
+/// TTL of iBGP, and of peers of which nobody knows beforehand whether they are external.
 const DEFAULT_TTL: u8 = 64;
 /// So much before the neighbour would drop our routes End-of-RIB is sent, complete or not.
 const BEFORE_RESTART_TIME: Duration = Duration::from_secs(10);
@@ -221,7 +221,10 @@ impl Peer {
     }
 
     fn ttl(&self) -> u8 {
-        let external = self.config.asn != 0 && self.config.asn != self.local_asn;
+        let external = match self.config.asn {
+            0 => self.config.external_only,
+            asn => asn != self.local_asn,
+        };
         self.config.multihop_ttl.unwrap_or(if external { 1 } else { DEFAULT_TTL })
     }
 
@@ -763,6 +766,7 @@ fn fsm_config(peer: &PeerConfig, speaker: &SpeakerConfig, local_asn: u32, restar
         families: offers.collect(),
         graceful_restart: graceful_restart(peer, restarting),
         extended_messages: peer.extended_messages,
+        external_only: peer.external_only,
         extended_next_hop: peer.extended_next_hop,
         ..FsmConfig::new(local_asn, speaker.router_id)
     }

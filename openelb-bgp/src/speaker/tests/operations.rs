@@ -10,7 +10,7 @@ use crate::{
         BestPathStep, BfdConfig, CommandError, DynamicPeers, Event, LimitAction, PathState, PeerCommand,
         PeerScope, PeerSource, ReceivedRoutes, RouteOwner, Secret,
     },
-    wire::{AsPath, Attributes, Capability, NlriList, Notification, Origin, RouteRefreshKind},
+    wire::{AsPath, Attributes, Capability, NlriList, Notification, Open, Origin, RouteRefreshKind},
 };
 
 const DOWN: PathState = PathState::Down(bfd::Cause::TimeExpired);
@@ -381,6 +381,34 @@ fn who_connects_from_a_prefix_is_a_neighbour_until_it_goes() {
 
 #[test]
 fn a_configured_neighbour_comes_before_a_dynamic_one_and_the_longest_prefix_before_others() {
+#[test]
+fn who_connects_from_a_prefix_does_not_become_internal_by_saying_so() {
+    for (external_only, said, state, ttl) in [
+        (true, ASNS[0], State::Idle, 1),
+        (true, ASNS[1], State::Established, 1),
+        (false, ASNS[0], State::Established, 64),
+    ] {
+        let mut speaker = Speaker::new(SpeakerConfig::new(ASNS[0], ADDRESSES[0]), *ORIGIN).unwrap();
+        let mut any = group("10.1.0.0/16", 2);
+        (any.template.asn, any.template.external_only) = (0, external_only);
+        speaker.set_dynamic_peers(vec![any], *ORIGIN).unwrap();
+        let accepted = speaker.accept(from(1), *ORIGIN).unwrap();
+        assert_eq!(accepted.ttl, ttl);
+        speaker.handle_connected(accepted.connection, from(1), *ORIGIN);
+        let open = Open::new(said, 90, ADDRESSES[1], their_open(None).capabilities);
+        for message in [Message::Open(open), Message::Keepalive] {
+            let bytes = bytes_of(message, &SessionContext::default());
+            speaker.handle_bytes(accepted.connection, &bytes, *ORIGIN);
+        }
+        let outputs: Vec<Output> = std::iter::from_fn(|| speaker.poll_output(*ORIGIN)).collect();
+        let refusal = bytes_of(Notification::bad_peer_as(), &SessionContext::default());
+        let refused =
+            outputs.iter().any(|output| matches!(output, Output::Send { bytes, .. } if *bytes == refusal));
+        assert_eq!(refused, state == State::Idle);
+        assert_eq!(speaker.peers().peers[&"rack/10.1.0.1".into()].state, state);
+    }
+}
+
     let mut speaker = Speaker::new(SpeakerConfig::new(65000, ADDRESSES[0]), *ORIGIN).unwrap();
     let mut narrow = group("10.1.0.0/30", 5);
     narrow.template.name = "narrow".into();
