@@ -237,13 +237,20 @@ impl Peer {
         }
     }
 
-    /// A configuration with the [same session](same_session).
-    pub(super) fn set_config(&mut self, config: Arc<PeerConfig>, speaker: &SpeakerConfig, rib: &mut Rib) {
+    /// A configuration with the [same session](same_session). Gives the prefixes of received routes that are kept no
+    /// more.
+    pub(super) fn set_config(
+        &mut self,
+        config: Arc<PeerConfig>,
+        speaker: &SpeakerConfig,
+        rib: &mut Rib,
+    ) -> Vec<Prefix> {
+        let mut gone = Vec::new();
         self.fsm.set_connect_retry(config.connect_retry, config.connect_retry_max);
         if self.config.received_routes != config.received_routes
             && let Some(session) = &mut self.session
         {
-            session.set_reception(config.received_routes, (self.id, speaker.seed), rib);
+            gone = session.set_reception(config.received_routes, (self.id, speaker.seed), rib);
         }
         let begins = |config: &PeerConfig| config.graceful_restart.is_some_and(|restart| restart.restarting);
         let again = !begins(&self.config) && begins(&config);
@@ -256,6 +263,7 @@ impl Peer {
         self.config = config;
         self.fsm.set_graceful_restart(graceful_restart(&self.config, self.restarting));
         self.changed = true;
+        gone
     }
 
     pub(super) fn accept(&mut self, info: ConnectionInfo) -> Result<Accepted, Refusal> {
@@ -517,6 +525,8 @@ pub(super) struct Before {
     pub(super) shutdown: Option<String>,
     /// It has had all our routes since this speaker began.
     pub(super) told: bool,
+    /// What BFD says, and of which path.
+    pub(super) path: Option<(BfdPath, PathState)>,
 }
 
 impl Before {
@@ -528,8 +538,6 @@ impl Before {
 
 impl Peer {
     /// What to do next: what the state machine wants, then UPDATEs as far as the connection takes them.
-    /// What BFD says, and of which path.
-    pub(super) path: Option<(BfdPath, PathState)>,
     pub(super) fn poll_output(&mut self, around: &mut Surroundings<'_>, now: Instant) -> Option<Output> {
         if std::mem::take(&mut self.limit_changed) {
             self.check_limit(around, now);
@@ -758,6 +766,7 @@ fn fsm_config(peer: &PeerConfig, speaker: &SpeakerConfig, local_asn: u32, restar
     });
     FsmConfig {
         peer_asn: (peer.asn != 0).then_some(peer.asn),
+        external_only: peer.external_only,
         passive: peer.passive,
         hold_time: u16::try_from(peer.hold_time.as_secs()).unwrap_or(u16::MAX),
         keepalive: peer.keepalive,
@@ -766,7 +775,6 @@ fn fsm_config(peer: &PeerConfig, speaker: &SpeakerConfig, local_asn: u32, restar
         families: offers.collect(),
         graceful_restart: graceful_restart(peer, restarting),
         extended_messages: peer.extended_messages,
-        external_only: peer.external_only,
         extended_next_hop: peer.extended_next_hop,
         ..FsmConfig::new(local_asn, speaker.router_id)
     }

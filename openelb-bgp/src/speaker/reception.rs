@@ -40,16 +40,21 @@ impl StaleRoutes {
     }
 }
 
+/// What is told of routes that a neighbour has no more.
+pub(super) fn withdrawals(peer: &PeerConfig, prefixes: &[Prefix]) -> impl Iterator<Item = Event> {
+    prefixes.iter().map(|prefix| Event::Received {
+        peer: peer.name.clone(),
+        prefix: (*prefix).into(),
+        path_id: 0,
+        route: None,
+    })
+}
+
 impl Surroundings<'_> {
     /// A neighbour has these routes no more.
     fn gone(&mut self, peer: &PeerConfig, prefixes: Vec<Prefix>) {
         if self.tell_received {
-            self.events.extend(prefixes.iter().map(|prefix| Event::Received {
-                peer: peer.name.clone(),
-                prefix: (*prefix).into(),
-                path_id: 0,
-                route: None,
-            }));
+            self.events.extend(withdrawals(peer, &prefixes));
         }
         self.touch(prefixes);
     }
@@ -78,25 +83,30 @@ impl Surroundings<'_> {
 }
 
 impl Session {
-    /// See [`FamilySession::set_reception`](super::session::FamilySession::set_reception).
+    /// See [`FamilySession::set_reception`](super::session::FamilySession::set_reception). Gives the prefixes of what is
+    /// kept no more.
     pub(super) fn set_reception(
         &mut self,
         wanted: ReceivedRoutes,
         (peer, seed): (super::PeerId, u64),
         rib: &mut Rib,
-    ) {
+    ) -> Vec<Prefix> {
+        let mut gone = Vec::new();
         // Without route refresh what was only counted would be missing: it stays so until the next session.
         if wanted == ReceivedRoutes::Keep && !self.negotiated.route_refresh {
-            return;
+            return gone;
         }
         let mut ask = false;
         for known in &mut self.families {
             let add_path = self.negotiated.context.receives_path_ids(known.family);
-            ask |= known.set_reception(wanted, (peer, add_path, seed), rib);
+            let (missing, prefixes) = known.set_reception(wanted, (peer, add_path, seed), rib);
+            ask |= missing;
+            gone.extend(prefixes);
         }
         if ask {
             self.request_all();
         }
+        gone
     }
 }
 

@@ -1,5 +1,7 @@
 //! What operators, BFD and links do to neighbours, and where neighbours come from.
 
+use std::collections::BTreeSet;
+
 use super::{
     challenge::{Scripted, bytes_of, graceful, restart_capability, their_open},
     *,
@@ -50,8 +52,6 @@ fn bfd_down_ends_the_session_with_its_subcode_and_it_comes_back() {
 }
 
 #[test]
-fn bfd_down_while_the_session_is_down_neither_resets_nor_delays_the_next() {
-#[test]
 fn bfd_that_goes_on_while_the_neighbour_is_configured_anew_still_ends_the_session() {
     type Change = fn(&mut PeerConfig);
     // Whether it is the same BFD session, which says nothing anew as long as it stays up.
@@ -96,6 +96,8 @@ fn bfd_that_goes_on_while_the_neighbour_is_configured_anew_still_ends_the_sessio
     assert_eq!(last_notification(&scripted), Some(Notification::bfd_down()));
 }
 
+#[test]
+fn bfd_down_while_the_session_is_down_neither_resets_nor_delays_the_next() {
     let mut scripted = Scripted::new(with_bfd);
     scripted.speaker.handle_bfd(&other(), PathState::Up, scripted.now).unwrap();
     let connection = scripted.connect();
@@ -211,8 +213,6 @@ fn where_notifications_keep_routes_an_end_for_good_is_a_hard_reset() {
 }
 
 #[test]
-fn a_soft_reset_asks_for_all_routes_or_sends_them_without_ending_the_session() {
-#[test]
 fn who_is_shut_down_by_configuration_is_told_so_and_drops_our_routes() {
     // Whether both have set the N bit, with which another change of the configuration would keep routes.
     for hard in [false, true] {
@@ -240,6 +240,8 @@ fn who_is_shut_down_by_configuration_is_told_so_and_drops_our_routes() {
     }
 }
 
+#[test]
+fn a_soft_reset_asks_for_all_routes_or_sends_them_without_ending_the_session() {
     let mut scripted = Scripted::new(|_| {});
     let command = |scripted: &mut Scripted, command| {
         let outcome = scripted.speaker.command(&other(), command, scripted.now);
@@ -380,8 +382,6 @@ fn who_connects_from_a_prefix_is_a_neighbour_until_it_goes() {
 }
 
 #[test]
-fn a_configured_neighbour_comes_before_a_dynamic_one_and_the_longest_prefix_before_others() {
-#[test]
 fn who_connects_from_a_prefix_does_not_become_internal_by_saying_so() {
     for (external_only, said, state, ttl) in [
         (true, ASNS[0], State::Idle, 1),
@@ -409,6 +409,8 @@ fn who_connects_from_a_prefix_does_not_become_internal_by_saying_so() {
     }
 }
 
+#[test]
+fn a_configured_neighbour_comes_before_a_dynamic_one_and_the_longest_prefix_before_others() {
     let mut speaker = Speaker::new(SpeakerConfig::new(65000, ADDRESSES[0]), *ORIGIN).unwrap();
     let mut narrow = group("10.1.0.0/30", 5);
     narrow.template.name = "narrow".into();
@@ -576,7 +578,23 @@ fn counting_becomes_keeping_and_back_without_losing_the_session() {
     assert_eq!(asked.count(), 2, "both families are asked for again");
     announcing(&mut scripted, connection, &["203.0.113.1/32", "203.0.113.2/32"]);
     assert_eq!(scripted.speaker.adj_in(&other(), Family::IPV4_UNICAST).unwrap().len(), 2);
+    // Who watches is told that they are known no more.
+    scripted.speaker.watch_best_paths(true);
+    scripted.speaker.watch_received(true);
+    scripted.events.clear();
     set(&mut scripted, ReceivedRoutes::Count);
+    let gone =
+        |of: fn(&Event) -> Option<IpNet>| scripted.events.iter().filter_map(of).collect::<BTreeSet<_>>();
+    let best = gone(|event| match event {
+        Event::BestPath { prefix, path: None } => Some(*prefix),
+        _ => None,
+    });
+    let received = gone(|event| match event {
+        Event::Received { prefix, route: None, .. } => Some(*prefix),
+        _ => None,
+    });
+    let both = ["203.0.113.1/32", "203.0.113.2/32"].map(|text| text.parse().unwrap()).into();
+    assert_eq!((&best, &received), (&both, &both));
     assert!(scripted.sent.is_empty());
     assert_eq!(scripted.speaker.adj_in(&other(), Family::IPV4_UNICAST).unwrap().len(), 0);
     assert_eq!(scripted.status().session.unwrap().families[0].received, 2);
