@@ -28,6 +28,8 @@ pub struct FsmConfig {
     pub router_id: Ipv4Addr,
     /// The neighbour's AS number; `None` accepts any.
     pub peer_asn: Option<u32>,
+    /// Of any AS number ours is none: the session is external, or there is none.
+    pub external_only: bool,
     /// Never open a connection, only accept.
     pub passive: bool,
     /// Hold time that we offer, seconds: 0, or 3 to 65535.
@@ -57,6 +59,7 @@ impl FsmConfig {
             local_asn,
             router_id,
             peer_asn: None,
+            external_only: false,
             passive: false,
             hold_time: 30,
             keepalive: Duration::from_secs(10),
@@ -119,6 +122,10 @@ impl FsmConfig {
             && asn != expected
         {
             let cause = format!("the neighbour is AS {asn}, configured is AS {expected}");
+            return Err((cause, Notification::bad_peer_as()));
+        }
+        if self.peer_asn.is_none() && self.external_only && asn == self.local_asn {
+            let cause = format!("the neighbour is in our AS {asn}, configured is an external one");
             return Err((cause, Notification::bad_peer_as()));
         }
         let kind = if asn == self.local_asn { SessionKind::Internal } else { SessionKind::External };

@@ -106,7 +106,7 @@ impl Guard {
     /// The neighbours may be others: listeners and BFD follow.
     pub(super) fn configure(&mut self, speaker: &Speaker) {
         let peers = speaker.peer_configs();
-        let protection = Protection::new(peers.clone(), speaker.dynamic_peers());
+        let protection = Protection::new(speaker.known_peer_configs(), speaker.dynamic_peers());
         self.protection.send_if_modified(|current| {
             let changed = **current != protection;
             if changed {
@@ -350,6 +350,35 @@ fn count_md5_failures(netstat: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        fsm::ConnectionInfo,
+        speaker::{DynamicPeers, Secret, SpeakerConfig},
+    };
+
+    #[test]
+    fn a_dynamic_neighbour_needs_no_key_beside_that_of_its_prefix() {
+        let now = Instant::now();
+        let mut speaker = Speaker::new(SpeakerConfig::new(65000, [192, 0, 2, 1].into()), now).unwrap();
+        let mut template = PeerConfig::new("rack", "10.1.0.1".parse().unwrap(), 65001);
+        template.password = Some(Secret::new("many"));
+        let group = DynamicPeers { prefix: "10.1.0.0/16".parse().unwrap(), template, max_peers: 5 };
+        speaker.set_dynamic_peers(vec![group.clone()], now).unwrap();
+        let mut known = PeerConfig::new("known", "192.0.2.2".parse().unwrap(), 65001);
+        known.password = Some(Secret::new("one"));
+        speaker.set_peers(vec![known.clone()], now).unwrap();
+        let mut guard = Guard::new(false);
+        let expected = Protection::new(std::iter::once(&known), &[group]);
+        guard.configure(&speaker);
+        assert_eq!(**guard.protection.borrow(), expected);
+        let info = ConnectionInfo {
+            local: "192.0.2.1:179".parse().unwrap(),
+            remote: "10.1.0.7:33000".parse().unwrap(),
+        };
+        let accepted = speaker.accept(info, now).unwrap();
+        assert_eq!(accepted.config.password, Some(Secret::new("many")), "its own socket keeps the key");
+        guard.configure(&speaker);
+        assert_eq!(**guard.protection.borrow(), expected);
+    }
 
     #[test]
     fn failures_are_summed_by_name() {

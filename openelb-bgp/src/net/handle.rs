@@ -183,7 +183,7 @@ impl SpeakerHandle {
     }
 
     /// Asks the machine itself something, after all that was set before. `None`: it has stopped. The speaker does
-    /// nothing else meanwhile, so the answer must be quick to give.
+    /// nothing else meanwhile, so the answer must be quick to give. It is not made when nobody waits for it any more.
     ///
     /// ```no_run
     /// # async fn ask(speaker: &openelb_bgp::net::SpeakerHandle) {
@@ -194,7 +194,13 @@ impl SpeakerHandle {
         &self,
         ask: impl FnOnce(&Speaker) -> T + Send + 'static,
     ) -> Option<T> {
-        self.act(move |speaker, _| ask(speaker)).await
+        let (sender, receiver) = oneshot::channel();
+        self.enqueue(move |speaker, _| {
+            if !sender.is_closed() {
+                drop(sender.send(ask(speaker)));
+            }
+        });
+        receiver.await.ok()
     }
 
     /// What a neighbour has sent; see [`Speaker::adj_in`]. `None`: no such neighbour.
@@ -337,3 +343,28 @@ impl PendingRoutes {
 
 /// What the driver is to do with the machine.
 pub(super) type Action = Box<dyn FnOnce(&mut Speaker, Instant) + Send>;
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicBool, Ordering},
+        task::{Context, Waker},
+    };
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_that_nobody_waits_for_is_not_made() {
+        let config = SpeakerConfig::new(65000, [192, 0, 2, 1].into());
+        let (speaker, _) = crate::net::spawn_offline(config).unwrap();
+        let made = Arc::new(AtomicBool::new(false));
+        let mut given_up = Box::pin(speaker.query({
+            let made = Arc::clone(&made);
+            move |_| made.store(true, Ordering::Relaxed)
+        }));
+        assert!(given_up.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        drop(given_up);
+        assert_eq!(speaker.query(|speaker| speaker.config().asn).await, Some(65000));
+        assert!(!made.load(Ordering::Relaxed));
+    }
+}

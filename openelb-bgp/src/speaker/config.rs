@@ -193,6 +193,9 @@ pub struct PeerConfig {
     pub port: u16,
     /// Its AS number; 0 accepts any.
     pub asn: u32,
+    /// With the AS number 0: any but ours, so that the session is external. Who connects from a prefix is not to become an
+    /// internal neighbour by saying so.
+    pub external_only: bool,
     /// Our AS number towards it, if it is not the speaker's.
     pub local_asn: Option<u32>,
     /// Never connect, only accept.
@@ -248,6 +251,7 @@ impl PeerConfig {
             scope_id: 0,
             port: 179,
             asn,
+            external_only: false,
             local_asn: None,
             passive: false,
             admin_down: false,

@@ -3,6 +3,7 @@
 //! [`Speaker`] does no I/O and reads no clock: the caller says what happened and when, and polls for what to do. With
 //! the `tokio` feature `net::spawn` drives one on a runtime.
 
+mod bfd_path;
 mod challenger;
 mod config;
 mod event;

@@ -197,6 +197,14 @@ impl Speaker {
         self.peers.values().map(|peer| &*peer.config)
     }
 
+    /// The configurations of the neighbours that are known by address. What listeners check of a dynamic one its group
+    /// says already.
+    #[cfg(feature = "tokio")]
+    pub(crate) fn known_peer_configs(&self) -> impl Iterator<Item = &PeerConfig> + Clone {
+        let known = |peer: &&Peer| !matches!(peer.source, PeerSource::Dynamic(_));
+        self.peers.values().filter(known).map(|peer| &*peer.config)
+    }
+
     /// The groups of dynamic peers.
     #[cfg(feature = "tokio")]
     pub(crate) fn dynamic_peers(&self) -> &[DynamicPeers] {

@@ -9,6 +9,7 @@ use std::{
 use bytes::BytesMut;
 
 use super::{
+    bfd_path::BfdPath,
     challenger::{Challenger, Said},
     config::{GracefulRestartConfig, PeerConfig, SpeakerConfig},
     event::{Accepted, ConnectionId, Event, Output, PeerId, Refusal},
@@ -30,7 +31,7 @@ use crate::{
 /// UPDATEs are made only while fewer octets than this are on their way: a slow neighbour sees the state of the day,
 /// not a backlog.
 const WINDOW: usize = 64 * 1024;
-/// TTL of iBGP, and of peers whose AS number is not fixed.
+/// TTL of iBGP, and of peers of which nobody knows beforehand whether they are external.
 const DEFAULT_TTL: u8 = 64;
 /// So much before the neighbour would drop our routes End-of-RIB is sent, complete or not.
 const BEFORE_RESTART_TIME: Duration = Duration::from_secs(10);
@@ -134,6 +135,7 @@ impl Peer {
             fsm.start(now);
         }
         let complete_at = complete_at(&config, speaker, began);
+        let kept = before.path.filter(|(known, _)| BfdPath::of(&config, local_asn).as_ref() == Some(known));
         Self {
             id,
             local_asn,
@@ -151,7 +153,7 @@ impl Peer {
             counters: before.counters,
             source: before.source,
             shutdown: before.shutdown,
-            path: None,
+            path: kept.map(|(_, state)| state),
             restarting,
             told: before.told,
             limit_changed: false,
@@ -173,6 +175,7 @@ impl Peer {
             source: self.source.clone(),
             shutdown: self.shutdown.clone(),
             told: self.told,
+            path: BfdPath::of(&self.config, self.local_asn).zip(self.path),
         }
     }
 
@@ -218,7 +221,10 @@ impl Peer {
     }
 
     fn ttl(&self) -> u8 {
-        let external = self.config.asn != 0 && self.config.asn != self.local_asn;
+        let external = match self.config.asn {
+            0 => self.config.external_only,
+            asn => asn != self.local_asn,
+        };
         self.config.multihop_ttl.unwrap_or(if external { 1 } else { DEFAULT_TTL })
     }
 
@@ -231,13 +237,20 @@ impl Peer {
         }
     }
 
-    /// A configuration with the [same session](same_session).
-    pub(super) fn set_config(&mut self, config: Arc<PeerConfig>, speaker: &SpeakerConfig, rib: &mut Rib) {
+    /// A configuration with the [same session](same_session). Gives the prefixes of received routes that are kept no
+    /// more.
+    pub(super) fn set_config(
+        &mut self,
+        config: Arc<PeerConfig>,
+        speaker: &SpeakerConfig,
+        rib: &mut Rib,
+    ) -> Vec<Prefix> {
+        let mut gone = Vec::new();
         self.fsm.set_connect_retry(config.connect_retry, config.connect_retry_max);
         if self.config.received_routes != config.received_routes
             && let Some(session) = &mut self.session
         {
-            session.set_reception(config.received_routes, (self.id, speaker.seed), rib);
+            gone = session.set_reception(config.received_routes, (self.id, speaker.seed), rib);
         }
         let begins = |config: &PeerConfig| config.graceful_restart.is_some_and(|restart| restart.restarting);
         let again = !begins(&self.config) && begins(&config);
@@ -250,6 +263,7 @@ impl Peer {
         self.config = config;
         self.fsm.set_graceful_restart(graceful_restart(&self.config, self.restarting));
         self.changed = true;
+        gone
     }
 
     pub(super) fn accept(&mut self, info: ConnectionInfo) -> Result<Accepted, Refusal> {
@@ -511,12 +525,14 @@ pub(super) struct Before {
     pub(super) shutdown: Option<String>,
     /// It has had all our routes since this speaker began.
     pub(super) told: bool,
+    /// What BFD says, and of which path.
+    pub(super) path: Option<(BfdPath, PathState)>,
 }
 
 impl Before {
     /// Nothing.
     pub(super) fn new(source: PeerSource) -> Self {
-        Self { counters: PeerCounters::default(), source, shutdown: None, told: false }
+        Self { counters: PeerCounters::default(), source, shutdown: None, told: false, path: None }
     }
 }
 
@@ -720,11 +736,11 @@ fn complete_at(peer: &PeerConfig, speaker: &SpeakerConfig, began: Instant) -> Op
     Some(began + speaker.end_of_rib_within.or(within)?)
 }
 
-/// The capability to offer. F says that forwarding went on over the restart, and is set once that is history: losing a
-/// session later does not stop it.
+/// The capability to offer. F says that forwarding went on over the restart, and is set where there was none or it is
+/// history: losing a session does not stop it.
 fn graceful_restart(peer: &PeerConfig, restarting: bool) -> Option<GracefulRestart> {
     let restart = peer.graceful_restart?;
-    let forwarding = restart.forwarding_preserved || (restart.restarting && !restarting);
+    let forwarding = restart.forwarding_preserved || !restarting;
     let row = |family| GracefulRestartFamily { family, forwarding };
     Some(GracefulRestart {
         restarted: restarting,
@@ -750,6 +766,7 @@ fn fsm_config(peer: &PeerConfig, speaker: &SpeakerConfig, local_asn: u32, restar
     });
     FsmConfig {
         peer_asn: (peer.asn != 0).then_some(peer.asn),
+        external_only: peer.external_only,
         passive: peer.passive,
         hold_time: u16::try_from(peer.hold_time.as_secs()).unwrap_or(u16::MAX),
         keepalive: peer.keepalive,

@@ -40,16 +40,21 @@ impl StaleRoutes {
     }
 }
 
+/// What is told of routes that a neighbour has no more.
+pub(super) fn withdrawals(peer: &PeerConfig, prefixes: &[Prefix]) -> impl Iterator<Item = Event> {
+    prefixes.iter().map(|prefix| Event::Received {
+        peer: peer.name.clone(),
+        prefix: (*prefix).into(),
+        path_id: 0,
+        route: None,
+    })
+}
+
 impl Surroundings<'_> {
     /// A neighbour has these routes no more.
     fn gone(&mut self, peer: &PeerConfig, prefixes: Vec<Prefix>) {
         if self.tell_received {
-            self.events.extend(prefixes.iter().map(|prefix| Event::Received {
-                peer: peer.name.clone(),
-                prefix: (*prefix).into(),
-                path_id: 0,
-                route: None,
-            }));
+            self.events.extend(withdrawals(peer, &prefixes));
         }
         self.touch(prefixes);
     }
@@ -78,25 +83,30 @@ impl Surroundings<'_> {
 }
 
 impl Session {
-    /// See [`FamilySession::set_reception`](super::session::FamilySession::set_reception).
+    /// See [`FamilySession::set_reception`](super::session::FamilySession::set_reception). Gives the prefixes of what is
+    /// kept no more.
     pub(super) fn set_reception(
         &mut self,
         wanted: ReceivedRoutes,
         (peer, seed): (super::PeerId, u64),
         rib: &mut Rib,
-    ) {
+    ) -> Vec<Prefix> {
+        let mut gone = Vec::new();
         // Without route refresh what was only counted would be missing: it stays so until the next session.
         if wanted == ReceivedRoutes::Keep && !self.negotiated.route_refresh {
-            return;
+            return gone;
         }
         let mut ask = false;
         for known in &mut self.families {
             let add_path = self.negotiated.context.receives_path_ids(known.family);
-            ask |= known.set_reception(wanted, (peer, add_path, seed), rib);
+            let (missing, prefixes) = known.set_reception(wanted, (peer, add_path, seed), rib);
+            ask |= missing;
+            gone.extend(prefixes);
         }
         if ask {
             self.request_all();
         }
+        gone
     }
 }
 
@@ -217,9 +227,15 @@ impl Peer {
 
     /// The neighbour sends all its routes again: those that do not come are gone (RFC 7313 §4).
     pub(super) fn begin_refresh(&mut self, family: Family, around: &mut Surroundings<'_>, now: Instant) {
-        let Some(known) = self.session.as_mut().and_then(|session| session.family_mut(family)) else {
+        let Some(session) = self.session.as_mut() else { return };
+        let enhanced = session.negotiated.enhanced_route_refresh;
+        // Before End-of-RIB, which removes what is stale, a beginning is to be ignored.
+        let restarts = session.negotiated.remote_open.graceful_restart().is_some();
+        let Some(known) = session.family_mut(family) else { return };
+        if !enhanced || (restarts && !known.end_of_rib_received) {
             return;
-        };
+        }
+        known.is_refreshed = true;
         if matches!(known.reception, Reception::Keep) && around.rib.received.len((self.id, family)) > 0 {
             around.rib.received.mark_stale((self.id, family));
             self.stale.until = Some(now + AGAIN_WITHIN);
@@ -227,7 +243,9 @@ impl Peer {
     }
 
     pub(super) fn end_refresh(&mut self, family: Family, around: &mut Surroundings<'_>) {
-        if self.session.as_mut().and_then(|session| session.family_mut(family)).is_some() {
+        let known = self.session.as_mut().and_then(|session| session.family_mut(family));
+        // An end without a beginning is none.
+        if known.is_some_and(|known| std::mem::take(&mut known.is_refreshed)) {
             self.sweep(family, around);
         }
     }

@@ -20,7 +20,7 @@ use crate::{
         packer::Packer,
         table::DestinationId,
     },
-    wire::{Family, Message, Nlri, RouteRefresh, RouteRefreshKind, SessionContext, UpdateBuilder},
+    wire::{Family, Message, Nlri, Prefix, RouteRefresh, RouteRefreshKind, SessionContext, UpdateBuilder},
 };
 
 /// About how many octets of UPDATEs are made at a time.
@@ -64,6 +64,8 @@ pub(super) struct FamilySession {
     pub(super) limit_told: LimitTold,
     pub(super) end_of_rib_sent: bool,
     pub(super) end_of_rib_received: bool,
+    /// The neighbour sends all its routes again, between markers (RFC 7313).
+    pub(super) is_refreshed: bool,
     refresh: Refresh,
     /// Asked for while one was running.
     refresh_again: bool,
@@ -146,6 +148,7 @@ impl Session {
                     limit_told: LimitTold::Nothing,
                     end_of_rib_sent: false,
                     end_of_rib_received: false,
+                    is_refreshed: false,
                     refresh: Refresh::No,
                     refresh_again: false,
                 }
@@ -306,28 +309,27 @@ impl FamilySession {
     }
 
     /// The routes are to be kept or counted from now on, while the session stays. What is kept can be counted; what was
-    /// only counted has to be sent again. Gives whether the neighbour must be asked for it.
+    /// only counted has to be sent again. Gives whether the neighbour must be asked for it, and what is kept no more.
     pub(super) fn set_reception(
         &mut self,
         wanted: ReceivedRoutes,
         (peer, add_path, seed): (PeerId, bool, u64),
         rib: &mut Rib,
-    ) -> bool {
+    ) -> (bool, Vec<Prefix>) {
         match (&self.reception, wanted) {
             (Reception::Count(_), ReceivedRoutes::Keep) => {
                 self.reception = Reception::Keep;
-                true
+                (true, Vec::new())
             }
             (Reception::Keep, ReceivedRoutes::Count) => {
                 let mut counted = AdjIn::new(self.family, add_path, seed);
                 for (prefix, path) in rib.received.of((peer, self.family)) {
                     counted.announce(&Nlri { path_id: path.path_id, prefix: *prefix });
                 }
-                rib.received.clear((peer, self.family));
                 self.reception = Reception::Count(counted);
-                false
+                (false, rib.received.clear((peer, self.family)))
             }
-            _ => false,
+            _ => (false, Vec::new()),
         }
     }
 }

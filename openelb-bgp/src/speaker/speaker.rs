@@ -15,6 +15,7 @@ use super::{
     operations::Neighbors,
     peer::{Before, Peer, Surroundings, same_session},
     queries::BestPaths,
+    reception::withdrawals,
     stats::{Advertisement, PeerSource, PeersSnapshot, RouteStatus, RoutesSnapshot, TableStats},
 };
 use crate::{
@@ -254,16 +255,28 @@ impl Speaker {
             let configured = wanted.get(&name).cloned().or(of_group);
             match configured {
                 Some((config, source)) if same_session(&peer.config, &config) => {
+                    let mut gone = Vec::new();
                     if *peer.config != config {
-                        peer.set_config(Arc::new(config), &self.config, &mut self.rib);
+                        gone = peer.set_config(Arc::new(config), &self.config, &mut self.rib);
+                        if self.tell_received {
+                            self.events.extend(withdrawals(&peer.config, &gone));
+                            self.lost_events += bound(&mut self.events);
+                        }
                     }
                     peer.source = source;
+                    self.tell_best_paths(gone);
                     wanted.remove(&name);
                     self.state_revision += 1;
                     self.touch(id);
                 }
-                Some(_) => {
-                    let before = self.remove_peer(id, Notification::other_configuration_change(), now);
+                Some((config, _)) => {
+                    let down = config.admin_down && !peer.config.admin_down;
+                    let why = if down {
+                        Notification::administrative_shutdown("")
+                    } else {
+                        Notification::other_configuration_change()
+                    };
+                    let before = self.remove_peer(id, why, now);
                     remains.insert(name, before);
                 }
                 None => {

@@ -295,13 +295,11 @@ impl<'a> Decoder<'a> {
     fn merge_as4(&mut self) {
         let as4_path = self.as4_path.take();
         let as4_aggregator = self.as4_aggregator.take();
-        if let Some(aggregator) = self.attributes.aggregator {
+        if let (Some(aggregator), Some(true_one)) = (self.attributes.aggregator, as4_aggregator) {
             if aggregator.asn != u32::from(AS_TRANS) {
-                return;
+                return; // who aggregated it knew two octets only: both attributes are from before that
             }
-            if let Some(true_one) = as4_aggregator {
-                self.attributes.aggregator = Some(true_one);
-            }
+            self.attributes.aggregator = Some(true_one);
         }
         if let (Some(path), Some(as4_path)) = (&mut self.attributes.as_path, as4_path) {
             path.merge_as4(as4_path);

@@ -121,6 +121,8 @@ fn opens_that_do_not_fit_are_refused_with_the_reason() {
     let own_id = Open::new(64500, 30, Ipv4Addr::new(192, 0, 2, 1), open().capabilities);
     let mut ibgp = config();
     ibgp.peer_asn = None;
+    let external = FsmConfig { external_only: true, ..ibgp.clone() };
+    let internal = Open::new(64500, 30, Ipv4Addr::new(192, 0, 2, 2), open().capabilities);
     let vpn = Capability::Multiprotocol(Family { afi: 1, safi: 128 });
     let no_family = Open::new(64501, 30, Ipv4Addr::new(192, 0, 2, 2), [vpn]);
     let required = [Family::IPV4_UNICAST, Family::IPV6_UNICAST].map(Capability::Multiprotocol);
@@ -132,6 +134,7 @@ fn opens_that_do_not_fit_are_refused_with_the_reason() {
     id.router_id = Ipv4Addr::UNSPECIFIED;
     let cases = [
         ("AS number", config(), bytes(wrong_asn), Notification::bad_peer_as()),
+        ("our AS number", external, bytes(internal), Notification::bad_peer_as()),
         ("our identifier in our AS", ibgp, bytes(own_id), Notification::bad_router_id()),
         ("no common family", config(), bytes(no_family), Notification::unsupported_capability(&required)),
         ("version", config(), version, Notification::unsupported_version()),

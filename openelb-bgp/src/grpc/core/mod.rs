@@ -68,6 +68,8 @@ pub struct Core {
     /// Held while the speaker is told, so that it hears of changes in their order.
     added: Mutex<Added>,
     listings: Arc<Semaphore>,
+    /// Whose table the speaker looks through: it does nothing else meanwhile, so its sessions come between two of them.
+    turn: tokio::sync::Mutex<()>,
     watchers: Arc<Semaphore>,
     began: Instant,
 }
@@ -82,6 +84,7 @@ impl Core {
             speaker,
             added: Mutex::default(),
             listings: Arc::new(Semaphore::new(LISTINGS)),
+            turn: tokio::sync::Mutex::default(),
             watchers: Arc::new(Semaphore::new(WATCHERS)),
             began: Instant::now(),
         })

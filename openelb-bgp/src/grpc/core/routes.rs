@@ -199,7 +199,7 @@ impl Core {
                     let entry = speaker.query(move |speaker| speaker.rib_entry(prefix)).await.flatten();
                     entry.into_iter().filter(|entry| family_of(entry.prefix) == family).collect()
                 }
-                _ => speaker.rib(family).await,
+                _ => self.in_turn(speaker.rib(family)).await,
             })),
             Table::AdjIn(address) => {
                 let (name, status) = self.named(address)?;
@@ -212,15 +212,23 @@ impl Core {
                         self.owner.peer_owner(name.as_str())
                     )));
                 }
-                let routes = speaker.adj_in(&name, family).await.ok_or_else(|| gone(address))?;
+                let routes =
+                    self.in_turn(speaker.adj_in(&name, family)).await.ok_or_else(|| gone(address))?;
                 Ok(Listing::AdjIn(status, routes))
             }
             Table::AdjOut(address) => {
                 let (name, status) = self.named(address)?;
-                let routes = speaker.adj_out(&name, family).await.ok_or_else(|| gone(address))?;
+                let routes =
+                    self.in_turn(speaker.adj_out(&name, family)).await.ok_or_else(|| gone(address))?;
                 Ok(Listing::AdjOut(status, routes))
             }
         }
+    }
+
+    /// Asks for a whole table when the one before is there.
+    async fn in_turn<T>(&self, asked: impl Future<Output = T>) -> T {
+        let _turn = self.turn.lock().await;
+        asked.await
     }
 
     fn named(&self, address: IpAddr) -> Result<(PeerName, Box<PeerStatus>), Error> {
@@ -285,4 +293,31 @@ fn family_of(prefix: IpNet) -> Family {
 
 fn gone(address: IpAddr) -> Error {
     Error::not_found(format!("there is no neighbour {address}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::{grpc::core::Embedded, net, speaker::SpeakerConfig};
+
+    #[tokio::test]
+    async fn the_speaker_is_asked_for_one_table_at_a_time() {
+        let (speaker, _) = net::spawn_offline(SpeakerConfig::new(65000, [192, 0, 2, 1].into())).unwrap();
+        let core = Core::new(Arc::new(Embedded::new(speaker)));
+        let turn = core.turn.lock().await;
+        let second = tokio::spawn({
+            let core = Arc::clone(&core);
+            async move { core.list(Table::Local, Family::IPV4_UNICAST, &[]).await.map(drop) }
+        });
+        // One prefix is found at once; all that waits for nothing but the speaker is there when it is.
+        let prefix = Lookup::Exact("198.51.100.1/32".parse().unwrap());
+        for _ in 0..10 {
+            core.list(Table::Local, Family::IPV4_UNICAST, &[prefix]).await.map(drop).unwrap();
+        }
+        assert!(!second.is_finished());
+        drop(turn);
+        second.await.unwrap().unwrap();
+    }
 }

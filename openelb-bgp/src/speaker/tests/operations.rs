@@ -1,5 +1,7 @@
 //! What operators, BFD and links do to neighbours, and where neighbours come from.
 
+use std::collections::BTreeSet;
+
 use super::{
     challenge::{Scripted, bytes_of, graceful, restart_capability, their_open},
     *,
@@ -8,9 +10,9 @@ use crate::{
     bfd,
     speaker::{
         BestPathStep, BfdConfig, CommandError, DynamicPeers, Event, LimitAction, PathState, PeerCommand,
-        PeerScope, PeerSource, ReceivedRoutes, RouteOwner,
+        PeerScope, PeerSource, ReceivedRoutes, RouteOwner, Secret,
     },
-    wire::{AsPath, Attributes, Capability, NlriList, Notification, Origin, RouteRefreshKind},
+    wire::{AsPath, Attributes, Capability, NlriList, Notification, Open, Origin, RouteRefreshKind},
 };
 
 const DOWN: PathState = PathState::Down(bfd::Cause::TimeExpired);
@@ -47,6 +49,51 @@ fn bfd_down_ends_the_session_with_its_subcode_and_it_comes_back() {
     scripted.speaker.handle_bfd(&other(), DOWN, scripted.now).unwrap();
     scripted.settle();
     assert_eq!(scripted.status().state, State::Established);
+}
+
+#[test]
+fn bfd_that_goes_on_while_the_neighbour_is_configured_anew_still_ends_the_session() {
+    type Change = fn(&mut PeerConfig);
+    // Whether it is the same BFD session, which says nothing anew as long as it stays up.
+    let table: [(&str, Change, bool); 6] = [
+        ("hold time", |peer| peer.hold_time = Duration::from_secs(60), true),
+        ("password", |peer| peer.password = Some(Secret::new("another")), true),
+        ("families", |peer| peer.families.truncate(1), true),
+        ("hops", |peer| peer.multihop_ttl = Some(4), false),
+        ("local address", |peer| peer.local_address = Some(ADDRESSES[0].into()), false),
+        ("external", |peer| peer.local_asn = Some(ASNS[1]), false),
+    ];
+    for (name, change, kept) in table {
+        let mut scripted = Scripted::new(with_bfd);
+        scripted.establish(their_open(None));
+        scripted.speaker.handle_bfd(&other(), PathState::Up, scripted.now).unwrap();
+        let mut config = (*scripted.speaker.peers.values().next().unwrap().config).clone();
+        change(&mut config);
+        scripted.speaker.set_peers(vec![config.clone()], scripted.now).unwrap();
+        scripted.settle();
+        assert_eq!(scripted.status().path, kept.then_some(PathState::Up), "{name}");
+        scripted.establish(their_open(None));
+        scripted.speaker.handle_bfd(&other(), DOWN, scripted.now).unwrap();
+        scripted.sent.clear();
+        scripted.settle();
+        assert_eq!(last_notification(&scripted), kept.then(Notification::bfd_down), "{name}");
+        // One that is shut down has no BFD.
+        config.admin_down = true;
+        scripted.speaker.set_peers(vec![config], scripted.now).unwrap();
+        assert_eq!(scripted.status().path, None, "{name}");
+    }
+    // Another BGP identifier makes all sessions anew.
+    let mut scripted = Scripted::new(with_bfd);
+    scripted.establish(their_open(None));
+    scripted.speaker.handle_bfd(&other(), PathState::Up, scripted.now).unwrap();
+    let config =
+        SpeakerConfig { router_id: Ipv4Addr::new(192, 0, 2, 9), ..scripted.speaker.config().clone() };
+    scripted.speaker.set_config(config, scripted.now).unwrap();
+    scripted.settle();
+    scripted.establish(their_open(None));
+    scripted.speaker.handle_bfd(&other(), DOWN, scripted.now).unwrap();
+    scripted.settle();
+    assert_eq!(last_notification(&scripted), Some(Notification::bfd_down()));
 }
 
 #[test]
@@ -162,6 +209,34 @@ fn where_notifications_keep_routes_an_end_for_good_is_a_hard_reset() {
         let plain = Notification::administrative_shutdown("bye");
         let expected = if hard { Notification::hard_reset(&plain) } else { plain };
         assert_eq!(last_notification(&scripted), Some(expected));
+    }
+}
+
+#[test]
+fn who_is_shut_down_by_configuration_is_told_so_and_drops_our_routes() {
+    // Whether both have set the N bit, with which another change of the configuration would keep routes.
+    for hard in [false, true] {
+        let mut scripted = Scripted::new(|peer| {
+            graceful(peer);
+            peer.graceful_restart.as_mut().unwrap().notification = hard;
+        });
+        scripted.establish(their_open(Some(restart_capability(true, true))));
+        let mut config = (*scripted.speaker.peers.values().next().unwrap().config).clone();
+        config.admin_down = true;
+        scripted.speaker.set_peers(vec![config.clone()], scripted.now).unwrap();
+        scripted.settle();
+        let plain = Notification::administrative_shutdown("");
+        let expected = if hard { Notification::hard_reset(&plain) } else { plain };
+        assert_eq!(last_notification(&scripted), Some(expected));
+        assert!(scripted.status().admin_down);
+        // It comes back, and a change of its hold time is no shutdown.
+        config.admin_down = false;
+        scripted.speaker.set_peers(vec![config.clone()], scripted.now).unwrap();
+        scripted.establish(their_open(Some(restart_capability(true, true))));
+        config.hold_time = Duration::from_secs(33);
+        scripted.speaker.set_peers(vec![config], scripted.now).unwrap();
+        scripted.settle();
+        assert_eq!(last_notification(&scripted), Some(Notification::other_configuration_change()));
     }
 }
 
@@ -304,6 +379,34 @@ fn who_connects_from_a_prefix_is_a_neighbour_until_it_goes() {
     drain(&mut speaker);
     assert!(speaker.peers().peers.is_empty());
     assert!(matches!(speaker.accept(from(1), *ORIGIN), Err(Refusal::Unconfigured { .. })));
+}
+
+#[test]
+fn who_connects_from_a_prefix_does_not_become_internal_by_saying_so() {
+    for (external_only, said, state, ttl) in [
+        (true, ASNS[0], State::Idle, 1),
+        (true, ASNS[1], State::Established, 1),
+        (false, ASNS[0], State::Established, 64),
+    ] {
+        let mut speaker = Speaker::new(SpeakerConfig::new(ASNS[0], ADDRESSES[0]), *ORIGIN).unwrap();
+        let mut any = group("10.1.0.0/16", 2);
+        (any.template.asn, any.template.external_only) = (0, external_only);
+        speaker.set_dynamic_peers(vec![any], *ORIGIN).unwrap();
+        let accepted = speaker.accept(from(1), *ORIGIN).unwrap();
+        assert_eq!(accepted.ttl, ttl);
+        speaker.handle_connected(accepted.connection, from(1), *ORIGIN);
+        let open = Open::new(said, 90, ADDRESSES[1], their_open(None).capabilities);
+        for message in [Message::Open(open), Message::Keepalive] {
+            let bytes = bytes_of(message, &SessionContext::default());
+            speaker.handle_bytes(accepted.connection, &bytes, *ORIGIN);
+        }
+        let outputs: Vec<Output> = std::iter::from_fn(|| speaker.poll_output(*ORIGIN)).collect();
+        let refusal = bytes_of(Notification::bad_peer_as(), &SessionContext::default());
+        let refused =
+            outputs.iter().any(|output| matches!(output, Output::Send { bytes, .. } if *bytes == refusal));
+        assert_eq!(refused, state == State::Idle);
+        assert_eq!(speaker.peers().peers[&"rack/10.1.0.1".into()].state, state);
+    }
 }
 
 #[test]
@@ -475,7 +578,23 @@ fn counting_becomes_keeping_and_back_without_losing_the_session() {
     assert_eq!(asked.count(), 2, "both families are asked for again");
     announcing(&mut scripted, connection, &["203.0.113.1/32", "203.0.113.2/32"]);
     assert_eq!(scripted.speaker.adj_in(&other(), Family::IPV4_UNICAST).unwrap().len(), 2);
+    // Who watches is told that they are known no more.
+    scripted.speaker.watch_best_paths(true);
+    scripted.speaker.watch_received(true);
+    scripted.events.clear();
     set(&mut scripted, ReceivedRoutes::Count);
+    let gone =
+        |of: fn(&Event) -> Option<IpNet>| scripted.events.iter().filter_map(of).collect::<BTreeSet<_>>();
+    let best = gone(|event| match event {
+        Event::BestPath { prefix, path: None } => Some(*prefix),
+        _ => None,
+    });
+    let received = gone(|event| match event {
+        Event::Received { prefix, route: None, .. } => Some(*prefix),
+        _ => None,
+    });
+    let both = ["203.0.113.1/32", "203.0.113.2/32"].map(|text| text.parse().unwrap()).into();
+    assert_eq!((&best, &received), (&both, &both));
     assert!(scripted.sent.is_empty());
     assert_eq!(scripted.speaker.adj_in(&other(), Family::IPV4_UNICAST).unwrap().len(), 0);
     assert_eq!(scripted.status().session.unwrap().families[0].received, 2);

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     speaker::{GracefulRestartConfig, ReceivedRoutes},
-    wire::{self, GracefulRestart, MpReach, NlriList, Notification, Open, RouteRefreshKind},
+    wire::{self, Capability, GracefulRestart, MpReach, NlriList, Notification, Open, RouteRefreshKind},
 };
 
 fn offered(scripted: &Scripted, connection: ConnectionId) -> GracefulRestart {
@@ -46,6 +46,22 @@ fn the_r_bit_is_told_until_end_of_rib_was_sent_once() {
     let third = scripted.establish(open);
     let offer = offered(&scripted, third);
     assert!(!offer.restarted && offer.families.iter().all(|row| row.forwarding));
+}
+
+#[test]
+fn who_did_not_restart_has_kept_forwarding_also_when_its_session_is_lost() {
+    let mut scripted = Scripted::new(|peer| {
+        graceful(peer);
+        peer.graceful_restart.as_mut().unwrap().restarting = false;
+    });
+    let open = their_open(Some(restart_capability(true, false)));
+    for _ in 0..2 {
+        let connection = scripted.establish(open.clone());
+        let offer = offered(&scripted, connection);
+        assert!(!offer.restarted && offer.families.iter().all(|row| row.forwarding), "{offer:?}");
+        scripted.speaker.handle_closed(connection, scripted.now);
+        scripted.settle();
+    }
 }
 
 #[test]
@@ -138,6 +154,10 @@ fn keeping(change: impl FnOnce(&mut PeerConfig)) -> (Scripted, ConnectionId) {
 fn routes(scripted: &Scripted) -> (usize, usize) {
     let all = scripted.speaker.adj_in(&"other".into(), Family::IPV4_UNICAST).unwrap();
     (all.len(), all.iter().filter(|route| route.stale).count())
+}
+
+fn mark(kind: RouteRefreshKind) -> RouteRefresh {
+    RouteRefresh { family: Family::IPV4_UNICAST, kind }
 }
 
 #[test]
@@ -279,7 +299,7 @@ fn which_end_of_a_session_keeps_the_neighbours_routes() {
 #[test]
 fn an_enhanced_refresh_removes_what_does_not_come_again() {
     let (mut scripted, connection) = keeping(|_| {});
-    let mark = |kind| RouteRefresh { family: Family::IPV4_UNICAST, kind };
+    scripted.send(connection, Update::end_of_rib(Family::IPV4_UNICAST));
     scripted.send(connection, mark(RouteRefreshKind::Begin));
     assert_eq!(routes(&scripted), (2, 2));
     scripted.send(connection, update([nlri("203.0.113.1/32")].into_iter()));
@@ -292,6 +312,45 @@ fn an_enhanced_refresh_removes_what_does_not_come_again() {
         scripted.send(connection, Message::Keepalive);
     }
     assert_eq!(routes(&scripted), (0, 0));
+}
+
+/// RFC 7313 §4: of a neighbour with graceful restart a refresh before End-of-RIB is none.
+#[test]
+fn a_refresh_before_end_of_rib_removes_nothing() {
+    let (mut scripted, connection) = keeping(|_| {});
+    scripted.send(connection, mark(RouteRefreshKind::Begin));
+    assert_eq!(routes(&scripted), (2, 0));
+    // What is left of the session before waits for End-of-RIB, whatever the markers say.
+    scripted.speaker.handle_closed(connection, scripted.now);
+    scripted.settle();
+    let back = scripted.establish(their_open(Some(restart_capability(true, true))));
+    scripted.send(back, update([nlri("203.0.113.1/32")].into_iter()));
+    scripted.send(back, mark(RouteRefreshKind::Begin));
+    scripted.send(back, mark(RouteRefreshKind::End));
+    assert_eq!(routes(&scripted), (2, 1));
+    scripted.send(back, Update::end_of_rib(Family::IPV4_UNICAST));
+    assert_eq!(routes(&scripted), (1, 0));
+    // From now on it is one; an end without a beginning is none.
+    scripted.send(back, mark(RouteRefreshKind::End));
+    assert_eq!(routes(&scripted), (1, 0));
+    scripted.send(back, mark(RouteRefreshKind::Begin));
+    scripted.send(back, mark(RouteRefreshKind::End));
+    assert_eq!(routes(&scripted), (0, 0));
+}
+
+#[test]
+fn markers_mean_something_only_where_both_know_them() {
+    for known in [true, false] {
+        let mut scripted = Scripted::new(|peer| peer.received_routes = ReceivedRoutes::Keep);
+        let mut open = their_open(None);
+        open.capabilities.retain(|capability| known || *capability != Capability::EnhancedRouteRefresh);
+        let connection = scripted.establish(open);
+        scripted.send(connection, update(["203.0.113.1/32", "203.0.113.2/32"].map(nlri).into_iter()));
+        scripted.send(connection, mark(RouteRefreshKind::Begin));
+        scripted.send(connection, update([nlri("203.0.113.1/32")].into_iter()));
+        scripted.send(connection, mark(RouteRefreshKind::End));
+        assert_eq!(routes(&scripted), if known { (1, 0) } else { (2, 0) });
+    }
 }
 
 /// Two real speakers: the second one restarts, and the first keeps what it had until it is sent again.

@@ -174,6 +174,20 @@ fn an_aggregator_that_is_not_as_trans_outdates_both_as4_attributes() {
     assert_eq!(update.attributes.as_path, Some(AsPath::sequence([23_456])));
 }
 
+/// AS4_AGGREGATOR is what is outdated: where it is missing the aggregator's number has two octets by itself.
+#[test]
+fn an_aggregator_of_two_octets_leaves_as4_path_alone() {
+    let path = "40 02 06 02 02 fc00 5ba0  c0 11 0a 02 02 0000fc00 fa56ea00";
+    for (aggregator, expected) in [("fc01", 64_513), ("5ba0", 23_456)] {
+        let attributes = format!("40 01 01 00 40 03 04 c0000201 {path} c0 07 06 {aggregator} 0a000001");
+        let message = update_bytes(&[], &hex(&attributes), &NLRI);
+        let update = decode_update(&message, &two_octet()).unwrap();
+        assert_eq!(update.errors, []);
+        assert_eq!(update.attributes.aggregator.unwrap().asn, expected);
+        assert_eq!(update.attributes.as_path.unwrap().to_string(), "64512 4200000000");
+    }
+}
+
 #[test]
 fn large_numbers_cross_a_two_octet_session() {
     let router_id = "10.0.0.1".parse().unwrap();

@@ -203,6 +203,7 @@ pub fn peer(
     };
     let timers = Timers::of(spec);
     let mut config = PeerConfig::new(name, address, spec.asn.unwrap_or(0));
+    config.external_only = spec.asn.is_none();
     config.port = spec.port;
     config.local_asn = spec.local_asn;
     config.passive = spec.passive;

@@ -191,7 +191,8 @@ fn every_field_of_a_peer_that_has_an_effect() {
         (json!({"conf": {"neighborAddress": "fe80::1"}, "transport": {"bindInterface": "eth0"}}), |p| {
             p.bind_interface.as_deref() == Some("eth0")
         }),
-        (json!({"conf": {"peerAs": 0}}), |p| p.asn == 0),
+        (json!({"conf": {"peerAs": 0}}), |p| p.asn == 0 && p.external_only),
+        (json!({}), |p| p.asn == 65001 && !p.external_only),
         (json!({"conf": {"peerAs": 4_200_000_000_u32}}), |p| p.asn == 4_200_000_000),
         (json!({"conf": {"localAs": 64999}}), |p| p.local_asn == Some(64999)),
         (json!({"conf": {"localAs": 0}}), |p| p.local_asn.is_none()),
