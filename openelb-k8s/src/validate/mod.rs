@@ -292,7 +292,16 @@ fn peers(objects: &[&Object], report: &mut Report<'_>) {
         let (Some(address), Some(name)) = (conf.neighbor_address, peer.metadata.name.clone()) else {
             continue;
         };
-        let address = address.trim().parse::<std::net::IpAddr>().map_or(address, |ip| ip.to_string());
+        let address = address.trim().parse::<std::net::IpAddr>().map_or(address, |ip| {
+            // Two routers may have one link-local address, each on a link of its own (RFC 4291 §2.5.6).
+            let bound =
+                peer.spec.transport.as_ref().and_then(|transport| transport.bind_interface.as_deref());
+            let interface = bound.or(conf.neighbor_interface.as_deref()).map_or("", str::trim);
+            match ip {
+                std::net::IpAddr::V6(v6) if v6.is_unicast_link_local() => format!("{ip}%{interface}"),
+                _ => ip.to_string(),
+            }
+        });
         let everywhere = peer.spec.node_selector.is_none();
         match addresses.get(&address) {
             // With selectors both may be meant, each for its nodes.

@@ -48,6 +48,26 @@ fn accepted(kind: &str, spec: &str) {
 }
 
 #[test]
+fn a_neighbour_is_one_by_its_address_and_where_that_is_link_local_its_interface() {
+    let conf = |address: &str, interface: &str| {
+        format!("{{conf: {{neighborAddress: '{address}', peerAs: 64512, neighborInterface: '{interface}'}}}}")
+    };
+    for (one, other, errors) in [
+        (conf("fe80::1", "eth1"), conf("fe80::1", "eth2"), 0),
+        (conf("fe80::1", "eth1"), conf("fe80::1", "eth1"), 1),
+        (conf("192.0.2.1", "eth1"), conf("192.0.2.1", "eth2"), 1),
+        (conf("2001:db8::1", ""), conf("2001:DB8:0::1", ""), 1),
+    ] {
+        let text = ours("BgpConf", "default", "{as: 64501}")
+            + &ours("BgpPeer", "a", &one)
+            + &ours("BgpPeer", "b", &other);
+        let found: Vec<_> =
+            check(&text).into_iter().filter(|problem| problem.severity == Severity::Error).collect();
+        assert_eq!(found.len(), errors, "{one} {other}: {found:?}");
+    }
+}
+
+#[test]
 fn eips() {
     accepted("Eip", "{address: 192.168.0.1/24}");
     accepted("Eip", "{address: 192.168.0.1-192.168.0.100, protocol: layer2, interface: eth0}");

@@ -11,7 +11,7 @@ const NODE: &str = "node";
 const OBJECTS: &str = r#"apiVersion: network.kubesphere.io/v1alpha2
 kind: BgpConf
 metadata: {name: default}
-spec: {as: 64501, routerId: 192.0.2.100}
+spec: {as: 64501, routerId: 192.0.2.100, listenPort: 179}
 ---
 apiVersion: v1
 kind: Node
