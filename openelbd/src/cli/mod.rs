@@ -55,7 +55,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Controller(controller::Arguments),
-    Speaker(speaker::Arguments),
+    Speaker(Box<speaker::Arguments>),
     Standalone(standalone::Arguments),
     Plan(plan::Arguments),
     Validate(validate::Arguments),
@@ -85,7 +85,7 @@ pub fn main() -> ExitCode {
     }
     ended(match cli.command {
         Command::Controller(arguments) => controller::run(arguments),
-        Command::Speaker(arguments) => speaker::run(arguments),
+        Command::Speaker(arguments) => speaker::run(*arguments),
         Command::Standalone(arguments) => standalone::run(arguments),
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Validate(arguments) => validate::run(&arguments),
