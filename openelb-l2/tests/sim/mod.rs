@@ -624,7 +624,7 @@ impl Sim {
 impl Sim {
     fn desired(&self, eligible: bool) -> Vec<DesiredAddress> {
         let one = |address: &IpAddr| {
-            let (links, home) = self.placed.get(address).cloned().unwrap_or((vec![LINK], Vec::new()));
+            let (links, home) = self.placed.get(address).cloned().unwrap_or_else(|| (vec![LINK], Vec::new()));
             let mut desired = DesiredAddress::new(*address, links);
             (desired.home, desired.eligible) = (home, eligible);
             desired

@@ -360,3 +360,31 @@ fn holder<'a>(table: &'a [LinkInfo], address: IpAddr, links: &[LinkIndex]) -> Op
     let direct = holders().find(|link| links.contains(&link.index));
     direct.map(|link| (link, true)).or_else(|| holders().next().map(|link| (link, false)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::Prefix;
+
+    fn link(index: u32, prefix: Option<(&str, u8)>) -> LinkInfo {
+        let mut link = LinkInfo::new(LinkIndex(index), format!("eth{index}"), None);
+        let prefixes = prefix.map(|(address, length)| Prefix { address: address.parse().unwrap(), length });
+        link.prefixes = prefixes.into_iter().collect();
+        link
+    }
+
+    #[test]
+    fn a_link_that_lost_its_addresses_with_its_carrier_is_still_where_clients_are() {
+        let address = "2001:db8::100".parse().unwrap();
+        let links = [LinkIndex(1), LinkIndex(2)];
+        let other = || link(2, Some(("2001:db8:1::1", 64)));
+        let table = [link(1, Some(("2001:db8::1", 64))), other()];
+        let known = home(&table, address, &links, None);
+        assert_eq!(known, [LinkIndex(1)]);
+        let down = LinkInfo { up: false, ..link(1, None) };
+        assert_eq!(home(&[down, other()], address, &links, Some(&known)), known);
+        // Up without them, or gone: it is none any more.
+        assert_eq!(home(&[link(1, None), other()], address, &links, Some(&known)), []);
+        assert_eq!(home(&[other()], address, &links, Some(&known)), []);
+    }
+}
