@@ -2,11 +2,11 @@
 
 use super::*;
 
+/// Its name, its interface and the scope of its address.
+type Neighbour = (String, Option<String>, u32);
+
 /// What becomes of these BgpPeers: those that are known with their scopes, and those that are refused with the cause.
-fn outcome(
-    zones: &Zones,
-    peers: &[(&str, &str, Value)],
-) -> (Vec<(String, Option<String>, u32)>, BTreeMap<String, String>) {
+fn outcome(zones: &Zones, peers: &[(&str, &str, Value)]) -> (Vec<Neighbour>, BTreeMap<String, String>) {
     let peers = peers.iter().map(|(name, address, extra)| {
         let mut spec = json!({"conf": {"neighborAddress": address, "peerAs": 65001}});
         openelb_k8s::plan::merge_patch(&mut spec, extra);
