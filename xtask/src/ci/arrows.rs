@@ -14,7 +14,7 @@ const MEMBERS: &[(&str, Option<&[&str]>)] = &[
     ("openelbd", Some(&["openelb-bgp", "openelb-ipam", "openelb-k8s", "openelb-l2"])),
     ("openelb-examples", None),
     ("openelb-benches", None),
-    ("openelb-chaos", Some(&["openelb-lab"])),
+    ("openelb-chaos", Some(&["openelb-bgp", "openelb-lab"])),
     ("openelb-grpc-codegen", Some(&[])),
     ("openelb-lab", None),
     ("xtask", Some(&["openelb-lab"])),
