@@ -1,6 +1,6 @@
 //! `kubectl openelb`: this program under the name `kubectl-openelb`.
 
-use std::{ffi::OsStr, path::Path};
+use std::{ffi::OsStr, path::Path, time::Duration};
 
 use anyhow::{Context as _, anyhow};
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -14,15 +14,15 @@ use serde::Serialize;
 use super::{
     Failure, Outcome,
     output::{self, Format},
-    standalone::RuleArguments,
+    standalone::{RuleArguments, duration},
 };
 use crate::{
-    kubectl::{Loaded, Loader, events, show},
+    kubectl::{Loaded, Loader, events, reassign, show},
     kubernetes::{self, ClusterArguments},
 };
 
 const AFTER_HELP: &str = "\
-It only reads, with your own rights; the ClusterRole openelb-viewer has all that is needed.
+It acts with your own rights. All but reassign only read; the ClusterRole openelb-viewer has all that they need.
 Exit codes: 0 done, 1 failed, 2 wrong usage.";
 
 /// Show what OpenELB does in a cluster, and why
@@ -46,6 +46,7 @@ enum Command {
     Status(Common),
     /// List what the controller and the speakers reported, the newest last
     Events(Namespaced),
+    Reassign(Reassign),
 }
 
 /// What every command takes.
@@ -68,6 +69,7 @@ impl Command {
         match self {
             Self::Explain(arguments) => &arguments.common,
             Self::Services(arguments) | Self::Events(arguments) => &arguments.common,
+            Self::Reassign(arguments) => &arguments.common,
             Self::Pools(common) | Self::Peers(common) | Self::Status(common) => common,
         }
     }
@@ -96,6 +98,25 @@ enum Explainable {
     /// A Service.
     #[value(alias = "services", alias = "svc")]
     Service,
+}
+
+/// Give a Service another address, on purpose
+///
+/// Writes the annotation openelb.kubesphere.io/reassign, for which you need the right to patch the Service, and waits
+/// until the Service shows another address. While there is no other, it keeps the one that it has. For example: kubectl
+/// openelb reassign shop/web
+#[derive(Debug, Args)]
+struct Reassign {
+    /// NAMESPACE/NAME, or NAME in the namespace of --namespace.
+    name: String,
+    /// The namespace [default: that of the kubeconfig's context].
+    #[arg(short, long, value_name = "NAMESPACE")]
+    namespace: Option<String>,
+    /// How long to wait for the other address; 0s: not at all.
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    wait: Duration,
+    #[command(flatten)]
+    common: Common,
 }
 
 #[derive(Debug, Args)]
@@ -142,11 +163,13 @@ pub(super) fn run(cli: &Cli) -> Result<Outcome, Failure> {
 }
 
 async fn show(cli: &Cli) -> Result<(), Failure> {
-    if let Command::Explain(explain) = &cli.command
-        && explain.name.contains('/')
-        && explain.name.parse::<NamespacedName>().is_err()
-    {
-        return Err(Failure::Usage(format!("{:?} is not of the form NAMESPACE/NAME", explain.name)));
+    let named = match &cli.command {
+        Command::Explain(arguments) => Some(&arguments.name),
+        Command::Reassign(arguments) => Some(&arguments.name),
+        _ => None,
+    };
+    if let Some(name) = named.filter(|name| name.contains('/') && name.parse::<NamespacedName>().is_err()) {
+        return Err(Failure::Usage(format!("{name:?} is not of the form NAMESPACE/NAME")));
     }
     let common = cli.command.common();
     let client = kubernetes::client(&common.cluster).await?;
@@ -183,19 +206,25 @@ async fn show(cli: &Cli) -> Result<(), Failure> {
             let rows = events::events(&loader, arguments.of(&loader)).await?;
             print(common.output, &Items { items: &rows }, || show::events(&rows).to_string())?;
         }
+        Command::Reassign(arguments) => {
+            let key = key(&loader, &arguments.name, arguments.namespace.as_deref());
+            let told = reassign::reassign(&loader, &key, arguments.wait, now).await?;
+            print(common.output, &told, || told.text())?;
+        }
     }
     Ok(())
 }
 
+/// NAMESPACE/NAME, or NAME in a namespace.
+fn key(loader: &Loader, name: &str, namespace: Option<&str>) -> NamespacedName {
+    name.parse().unwrap_or_else(|_| {
+        NamespacedName::new(namespace.unwrap_or_else(|| loader.default_namespace()), name)
+    })
+}
+
 async fn explain(loader: &Loader, explain: &Explain, now: Timestamp) -> anyhow::Result<()> {
     let Explainable::Service = explain.kind;
-    let key = match explain.name.parse::<NamespacedName>() {
-        Ok(key) => key,
-        Err(_) => NamespacedName::new(
-            explain.namespace.as_deref().unwrap_or_else(|| loader.default_namespace()),
-            &explain.name,
-        ),
-    };
+    let key = key(loader, &explain.name, explain.namespace.as_deref());
     let kinds = [Kind::Eip, Kind::Service, Kind::Namespace, Kind::Node, Kind::BgpConf, Kind::BgpPeer];
     let mut loaded = loader.load(&kinds).await?;
     let local = loaded.indexes.services.get(&key).map(|service| service.traffic_policy);

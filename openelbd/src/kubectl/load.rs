@@ -56,6 +56,16 @@ impl Loader {
         Self { client, namespace, rules }
     }
 
+    /// For what is not a list.
+    pub(crate) fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// Which Services are ours.
+    pub(crate) fn rules(&self) -> &ClassRules {
+        &self.rules
+    }
+
     /// The namespace that the kubeconfig's context names, else `default`.
     pub(crate) fn default_namespace(&self) -> &str {
         self.client.default_namespace()

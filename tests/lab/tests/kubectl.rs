@@ -175,6 +175,21 @@ fn what_the_controller_decided_is_explained_in_its_words() {
         Ok(events.iter().any(|event| event["reason"] == "AssignIP").then_some(()))
     })
     .unwrap();
+
+    let moved = setup.json(&["reassign", "web", "-n", "default"]);
+    assert_eq!(moved["before"], json!(["192.0.2.0"]), "{moved}");
+    let after = moved["after"][0].as_str().unwrap();
+    assert!(after.starts_with("192.0.2.") && after != "192.0.2.0", "{moved}");
+    let shown = &kube.get("services", "default", "web").unwrap()["status"]["loadBalancer"]["ingress"];
+    assert_eq!(shown[0]["ip"], moved["after"][0], "{shown}");
+    for (name, words) in [
+        ("default/wants", "has no address that it could leave"),
+        ("default/other", "is not OpenELB's"),
+        ("default/none", "there is no Service default/none"),
+    ] {
+        let refused = setup.refused(kube.kubeconfig(), &["reassign", name]);
+        assert!(refused.contains(words), "{refused}");
+    }
 }
 
 #[test]
