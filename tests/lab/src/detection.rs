@@ -82,8 +82,6 @@ pub fn busy(interval: Duration, multiplier: u8, length: Duration) -> anyhow::Res
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                // Of this thread alone. It leaves the other programs of the machine their share.
-                let _ = rustix::process::nice(10);
                 while !end.load(Ordering::Relaxed) {
                     std::hint::spin_loop();
                 }
