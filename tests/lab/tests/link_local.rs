@@ -50,8 +50,10 @@ fn two_routers_with_one_link_local_address_have_a_session_each() {
     })
     .unwrap();
     // Whoever connects: to the first router we do, the second connects to us.
-    let passive = "  transport: {passiveMode: true}\n";
-    lab.write("manifests/all.yaml", &format!("{OBJECTS}{}{}", peer(1, ""), peer(2, passive))).unwrap();
+    // The kernel gave each link an address of its own, too.
+    let [active, passive] = ["false", "true"]
+        .map(|passive| format!("  transport: {{localAddress: \"fe80::2\", passiveMode: {passive}}}\n"));
+    lab.write("manifests/all.yaml", &format!("{OBJECTS}{}{}", peer(1, &active), peer(2, &passive))).unwrap();
     let routers = [router(&lab, 1, "passive on;"), router(&lab, 2, "")];
     let at = |name: &str| lab.path().join(name).to_string_lossy().into_owned();
     let openelbd = binary("openelbd").unwrap().to_string_lossy().into_owned();
