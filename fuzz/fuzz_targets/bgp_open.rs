@@ -121,7 +121,9 @@ fn check(config: &FsmConfig, open: &Open, agreed: &Negotiated) {
     let hold = config.hold_time.min(open.hold_time);
     assert_eq!(agreed.hold_time, Duration::from_secs(hold.into()));
     assert!(hold == 0 || hold >= 3, "a hold time of {hold} s");
-    assert!(agreed.keepalive * 3 <= agreed.hold_time && agreed.keepalive <= config.keepalive);
+    // No interval of our own is a third of the hold time.
+    assert!(agreed.keepalive * 3 <= agreed.hold_time);
+    assert!(config.keepalive.is_zero() || agreed.keepalive <= config.keepalive);
     let theirs = open.families();
     let both = |offer: &&FamilyOffer| theirs.contains(&offer.family);
     let common: Vec<Family> = config.families.iter().filter(both).map(|offer| offer.family).collect();

@@ -14,8 +14,8 @@ use openelb_l2::{
 };
 
 const OWN: MacAddr = MacAddr::new([2, 0, 0, 0, 0, 1]);
-/// What one range of addresses takes at most.
-const SHORTEST: usize = 64;
+/// What one range of IPv6 addresses takes at most.
+const SHORTEST: usize = 128;
 
 #[derive(Arbitrary, Debug)]
 struct Input<'a> {

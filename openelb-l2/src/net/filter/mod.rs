@@ -44,7 +44,8 @@ const VLAN_TAG: u32 = 0xffff_f02c;
 const VLAN_ID: u32 = 0x0fff;
 
 /// The program for ARP (RFC 826) whose sender's or target's address is one of these, and for replies to this host.
-/// It has at most `limit` instructions, and never fewer than it takes for one range of addresses (about 30).
+/// It has at most `limit` instructions, and never fewer than it takes for one range of addresses (about 30, and for IPv6
+/// up to 128).
 pub fn arp(addresses: impl IntoIterator<Item = Ipv4Addr>, limit: usize) -> Vec<Instruction> {
     let ranges = ranges(addresses.into_iter().map(|address| u128::from(u32::from(address))));
     shorten(ranges, limit, |ranges| {
