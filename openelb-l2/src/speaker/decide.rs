@@ -22,6 +22,9 @@ use crate::{
 
 /// A planned hand-over ends after this time, claimed or not.
 const HAND_OVER: Duration = Duration::from_secs(2);
+/// An owner that may not own the address any more goes on for this long where nobody else may: who may now hears of the
+/// same change a little later, and is handed the address.
+const LINGER: Duration = Duration::from_secs(1);
 /// An address that was heard at a better node is left to it for this long, unless gossip says more.
 pub(super) const YIELD: Duration = Duration::from_secs(2);
 /// An address that was heard at a node that gossips is left to it for this long: what it says of the address is on its
@@ -99,6 +102,7 @@ impl Speaker {
             if let Some(entry) = self.entries.get_mut(&address) {
                 let owns = matches!(entry.phase, Phase::Owner | Phase::HandingOver { .. });
                 entry.peak = if owns { entry.peak.max(reach) } else { 0 };
+                entry.unfit = if owns && !candidate { entry.unfit.or(Some(now)) } else { None };
             }
             let me = self.me(address, now);
             let bids = self.bids(address);
@@ -175,6 +179,10 @@ impl Speaker {
             helper: entry.is_some_and(|entry| self.is_helper(entry)),
             reach,
             lost: entry.is_some_and(|entry| entry.peak > reach),
+            lingers: self.stopping.is_none()
+                && entry
+                    .and_then(|entry| entry.unfit)
+                    .is_some_and(|since| now.saturating_duration_since(since) < LINGER),
             mature: self.replica.about().mature,
             answerable: wanted.is_some_and(|wanted| self.is_answerable(wanted)),
             holding,
@@ -590,7 +598,8 @@ impl Speaker {
         let conflict = entry.conflict.map(|(_, at)| at + CONFLICT_OVER);
         // What is past has been decided on.
         let asker = entry.asker.map(|(_, _, until)| until);
-        let all = [phase, failback, yielded, conflict, entry.again, asker];
+        let unfit = entry.unfit.map(|since| since + LINGER);
+        let all = [phase, failback, yielded, conflict, entry.again, asker, unfit];
         let wake = all.into_iter().flatten().filter(|at| *at > now).min();
         if entry.wake != wake {
             if let Some(old) = entry.wake {

@@ -49,6 +49,8 @@ pub(super) struct Entry {
     pub(super) last: Option<NodeId>,
     /// The furthest that this node reached since it owns the address: see [`Item::reach`].
     pub(super) peak: u8,
+    /// Since when this node owns the address and may not.
+    pub(super) unfit: Option<Instant>,
     /// How far the host of the last owner reached when it was given up, if it still answered on some link.
     pub(super) lame: Option<(NodeId, u8)>,
     /// A better candidate than the owner, this node, and since when there is one.
@@ -87,6 +89,7 @@ impl Entry {
             sequence: 0,
             last: None,
             peak: 0,
+            unfit: None,
             lame: None,
             better: None,
             yielded: None,

@@ -51,6 +51,8 @@ pub(crate) struct Me {
     /// It could answer on more links since it owns the address.
     pub(crate) lost: bool,
     pub(crate) mature: bool,
+    /// It owns the address and may not any more, for so short a time that whoever may now may not have heard of it yet.
+    pub(crate) lingers: bool,
     /// There is a link to answer on.
     pub(crate) answerable: bool,
     pub(crate) holding: Holding,
@@ -162,7 +164,7 @@ fn keep(me: &Me, bids: &[Bid], rival: Option<&Bid>) -> Verdict {
         Some(better) if better != me.node && (!me.candidate || me.failback || relieves(better)) => {
             Verdict::HandOver { to: better }
         }
-        _ if me.candidate => Verdict::Own,
+        _ if me.candidate || me.lingers => Verdict::Own,
         _ => Verdict::Standby { owner: None },
     }
 }

@@ -10,6 +10,7 @@ fn me(score: u64, holding: Holding) -> Me {
         helper: false,
         reach: 0,
         lost: false,
+        lingers: false,
         mature: true,
         answerable: true,
         holding,
