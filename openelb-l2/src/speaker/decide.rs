@@ -107,6 +107,7 @@ impl Speaker {
             let me = self.me(address, now);
             let bids = self.bids(address);
             let yields = self.yields(address, now);
+            let talks = yields.is_some_and(|(node, _)| self.talks(node));
             let Some(entry) = self.entries.get_mut(&address) else { return };
             let owns = entry.phase == Phase::Owner;
             if let Some(rival) = arbiter::holder(&bids).filter(|_| !owns) {
@@ -123,7 +124,7 @@ impl Speaker {
             let mut verdict = arbiter::decide(&me, &bids, entry.last, kernel);
             let offered =
                 |bid: &Bid| matches!(bid.item.claim, Claim::HandingOver { to, .. } if to == self.me);
-            if let Some(node) = yields
+            if let Some((node, mute_at)) = yields
                 && !bids.iter().any(offered)
                 && matches!(
                     verdict,
@@ -134,7 +135,22 @@ impl Speaker {
                 )
                 && !owns
             {
-                verdict = Verdict::Standby { owner: Some(node) };
+                // Should it be gone, then whether its host answers, and whether anybody else has the address, is known
+                // when it has been left alone for long enough.
+                let until = entry.yielded.map(|(_, until)| mute_at.map_or(until, |at| at.min(until)));
+                let soon = until.is_some_and(|until| until.saturating_duration_since(now) <= YIELD);
+                let gone = soon && entry.asks == Some(node);
+                let probing = self.settings.probe_spacing.saturating_mul(self.settings.probes.into());
+                verdict = match verdict {
+                    Verdict::Own if gone && !talks && mute_at.is_some_and(|at| at <= now + probing) => {
+                        verdict
+                    }
+                    Verdict::Own if gone => Verdict::Ask { owner: node },
+                    Verdict::Ask { owner } | Verdict::StandIn { owner } if soon && owner == node => {
+                        Verdict::Ask { owner: node }
+                    }
+                    _ => Verdict::Standby { owner: Some(node) },
+                };
             }
             if let (Verdict::Own, Some(last)) = (verdict, entry.last.filter(|last| !owns && *last != self.me))
             {
@@ -229,8 +245,8 @@ impl Speaker {
         self.nodes.get(&node).is_some_and(|node| node.live.is_some() && node.is_ready())
     }
 
-    /// To whom the address is left because it was heard there.
-    fn yields(&mut self, address: IpAddr, now: Instant) -> Option<NodeId> {
+    /// To whom the address is left because it was heard there, and when it has been silent for so long that it is gone.
+    fn yields(&mut self, address: IpAddr, now: Instant) -> Option<(NodeId, Option<Instant>)> {
         let entry = self.entries.get(&address)?;
         let (node, until) = entry.yielded?;
         let remaining = until.saturating_duration_since(now);
@@ -244,6 +260,7 @@ impl Speaker {
         // What it claims on the wire is a word, too, and may be the only one.
         let words = || gossiped.into_iter().chain(claimed);
         let mute = words().next().is_some() && words().all(silent);
+        let mute_at = words().max().map(|at| at + MUTE);
         let talks = self.talks(node);
         // It has acknowledged that; or it answers probes for so long that it must hear.
         let hears = self.replica.is_known_to(node) || remaining + HEARS <= YIELD_TO_DEAF;
@@ -259,7 +276,7 @@ impl Speaker {
             *yielded = Some((node, now));
             return None;
         }
-        (!remaining.is_zero()).then_some(node)
+        (!remaining.is_zero()).then_some((node, mute_at))
     }
 
     /// Keeps since when an owner has a better candidate beside it.
@@ -592,8 +609,11 @@ impl Speaker {
         // A long one is looked after every second, and when the node was silent for too long: see `yields`.
         let yielded = entry.yielded.map(|(node, until)| {
             let word = self.nodes.get(&node).and_then(|node| node.heard.max(node.claimed));
-            let mute = word.map(|at| at + MUTE).filter(|at| *at > now);
-            until.min(now + DEAF).min(mute.unwrap_or(until))
+            let mute = word.map(|at| at + MUTE);
+            let probing = self.settings.probe_spacing.saturating_mul(self.settings.probes.into());
+            let times = [mute.and_then(|at| at.checked_sub(probing)), mute];
+            let next = times.into_iter().flatten().filter(|at| *at > now).min();
+            until.min(now + DEAF).min(next.unwrap_or(until))
         });
         let conflict = entry.conflict.map(|(_, at)| at + CONFLICT_OVER);
         // What is past has been decided on.
