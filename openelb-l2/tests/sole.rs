@@ -182,3 +182,38 @@ fn a_client_is_told_of_the_only_eligible_node_through_everything() {
         }
     }
 }
+
+/// Two Nodes are edited at once, and each node hears of it when its watch brings it.
+#[test]
+fn an_owner_that_hears_first_that_it_may_not_goes_on_until_another_hears_that_it_may() {
+    for late in [1, 20, 100, 500] {
+        let mut sim = Sim::new(3, 6, late);
+        sim.hosts[1].eligible = false;
+        sim.hosts[2].eligible = false;
+        sim.start_all();
+        sim.run(ms(5000));
+        sim.set_eligible(0, false);
+        for at in 0..2000 {
+            if at == late {
+                sim.set_eligible(1, true);
+            }
+            sim.run(ms(1));
+            for address in sim.addresses.clone() {
+                assert!(
+                    !sim.answers(address).is_empty(),
+                    "{late}: nobody answers for {address} after {at} ms"
+                );
+            }
+        }
+        for address in sim.addresses.clone() {
+            assert_eq!(sim.owner(address), 1);
+        }
+        assert!(sim.longest_double <= ms(20), "{late}: {:?}", sim.longest_double);
+        // Where nobody may, nobody does for long.
+        sim.set_eligible(1, false);
+        sim.run(ms(1100));
+        for address in sim.addresses.clone() {
+            assert!(sim.answers(address).is_empty(), "{late}: {address}");
+        }
+    }
+}
