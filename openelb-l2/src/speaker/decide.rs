@@ -142,7 +142,11 @@ impl Speaker {
                 let gone = soon && entry.asks == Some(node);
                 let probing = self.settings.probe_spacing.saturating_mul(self.settings.probes.into());
                 verdict = match verdict {
-                    Verdict::Own if gone && !talks && mute_at.is_some_and(|at| at <= now + probing) => {
+                    Verdict::Own
+                        if gone
+                            && !talks
+                            && mute_at.is_some_and(|at| at.saturating_duration_since(now) <= probing) =>
+                    {
                         verdict
                     }
                     Verdict::Own if gone => Verdict::Ask { owner: node },
