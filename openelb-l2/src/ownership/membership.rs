@@ -233,6 +233,8 @@ pub(crate) struct Live {
     pub(crate) node: NodeId,
     pub(crate) address: SocketAddr,
     pub(crate) suspect: bool,
+    /// The number of its life.
+    pub(crate) generation: u64,
 }
 
 /// A member that is suspected.
@@ -465,6 +467,7 @@ impl Membership {
             node: member.id().node,
             address: member.id().address,
             suspect: member.state() == foca::State::Suspect,
+            generation: member.id().generation,
         })
     }
 

@@ -305,16 +305,23 @@ impl Speaker {
             .map(|live| (live.node, live))
             .collect();
         let suspicion = self.config.suspicion;
-        let mut changed = Vec::new();
+        let (mut changed, mut asked) = (Vec::new(), Vec::new());
         for (id, live) in &members {
             if !self.admits(*id) {
                 continue;
             }
             let node = self.nodes.entry(*id).or_default();
-            if node.live.is_none_or(|old| old.suspect != live.suspect) {
+            // What its process before this one said is not said by this one.
+            let restarted = |old: Live| message::is_restarted(old.generation, live.generation);
+            let reborn = node.live.is_some_and(restarted);
+            node.complete &= !reborn;
+            if reborn || node.live.is_none_or(|old| old.suspect != live.suspect) {
                 changed.push((*id, node.live.is_none().then_some(true)));
             }
             node.live = Some(*live);
+            if reborn {
+                asked.push(*id);
+            }
         }
         for (id, node) in &mut self.nodes {
             if !members.contains_key(id) && node.live.take().is_some() {
@@ -327,7 +334,7 @@ impl Speaker {
             }
         }
         for (id, up) in changed {
-            if up == Some(true) {
+            if up == Some(true) || asked.contains(&id) {
                 self.ask(id, 0);
             }
             if let Some(up) = up {
@@ -556,9 +563,14 @@ impl Speaker {
             node.have = Mark { epoch: state.epoch, version: state.to };
             node.complete = state.to == state.last || node.complete && state.to < state.last;
             node.name = Some(state.name);
-            let moved = node.about.links != state.about.links;
-            let matured = node.about.mature != state.about.mature;
-            node.about = state.about;
+            let mut about = state.about;
+            if about.links.is_empty() && !about.settled {
+                // It has not seen its own links yet: its host is where it was.
+                about.links.clone_from(&node.about.links);
+            }
+            let moved = node.about.links != about.links;
+            let matured = node.about.mature != about.mature;
+            node.about = about;
             let changed = was_ready != node.is_ready() || reborn || matured;
             if moved && !node.about.links.is_empty() {
                 let links = node.about.links.clone();

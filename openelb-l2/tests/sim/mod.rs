@@ -301,14 +301,30 @@ impl Sim {
     }
 
     pub(crate) fn start(&mut self, n: usize) {
+        self.begin(n);
+        self.learn_links(n);
+    }
+
+    /// A process that hears of its peers so much sooner than of its links and addresses.
+    pub(crate) fn start_blind(&mut self, n: usize, lag: Duration) {
+        self.begin(n);
+        self.run(lag);
+        self.learn_links(n);
+    }
+
+    fn learn_links(&mut self, n: usize) {
+        let (now, links, wanted) = (self.now, self.links(n), self.desired(self.hosts[n].eligible));
+        self.act(n, |speaker| speaker.set_links(links, now));
+        self.act(n, |speaker| speaker.set_desired(wanted, now));
+    }
+
+    fn begin(&mut self, n: usize) {
         let seed = self.random();
         let now = self.now;
         let all: Vec<_> = self.hosts.iter().map(|host| Peer::new(host.name.clone(), host.gossip)).collect();
         let settings = self.settings.clone();
         self.forget_life(n);
         self.hosts[n].link_up = true;
-        let links = self.links(n);
-        let wanted = self.desired(self.hosts[n].eligible);
         let host = &mut self.hosts[n];
         host.started += 1;
         host.powered = true;
@@ -319,9 +335,7 @@ impl Sim {
         config.seed = seed;
         config.key.clone_from(&self.key);
         let mut speaker = Speaker::new(config, settings, now).unwrap();
-        speaker.set_links(links, now);
         speaker.set_peers(all, now);
-        speaker.set_desired(wanted, now);
         host.speaker = Some(speaker);
         self.drain(n);
     }

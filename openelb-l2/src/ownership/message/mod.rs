@@ -148,6 +148,11 @@ pub(crate) const fn life_after(number: u64) -> u64 {
     number.saturating_add(LIVES)
 }
 
+/// Whether the life `new` is of a later process than the life `old`.
+pub(crate) const fn is_restarted(old: u64, new: u64) -> bool {
+    new / LIVES > old / LIVES
+}
+
 /// What is on an envelope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Envelope {

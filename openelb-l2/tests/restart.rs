@@ -1,0 +1,51 @@
+//! Speakers that die and come back while their host lives.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    missing_docs,
+    reason = "tests"
+)]
+
+mod sim;
+
+use openelb_l2::speaker::Event;
+use sim::{Family, Sim, ms};
+
+/// Peers are told before the table of interfaces was read. Whatever is known of the dead owner at that moment, the new
+/// process gets its addresses back, and clients are told its MAC address all the time.
+#[test]
+fn a_speaker_that_hears_of_its_peers_before_its_links_gets_its_addresses_back() {
+    for seed in 0..60 {
+        let mut sim = Sim::of_family(Family::Both, 3, 4, seed);
+        sim.start_all();
+        sim.run(ms(4000));
+        for trial in 0..6 {
+            let what = format!("seed {seed}, trial {trial}");
+            let owned =
+                |sim: &mut Sim| sim.addresses.clone().into_iter().map(|a| sim.owner(a)).collect::<Vec<_>>();
+            let owners = owned(&mut sim);
+            let victim = owners[0];
+            sim.kill(victim);
+            let away = 400 + sim.random() % 900;
+            sim.run(ms(away));
+            sim.reset_measures();
+            let lag = sim.random() % 150;
+            let came = sim.elapsed();
+            sim.start_blind(victim, ms(lag));
+            let knew = sim.elapsed() - ms(1);
+            sim.run(ms(1500));
+            assert_eq!(owned(&mut sim), owners, "{what}: back after {away} ms, blind for {lag} ms");
+            assert!(sim.longest_double.is_zero() && sim.longest_silence.is_zero(), "{what}");
+            let early = |(at, event): &(_, Event)| {
+                (came..knew).contains(at) && matches!(event, Event::StandInEnded { .. })
+            };
+            let gave_up = sim.hosts.iter().flat_map(|host| &host.events).filter(|event| early(event)).count();
+            assert_eq!(gave_up, 0, "{what}: it cannot answer yet");
+            // Some die again at once.
+            let pause = sim.random() % 800;
+            sim.run(ms(pause));
+        }
+    }
+}
