@@ -265,6 +265,8 @@ pub struct AddressStatus {
     pub vrid: Option<u8>,
     /// Layer 2: the node that owns the address, as this node sees it.
     pub owner: Option<String>,
+    /// What keeps this node from announcing it: an interface that it does not have, say.
+    pub hindrance: Option<String>,
     /// When `announced` changed.
     pub since: Option<Timestamp>,
 }
@@ -281,6 +283,7 @@ impl AddressStatus {
             mac: None,
             vrid: None,
             owner: None,
+            hindrance: None,
             since: None,
         }
     }

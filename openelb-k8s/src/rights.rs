@@ -124,7 +124,12 @@ const CONTROLLER: &[Right] = &[
     ),
     cluster(CORE, &["namespaces"], &["list", "watch"], "labels that pools select namespaces by"),
     cluster(CORE, &["nodes"], &["list", "watch"], "their addresses are not given to Services"),
-    cluster("events.k8s.io", &["events"], &["create"], "what happened, told on the object"),
+    cluster(
+        "events.k8s.io",
+        &["events"],
+        &["create", "patch"],
+        "what happened, told on the object; patched when it happens again",
+    ),
     Right {
         group: "coordination.k8s.io",
         resources: &["leases"],
@@ -176,7 +181,12 @@ const SPEAKER: &[Right] = &[
         "this speaker's own; server-side apply takes create and patch; deleted when the speaker leaves the node for good",
     ),
     cluster(OURS, &["speakerstatuses/status"], &["patch"], "what this speaker does"),
-    cluster("events.k8s.io", &["events"], &["create"], "what happened, told on the object"),
+    cluster(
+        "events.k8s.io",
+        &["events"],
+        &["create", "patch"],
+        "what happened, told on the object; patched when it happens again",
+    ),
     Right {
         group: CORE,
         resources: &["secrets"],

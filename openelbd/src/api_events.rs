@@ -1,13 +1,16 @@
 //! Events as objects of the API server: best effort, and never more than the server should bear.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{
     api::{core::v1::ObjectReference, events::v1::Event},
     apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
 };
-use kube::{Api, Client, api::PostParams};
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams, PostParams},
+};
 use openelb_k8s::object::ObjectRef;
 use tokio::{
     sync::{mpsc, watch},
@@ -28,6 +31,10 @@ const WITHIN: Duration = Duration::from_secs(5);
 const NOTE_LENGTH: usize = 1024;
 /// Events about objects without a namespace are kept here.
 const DEFAULT_NAMESPACE: &str = "default";
+/// What is told again within this time, word for word, is one more of a series, as with the components of Kubernetes.
+const SERIES: SignedDuration = SignedDuration::from_mins(6);
+/// So many are remembered for that.
+const REMEMBERED: usize = 2048;
 
 /// Writes events in the background.
 #[derive(Clone, Debug)]
@@ -44,13 +51,14 @@ impl Reporter {
         let (sender, mut receiver) = mpsc::channel::<Event>(WAITING);
         let (held, mut holding) = watch::channel(false);
         tokio::spawn(async move {
+            let mut series = Series::default();
             while let Some(event) = receiver.recv().await {
                 drop(timeout(HELD, holding.wait_for(|held| !held)).await);
                 let namespace =
                     event.metadata.namespace.clone().unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
                 let api: Api<Event> = Api::namespaced(client.clone(), &namespace);
-                match timeout(WITHIN, api.create(&PostParams::default(), &event)).await {
-                    Ok(Ok(_)) => {}
+                match timeout(WITHIN, write(&api, &mut series, &event)).await {
+                    Ok(Ok(())) => {}
                     // A namespace that is going takes no events.
                     Ok(Err(error)) => tracing::debug!(%error, "an event is dropped"),
                     Err(_) => tracing::debug!("an event is dropped: no answer within {WITHIN:?}"),
@@ -105,6 +113,62 @@ impl Reporter {
     }
 }
 
+/// What was told lately, and how often: by object, reason and words.
+#[derive(Debug, Default)]
+struct Series {
+    told: BTreeMap<String, Told>,
+}
+
+#[derive(Debug)]
+struct Told {
+    name: String,
+    last: Timestamp,
+    count: i32,
+}
+
+impl Series {
+    fn key(event: &Event) -> String {
+        let regarding = event.regarding.clone().unwrap_or_default();
+        let object = [regarding.kind, regarding.namespace, regarding.name, regarding.uid];
+        let said = [event.type_.clone(), event.reason.clone(), event.note.clone()];
+        object.into_iter().chain(said).map(Option::unwrap_or_default).collect::<Vec<_>>().join("\0")
+    }
+
+    /// The event that says the same already, and the how manieth this one is.
+    fn repeats(&mut self, key: &str, now: Timestamp) -> Option<(String, i32)> {
+        let told = self.told.get_mut(key).filter(|told| now.duration_since(told.last) < SERIES)?;
+        told.last = now;
+        told.count = told.count.saturating_add(1);
+        Some((told.name.clone(), told.count))
+    }
+
+    fn begin(&mut self, key: String, name: String, now: Timestamp) {
+        if self.told.len() >= REMEMBERED {
+            self.told.retain(|_, told| now.duration_since(told.last) < SERIES);
+        }
+        if self.told.len() < REMEMBERED {
+            self.told.insert(key, Told { name, last: now, count: 1 });
+        }
+    }
+}
+
+/// Writes an event, or that it is one more of a series.
+async fn write(api: &Api<Event>, series: &mut Series, event: &Event) -> Result<(), kube::Error> {
+    let now = event.event_time.as_ref().map_or_else(Timestamp::now, |time| time.0);
+    let key = Series::key(event);
+    if let Some((name, count)) = series.repeats(&key, now) {
+        let body = serde_json::json!({"series": {"count": count, "lastObservedTime": MicroTime(now)}});
+        match api.patch(&name, &PatchParams::default(), &Patch::Merge(body)).await {
+            // It went meanwhile: a new series begins.
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            result => return result.map(drop),
+        }
+    }
+    let created = api.create(&PostParams::default(), event).await?;
+    series.begin(key, created.metadata.name.unwrap_or_default(), now);
+    Ok(())
+}
+
 fn cut(message: &str) -> String {
     if message.len() <= NOTE_LENGTH {
         return message.to_owned();
@@ -118,7 +182,30 @@ fn cut(message: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{NOTE_LENGTH, cut};
+    use jiff::Timestamp;
+
+    use super::{NOTE_LENGTH, REMEMBERED, SERIES, Series, cut};
+
+    #[test]
+    fn what_is_told_again_soon_is_one_more_of_a_series() {
+        let (mut series, now) = (Series::default(), Timestamp::UNIX_EPOCH);
+        assert_eq!(series.repeats("a", now), None, "the first");
+        series.begin("a".to_owned(), "event".to_owned(), now);
+        assert_eq!(series.repeats("b", now), None, "other words");
+        let soon = now + SERIES / 2;
+        assert_eq!(series.repeats("a", soon), Some(("event".to_owned(), 2)));
+        assert_eq!(series.repeats("a", soon + SERIES / 2), Some(("event".to_owned(), 3)));
+        assert_eq!(series.repeats("a", soon + SERIES * 2), None, "long ago");
+    }
+
+    #[test]
+    fn only_so_many_events_are_remembered() {
+        let (mut series, now) = (Series::default(), Timestamp::UNIX_EPOCH);
+        (0..REMEMBERED * 2).for_each(|n| series.begin(n.to_string(), String::new(), now));
+        assert_eq!(series.told.len(), REMEMBERED);
+        series.begin("new".to_owned(), String::new(), now + SERIES);
+        assert_eq!(series.told.len(), 1, "what is over makes room");
+    }
 
     #[test]
     fn a_long_note_is_cut_between_characters() {

@@ -117,6 +117,10 @@ pub(super) struct Owner {
     looked_at: Option<Instant>,
     /// Services that are announced; `None`: nothing was settled yet, so that nothing is news.
     announced_services: Option<BTreeSet<NamespacedName>>,
+    /// How the addresses of each pool are to be announced; `None`: as above.
+    arranged: Option<BTreeMap<String, String>>,
+    /// Pools that this node cannot announce, while nobody else does.
+    hindered: BTreeSet<String>,
 }
 
 impl Owner {
@@ -159,6 +163,8 @@ impl Owner {
             shown_at: None,
             looked_at: None,
             announced_services: None,
+            arranged: None,
+            hindered: BTreeSet::new(),
             parts,
         }
     }
@@ -259,6 +265,7 @@ impl Owner {
             tracing::debug!(addresses = desired.addresses.len(), "announcements change");
             self.parts.announcer.set_desired(desired.clone());
         }
+        self.tell_pools();
         (self.unsaved, self.unshown) = (true, true);
         self.decided_at = Some(Instant::now());
         self.decision_took = now.elapsed();

@@ -119,6 +119,7 @@ fn address_status(node: &str, view: &AddressView, links: &[LinkView], eligible: 
     let mut status = AddressStatus::new(Protocol::Layer2, "");
     status.owner = known.owner.as_ref().map(ToString::to_string);
     let owner = status.owner.clone().filter(|owner| owner != node);
+    let hindrance = problems.iter().find(|problem| !problem.is_warning()).map(ToString::to_string);
     status.detail = match &known.role {
         Role::Owner => format!("answers on {}", names()),
         Role::HandingOver { to } => format!("answers on {} until {to} has taken over", names()),
@@ -131,12 +132,13 @@ fn address_status(node: &str, view: &AddressView, links: &[LinkView], eligible: 
             || "this node may not announce it".to_owned(),
             |owner| format!("{owner} answers; this node may not announce it"),
         ),
-        _ => match (problems.iter().find(|problem| !problem.is_warning()), owner) {
-            (Some(problem), _) => problem.to_string(),
+        _ => match (&hindrance, owner) {
+            (Some(hindrance), _) => hindrance.clone(),
             (None, Some(owner)) => format!("{owner} answers"),
             (None, None) => "waits until it is clear who answers".to_owned(),
         },
     };
+    status.hindrance = hindrance.filter(|_| eligible);
     status.announced = matches!(known.role, Role::Owner | Role::HandingOver { .. } | Role::StandIn { .. });
     if status.announced {
         status.interface = Some(names());

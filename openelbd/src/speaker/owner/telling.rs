@@ -1,9 +1,14 @@
 //! What the owner tells: events, readiness, metrics.
 
-use std::{collections::BTreeSet, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Instant,
+};
 
 use openelb_k8s::{
     announce::{AnnouncerStatus, SessionState},
+    index::pools::EipView,
     names::{condition, event, reason},
     object::{Kind, NamespacedName, ObjectRef},
     plan::{self, announcement},
@@ -59,6 +64,7 @@ impl Owner {
         {
             self.events.clear(&ObjectRef::cluster(Kind::BgpPeer, name.as_str()), condition::WARNINGS);
         }
+        self.tell_hindrances(&status);
         self.announced = status;
         self.check_listeners();
         self.work();
@@ -124,6 +130,59 @@ impl Owner {
                 let message = format!("{} does not announce its addresses any more", self.settings.node_name);
                 self.event(EventType::Normal, &object, "announced", event::DEL_BALANCER, &message);
             }
+        }
+    }
+
+    /// How pools are announced from now on: one speaker tells for all.
+    pub(super) fn tell_pools(&mut self) {
+        let arrange = |pool: &EipView| {
+            let spec = pool.spec.as_ref().filter(|spec| !pool.deleting && !spec.protocols.is_empty())?;
+            let protocols =
+                spec.protocols.iter().map(|protocol| protocol.as_str()).collect::<Vec<_>>().join(" and ");
+            let interface = spec.interface.as_ref().map(|interface| format!(", interface {interface}"));
+            Some((
+                pool.name.clone(),
+                format!("its addresses are announced by {protocols}{}", interface.unwrap_or_default()),
+            ))
+        };
+        let now: BTreeMap<String, String> = self.indexes.pools.iter().filter_map(arrange).collect();
+        if self.arranged.as_ref() == Some(&now) {
+            return;
+        }
+        // What a start finds is no news.
+        let Some(before) = self.arranged.replace(now.clone()) else { return };
+        for pool in before.keys().filter(|pool| !now.contains_key(*pool)) {
+            self.events.clear(&ObjectRef::cluster(Kind::Eip, pool.clone()), event::CONFIG_SPEAKER);
+        }
+        if !self.is_teller() {
+            return;
+        }
+        for (pool, message) in now.iter().filter(|(pool, message)| before.get(*pool) != Some(*message)) {
+            let object = ObjectRef::cluster(Kind::Eip, pool.clone());
+            self.event(EventType::Normal, &object, event::CONFIG_SPEAKER, event::CONFIG_SPEAKER, message);
+        }
+    }
+
+    /// Pools whose addresses nobody announces, and what keeps this node from it.
+    fn tell_hindrances(&mut self, status: &AnnouncerStatus) {
+        let mut hindered: BTreeMap<String, String> = BTreeMap::new();
+        for ((address, _), one) in status.addresses.iter().filter(|_| !status.unsettled) {
+            if let (Some(hindrance), None) = (&one.hindrance, &one.owner)
+                && let Some(announcement) =
+                    self.desired.as_ref().and_then(|desired| desired.addresses.get(address))
+            {
+                let message = || format!("{}: {hindrance}", self.settings.node_name);
+                hindered.entry(announcement.pool.clone()).or_insert_with(message);
+            }
+        }
+        let topic = event::CONFIG_SPEAKER_FAILED;
+        let mended = |pool: &&String| !hindered.contains_key(*pool);
+        for pool in self.hindered.iter().filter(mended) {
+            self.events.clear(&ObjectRef::cluster(Kind::Eip, pool.clone()), topic);
+        }
+        self.hindered = hindered.keys().cloned().collect();
+        for (pool, message) in hindered {
+            self.event(EventType::Warning, &ObjectRef::cluster(Kind::Eip, pool), topic, topic, &message);
         }
     }
 

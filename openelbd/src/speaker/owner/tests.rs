@@ -199,3 +199,58 @@ async fn services_are_told_of_beside_those_that_other_nodes_carry() {
     announced(&mut owner, &["192.0.2.3"]);
     assert_eq!(told(&owner), ["SetBalancer new", "DelBalancer old"]);
 }
+
+/// What was told of pools.
+fn told_of_pools(owner: &Owner) -> Vec<String> {
+    let of_pools = owner.events.recent().filter(|told| told.object.kind == Kind::Eip);
+    of_pools.map(|told| format!("{} {}: {}", told.reason, told.object.name, told.message)).collect()
+}
+
+#[tokio::test]
+async fn pools_are_told_of_as_they_are_set_up() {
+    let mut owner = owner();
+    assert_eq!(told_of_pools(&owner), [""; 0], "what a start finds is no news");
+    let lan = |interface: &str| {
+        let spec = json!({"address": "198.51.100.0/24", "protocol": "layer2", "interface": interface});
+        object("Eip", "network.kubesphere.io/v1alpha2", "lan", json!({"spec": spec}))
+    };
+    owner.apply(&lan("eth1"));
+    decide(&mut owner);
+    decide(&mut owner);
+    let set_up = "ConfigSpeaker lan: its addresses are announced by layer2, interface eth1";
+    assert_eq!(told_of_pools(&owner), [set_up]);
+    owner.apply(&object(
+        "Eip",
+        "network.kubesphere.io/v1alpha2",
+        "lan",
+        json!({"spec": {"address": "198.51.100.0/24", "protocol": "none"}}),
+    ));
+    decide(&mut owner);
+    assert_eq!(told_of_pools(&owner), [set_up], "somebody else announces it");
+    owner.apply(&lan("eth1"));
+    decide(&mut owner);
+    assert_eq!(told_of_pools(&owner), [set_up, set_up], "it is ours again");
+
+    // A Service has an address of it, and this node has no such interface.
+    owner.apply(&service("web", "198.51.100.1", "Cluster"));
+    decide(&mut owner);
+    let state = |hindrance: Option<&str>, owner: Option<&str>, unsettled| {
+        let mut status = AnnouncerStatus { unsettled, ..AnnouncerStatus::default() };
+        let mut one = AddressStatus::new(Protocol::Layer2, "");
+        (one.hindrance, one.owner) = (hindrance.map(str::to_owned), owner.map(str::to_owned));
+        status.addresses.insert(("198.51.100.1".parse().unwrap(), Protocol::Layer2), one);
+        Arc::new(status)
+    };
+    owner.set_announced(state(Some("no eth1"), None, true));
+    owner.set_announced(state(Some("no eth1"), Some("node-2"), false));
+    let told = told_of_pools(&owner).split_off(2);
+    assert_eq!(told, [""; 0], "another node has it, or may have it");
+    for _ in 0..2 {
+        owner.set_announced(state(Some("no eth1"), None, false));
+    }
+    let failed = "ConfigSpeakerFailed lan: node-1: no eth1";
+    assert_eq!(told_of_pools(&owner).split_off(2), [failed], "once");
+    owner.set_announced(state(None, Some("node-1"), false));
+    owner.set_announced(state(Some("no eth1"), None, false));
+    assert_eq!(told_of_pools(&owner).split_off(2), [failed, failed], "it came back");
+}
