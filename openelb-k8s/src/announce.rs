@@ -265,7 +265,7 @@ pub struct AddressStatus {
     pub vrid: Option<u8>,
     /// Layer 2: the node that owns the address, as this node sees it.
     pub owner: Option<String>,
-    /// What keeps this node from announcing it: an interface that it does not have, say.
+    /// What keeps this node from announcing it where it may: an interface that it does not have, say.
     pub hindrance: Option<String>,
     /// When `announced` changed.
     pub since: Option<Timestamp>,

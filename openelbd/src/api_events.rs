@@ -1,8 +1,11 @@
 //! Events as objects of the API server: best effort, and never more than the server should bear.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::{
     api::{core::v1::ObjectReference, events::v1::Event},
     apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
@@ -32,7 +35,7 @@ const NOTE_LENGTH: usize = 1024;
 /// Events about objects without a namespace are kept here.
 const DEFAULT_NAMESPACE: &str = "default";
 /// What is told again within this time, word for word, is one more of a series, as with the components of Kubernetes.
-const SERIES: SignedDuration = SignedDuration::from_mins(6);
+const SERIES: Duration = Duration::from_secs(6 * 60);
 /// So many are remembered for that.
 const REMEMBERED: usize = 2048;
 
@@ -122,7 +125,7 @@ struct Series {
 #[derive(Debug)]
 struct Told {
     name: String,
-    last: Timestamp,
+    last: Instant,
     count: i32,
 }
 
@@ -134,38 +137,41 @@ impl Series {
         object.into_iter().chain(said).map(Option::unwrap_or_default).collect::<Vec<_>>().join("\0")
     }
 
-    /// The event that says the same already, and the how manieth this one is.
-    fn repeats(&mut self, key: &str, now: Timestamp) -> Option<(String, i32)> {
-        let told = self.told.get_mut(key).filter(|told| now.duration_since(told.last) < SERIES)?;
-        told.last = now;
-        told.count = told.count.saturating_add(1);
-        Some((told.name.clone(), told.count))
+    /// The event that says the same already, and how often it was told, this time included.
+    fn repeats(&self, key: &str, now: Instant) -> Option<(String, i32)> {
+        let told = self.told.get(key).filter(|told| now.saturating_duration_since(told.last) < SERIES)?;
+        Some((told.name.clone(), told.count.saturating_add(1)))
     }
 
-    fn begin(&mut self, key: String, name: String, now: Timestamp) {
-        if self.told.len() >= REMEMBERED {
-            self.told.retain(|_, told| now.duration_since(told.last) < SERIES);
+    fn note(&mut self, key: String, name: String, count: i32, now: Instant) {
+        if self.told.len() >= REMEMBERED && !self.told.contains_key(&key) {
+            self.told.retain(|_, told| now.saturating_duration_since(told.last) < SERIES);
         }
-        if self.told.len() < REMEMBERED {
-            self.told.insert(key, Told { name, last: now, count: 1 });
+        if self.told.len() < REMEMBERED || self.told.contains_key(&key) {
+            self.told.insert(key, Told { name, last: now, count });
         }
     }
 }
 
 /// Writes an event, or that it is one more of a series.
 async fn write(api: &Api<Event>, series: &mut Series, event: &Event) -> Result<(), kube::Error> {
-    let now = event.event_time.as_ref().map_or_else(Timestamp::now, |time| time.0);
-    let key = Series::key(event);
+    let (key, now) = (Series::key(event), Instant::now());
     if let Some((name, count)) = series.repeats(&key, now) {
-        let body = serde_json::json!({"series": {"count": count, "lastObservedTime": MicroTime(now)}});
+        let body = serde_json::json!({"series": {"count": count, "lastObservedTime": event.event_time}});
         match api.patch(&name, &PatchParams::default(), &Patch::Merge(body)).await {
-            // It went meanwhile: a new series begins.
-            Err(kube::Error::Api(status)) if status.code == 404 => {}
-            result => return result.map(drop),
+            Ok(_) => {
+                series.note(key, name, count, now);
+                return Ok(());
+            }
+            // It went meanwhile, or may not be patched: it is told as a new one.
+            Err(kube::Error::Api(status)) if (400..500).contains(&status.code) => {
+                tracing::debug!(error = %status, "an event cannot be counted");
+            }
+            Err(error) => return Err(error),
         }
     }
     let created = api.create(&PostParams::default(), event).await?;
-    series.begin(key, created.metadata.name.unwrap_or_default(), now);
+    series.note(key, created.metadata.name.unwrap_or_default(), 1, now);
     Ok(())
 }
 
@@ -182,28 +188,32 @@ fn cut(message: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
+    use std::time::Instant;
 
     use super::{NOTE_LENGTH, REMEMBERED, SERIES, Series, cut};
 
     #[test]
     fn what_is_told_again_soon_is_one_more_of_a_series() {
-        let (mut series, now) = (Series::default(), Timestamp::UNIX_EPOCH);
+        let (mut series, now) = (Series::default(), Instant::now());
         assert_eq!(series.repeats("a", now), None, "the first");
-        series.begin("a".to_owned(), "event".to_owned(), now);
+        series.note("a".to_owned(), "event".to_owned(), 1, now);
         assert_eq!(series.repeats("b", now), None, "other words");
         let soon = now + SERIES / 2;
         assert_eq!(series.repeats("a", soon), Some(("event".to_owned(), 2)));
+        assert_eq!(series.repeats("a", soon), Some(("event".to_owned(), 2)), "it was not written");
+        series.note("a".to_owned(), "event".to_owned(), 2, soon);
         assert_eq!(series.repeats("a", soon + SERIES / 2), Some(("event".to_owned(), 3)));
-        assert_eq!(series.repeats("a", soon + SERIES * 2), None, "long ago");
+        assert_eq!(series.repeats("a", soon + SERIES), None, "long ago");
     }
 
     #[test]
     fn only_so_many_events_are_remembered() {
-        let (mut series, now) = (Series::default(), Timestamp::UNIX_EPOCH);
-        (0..REMEMBERED * 2).for_each(|n| series.begin(n.to_string(), String::new(), now));
+        let (mut series, now) = (Series::default(), Instant::now());
+        (0..REMEMBERED * 2).for_each(|n| series.note(n.to_string(), "old".to_owned(), 1, now));
         assert_eq!(series.told.len(), REMEMBERED);
-        series.begin("new".to_owned(), String::new(), now + SERIES);
+        series.note("0".to_owned(), "new".to_owned(), 1, now);
+        assert_eq!(series.repeats("0", now), Some(("new".to_owned(), 2)), "one that was made anew");
+        series.note("new".to_owned(), String::new(), 1, now + SERIES);
         assert_eq!(series.told.len(), 1, "what is over makes room");
     }
 

@@ -32,7 +32,8 @@ pub(crate) struct Arguments {
     /// Seed of the chaos, where what the scheduler does is random anyway, and first seed of the model of Layer 2.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// Only these: a fuzz target, `chaos`, `interop`, `failures`, `bfd`, `layer2` or `lab`.
+    /// Only these: a fuzz target, `chaos`, `interop`, `failures`, `bfd`, `layer2` (or a half of it: `layer2-model`,
+    /// `layer2-lab`) or `lab`.
     only: Vec<String>,
 }
 
@@ -41,13 +42,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     let mut trials = arguments.trials;
     if !arguments.only.is_empty() {
         let known = |name: &String| {
-            ["lab", "chaos", "layer2"].contains(&name.as_str())
+            ["lab", "chaos", "layer2", "layer2-model", "layer2-lab"].contains(&name.as_str())
                 || ROUTERS.iter().any(|(known, _)| known == name)
                 || targets.contains(name)
         };
         if let Some(unknown) = arguments.only.iter().find(|name| !known(name)) {
             bail!(
-                "nothing to soak is called {unknown:?}; there are: {}, chaos, {}, layer2, lab",
+                "nothing to soak is called {unknown:?}; there are: {}, chaos, {}, layer2, layer2-model, layer2-lab, lab",
                 targets.join(", "),
                 ROUTERS.map(|(name, _)| name).join(", ")
             );
@@ -97,19 +98,25 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
         log.end(name, seconds, &result)?;
         failed.extend(result.is_err().then(|| name.to_owned()));
     }
-    if arguments.only.is_empty() || arguments.only.iter().any(|name| name == "layer2") {
-        log.say("== layer2 model")?;
+    let wants = |half: &str| {
+        let whole = |name: &String| name == "layer2" || name == half;
+        arguments.only.is_empty() || arguments.only.iter().any(whole)
+    };
+    if wants("layer2-model") {
+        log.say("== layer2-model")?;
         let began = SystemTime::now();
         let result = layer2_model(&mut log, arguments.seed);
         let seconds = began.elapsed().map_or(0, |time| time.as_secs());
-        log.end("layer2 model", seconds, &result)?;
-        failed.extend(result.is_err().then(|| "layer2 model".to_owned()));
-        log.say("== layer2")?;
+        log.end("layer2-model", seconds, &result)?;
+        failed.extend(result.is_err().then(|| "layer2-model".to_owned()));
+    }
+    if wants("layer2-lab") {
+        log.say("== layer2-lab")?;
         let began = SystemTime::now();
         let result = layer2(&mut log);
         let seconds = began.elapsed().map_or(0, |time| time.as_secs());
-        log.end("layer2", seconds, &result)?;
-        failed.extend(result.is_err().then(|| "layer2".to_owned()));
+        log.end("layer2-lab", seconds, &result)?;
+        failed.extend(result.is_err().then(|| "layer2-lab".to_owned()));
     }
     for trial in 1..=trials {
         let what = format!("lab trial {trial} of {trials}");

@@ -124,6 +124,10 @@ impl Cluster {
         eventually("the controller leads and is ready", Duration::from_secs(60), || {
             let ready = controller.get("readyz").is_ok();
             Ok((ready && controller.leads()?).then_some(()))
+        })
+        .with_context(|| {
+            let waits_for = controller.get("readyz?verbose").unwrap_or_else(|error| format!("{error:#}"));
+            format!("{waits_for}\n{}", controller.running.log())
         })?;
         controller.serving_after = controller.running.began.elapsed();
         Ok(controller)

@@ -50,6 +50,8 @@ pub(super) struct Node {
     complete: bool,
     pub(super) about: About,
     pub(super) live: Option<Live>,
+    /// The number of its life when it lived last.
+    generation: Option<u64>,
     /// What it said that it has, in answer to which question.
     synced: Option<(u64, Mark)>,
     /// When anything was heard of it.
@@ -304,16 +306,17 @@ impl Speaker {
             .filter(|live| live.node != self.me)
             .map(|live| (live.node, live))
             .collect();
-        let suspicion = self.config.suspicion;
+        let (suspicion, stands_in) = (self.config.suspicion, !self.settings.stand_in.is_zero());
         let (mut changed, mut asked) = (Vec::new(), Vec::new());
         for (id, live) in &members {
             if !self.admits(*id) {
                 continue;
             }
             let node = self.nodes.entry(*id).or_default();
-            // What its process before this one said is not said by this one.
-            let restarted = |old: Live| message::is_restarted(old.generation, live.generation);
-            let reborn = node.live.is_some_and(restarted);
+            // What its process before this one said is not said by this one. Its own state may be here already.
+            let restarted = |old: u64| message::is_restarted(old, live.generation);
+            let reborn =
+                node.generation.replace(live.generation).is_some_and(restarted) && restarted(node.have.epoch);
             node.complete &= !reborn;
             if reborn || node.live.is_none_or(|old| old.suspect != live.suspect) {
                 changed.push((*id, node.live.is_none().then_some(true)));

@@ -80,6 +80,7 @@ pub struct Speaker {
     pub(super) dirty: BTreeSet<IpAddr>,
     pub(super) unsettled: Option<Unsettled>,
     has_desired: bool,
+    has_links: bool,
     pub(super) stopping: Option<Stopping>,
     pub(super) next_tick: Instant,
     pub(super) next_seeds: Instant,
@@ -136,6 +137,7 @@ impl Speaker {
             dirty: BTreeSet::new(),
             unsettled: None,
             has_desired: false,
+            has_links: false,
             stopping: None,
             next_tick: now,
             next_seeds: now,
@@ -184,9 +186,11 @@ impl Speaker {
         self.finish(now);
     }
 
-    /// The links of this node: the whole set. A link that vanished or went down stops counting at once.
+    /// The links of this node: the whole set. A link that vanished or went down stops counting at once. Nothing is claimed
+    /// before the first call.
     pub fn set_links(&mut self, links: Vec<Link>, now: Instant) {
         self.wake_up(now);
+        self.has_links = true;
         let mut old = std::mem::take(&mut self.ports);
         let back = |link: &Link| link.up && old.get(&link.index).is_none_or(|port| !port.is_up());
         if links.iter().any(back) && self.is_isolated(now) {
@@ -501,7 +505,7 @@ impl Speaker {
 
     /// Whether enough is known to decide.
     pub(super) const fn is_informed(&self) -> bool {
-        self.has_desired && self.peers.is_some()
+        self.has_desired && self.has_links && self.peers.is_some()
     }
 
     fn farewell(&mut self, now: Instant) {

@@ -228,6 +228,7 @@ impl Owner {
             self.decide_anew();
         }
         self.tell_cluster_warnings();
+        self.tell_hindrances();
     }
 
     fn is_unlisted(&self, kind: Kind) -> bool {

@@ -113,14 +113,18 @@ fn await_every_right(kube: &ControlPlane, account: &str, log: impl Fn() -> Strin
 }
 
 /// Lets the same thing happen and end, until it is told as one event with a count.
-fn await_series(kube: &ControlPlane, reporter: &str, mut happen: impl FnMut(bool)) {
+fn await_series(kube: &ControlPlane, reporter: &str, reason: &str, mut happen: impl FnMut(bool)) {
     let mut again = false;
     eventually("an event that says how often", DEADLINE, || {
         again = !again;
         happen(again);
         let events = kube.list("events.events.k8s.io")?;
-        let mut own = events.iter().filter(|event| event["reportingController"] == *reporter);
-        Ok(own.any(|event| event["series"]["count"].as_i64() >= Some(2)).then_some(()))
+        let is_it = |event: &&Value| event["reportingController"] == *reporter && event["reason"] == *reason;
+        Ok(events
+            .iter()
+            .filter(is_it)
+            .any(|event| event["series"]["count"].as_i64() >= Some(2))
+            .then_some(()))
     })
     .unwrap();
 }
@@ -225,7 +229,7 @@ fn the_controller_uses_every_right_it_has_and_asks_for_no_other() {
     .unwrap_or_else(|error| panic!("{error:#}\n{}", Lab::log_tail(&controller, 30)));
     // What is stored of the Eip is known by now: its status is sent as a whole.
     kube.apply(ONE_MORE).unwrap();
-    await_series(&kube, "openelb-controller", |again| {
+    await_series(&kube, "openelb-controller", "add/update eip", |again| {
         let address = if again { "nonsense" } else { "192.0.2.0/24" };
         let patch = json!({"spec": {"address": address}});
         kube.patch("eips.network.kubesphere.io", "", "pool", None, &patch).unwrap();
@@ -286,10 +290,12 @@ fn the_speaker_uses_every_right_it_has_and_asks_for_no_other() {
     // No node is left to announce from, which is worth an event.
     let label = "node.kubernetes.io/exclude-from-external-load-balancers=";
     kube.kubectl(&["label", "node", "node-1", label]).unwrap();
-    await_series(&kube, "openelb-speaker", |again| {
+    let announce = |again: bool| {
         let patch = json!({"spec": {"protocol": if again { "bgp" } else { "none" }}});
         kube.patch("eips.network.kubesphere.io", "", "pool", None, &patch).unwrap();
-    });
+    };
+    await_series(&kube, "openelb-speaker", "ConfigSpeaker", announce);
+    announce(true);
     eventually("an event of a pool that nobody announces", DEADLINE, || {
         let events = kube.list("events.events.k8s.io")?;
         Ok(events.iter().any(|event| event["reason"] == "NoAnnouncer").then_some(()))

@@ -119,7 +119,7 @@ fn address_status(node: &str, view: &AddressView, links: &[LinkView], eligible: 
     let mut status = AddressStatus::new(Protocol::Layer2, "");
     status.owner = known.owner.as_ref().map(ToString::to_string);
     let owner = status.owner.clone().filter(|owner| owner != node);
-    let hindrance = problems.iter().find(|problem| !problem.is_warning()).map(ToString::to_string);
+    let problem = problems.iter().find(|problem| !problem.is_warning());
     status.detail = match &known.role {
         Role::Owner => format!("answers on {}", names()),
         Role::HandingOver { to } => format!("answers on {} until {to} has taken over", names()),
@@ -132,13 +132,18 @@ fn address_status(node: &str, view: &AddressView, links: &[LinkView], eligible: 
             || "this node may not announce it".to_owned(),
             |owner| format!("{owner} answers; this node may not announce it"),
         ),
-        _ => match (&hindrance, owner) {
-            (Some(hindrance), _) => hindrance.clone(),
+        _ => match (problem, owner) {
+            (Some(problem), _) => problem.to_string(),
             (None, Some(owner)) => format!("{owner} answers"),
             (None, None) => "waits until it is clear who answers".to_owned(),
         },
     };
-    status.hindrance = hindrance.filter(|_| eligible);
+    let waits = eligible && known.role == Role::Standby;
+    status.hindrance = problem.filter(|_| waits).map(|problem| match problem {
+        // The same of every address.
+        Problem::NoLink(NoLink::Subnet(_)) => "no interface of this node has a subnet with it".to_owned(),
+        problem => problem.to_string(),
+    });
     status.announced = matches!(known.role, Role::Owner | Role::HandingOver { .. } | Role::StandIn { .. });
     if status.announced {
         status.interface = Some(names());

@@ -7,7 +7,7 @@ use std::{
 };
 
 use openelb_k8s::{
-    announce::{AnnouncerStatus, SessionState},
+    announce::{AnnouncerStatus, Protocol, SessionState},
     index::pools::EipView,
     names::{condition, event, reason},
     object::{Kind, NamespacedName, ObjectRef},
@@ -64,7 +64,6 @@ impl Owner {
         {
             self.events.clear(&ObjectRef::cluster(Kind::BgpPeer, name.as_str()), condition::WARNINGS);
         }
-        self.tell_hindrances(&status);
         self.announced = status;
         self.check_listeners();
         self.work();
@@ -136,37 +135,36 @@ impl Owner {
     /// How pools are announced from now on: one speaker tells for all.
     pub(super) fn tell_pools(&mut self) {
         let arrange = |pool: &EipView| {
-            let spec = pool.spec.as_ref().filter(|spec| !pool.deleting && !spec.protocols.is_empty())?;
-            let protocols =
-                spec.protocols.iter().map(|protocol| protocol.as_str()).collect::<Vec<_>>().join(" and ");
+            let spec = pool.spec.as_ref().filter(|_| !pool.deleting)?;
+            // Nobody speaks VRRP yet; a condition says so.
+            let spoken = spec.protocols.iter().filter(|protocol| **protocol != Protocol::Vip);
+            let protocols = spoken.map(|protocol| protocol.as_str()).collect::<Vec<_>>().join(" and ");
             let interface = spec.interface.as_ref().map(|interface| format!(", interface {interface}"));
-            Some((
-                pool.name.clone(),
-                format!("its addresses are announced by {protocols}{}", interface.unwrap_or_default()),
-            ))
+            let message =
+                format!("its addresses are announced by {protocols}{}", interface.unwrap_or_default());
+            (!protocols.is_empty()).then(|| (pool.name.clone(), message))
         };
         let now: BTreeMap<String, String> = self.indexes.pools.iter().filter_map(arrange).collect();
-        if self.arranged.as_ref() == Some(&now) {
-            return;
-        }
         // What a start finds is no news.
         let Some(before) = self.arranged.replace(now.clone()) else { return };
-        for pool in before.keys().filter(|pool| !now.contains_key(*pool)) {
-            self.events.clear(&ObjectRef::cluster(Kind::Eip, pool.clone()), event::CONFIG_SPEAKER);
+        let topic = event::CONFIG_SPEAKER;
+        for pool in before.iter().filter(|(pool, said)| now.get(*pool) != Some(said)).map(|(pool, _)| pool) {
+            self.events.clear(&ObjectRef::cluster(Kind::Eip, pool.clone()), topic);
         }
-        if !self.is_teller() {
+        if now == before || !self.is_teller() {
             return;
         }
         for (pool, message) in now.iter().filter(|(pool, message)| before.get(*pool) != Some(*message)) {
             let object = ObjectRef::cluster(Kind::Eip, pool.clone());
-            self.event(EventType::Normal, &object, event::CONFIG_SPEAKER, event::CONFIG_SPEAKER, message);
+            self.event(EventType::Normal, &object, topic, topic, message);
         }
     }
 
-    /// Pools whose addresses nobody announces, and what keeps this node from it.
-    fn tell_hindrances(&mut self, status: &AnnouncerStatus) {
+    /// Pools with an address that nobody answers for, and what keeps this node from it: one speaker tells for all, of
+    /// what was so at the last look, too, for a new address has no owner at first.
+    pub(super) fn tell_hindrances(&mut self) {
         let mut hindered: BTreeMap<String, String> = BTreeMap::new();
-        for ((address, _), one) in status.addresses.iter().filter(|_| !status.unsettled) {
+        for ((address, _), one) in self.announced.addresses.iter().filter(|_| !self.announced.unsettled) {
             if let (Some(hindrance), None) = (&one.hindrance, &one.owner)
                 && let Some(announcement) =
                     self.desired.as_ref().and_then(|desired| desired.addresses.get(address))
@@ -176,13 +174,16 @@ impl Owner {
             }
         }
         let topic = event::CONFIG_SPEAKER_FAILED;
-        let mended = |pool: &&String| !hindered.contains_key(*pool);
-        for pool in self.hindered.iter().filter(mended) {
+        let before = std::mem::replace(&mut self.hindered, hindered.keys().cloned().collect());
+        for pool in before.iter().filter(|pool| !hindered.contains_key(*pool)) {
             self.events.clear(&ObjectRef::cluster(Kind::Eip, pool.clone()), topic);
         }
-        self.hindered = hindered.keys().cloned().collect();
-        for (pool, message) in hindered {
-            self.event(EventType::Warning, &ObjectRef::cluster(Kind::Eip, pool), topic, topic, &message);
+        if !self.is_teller() {
+            return;
+        }
+        for (pool, message) in hindered.iter().filter(|(pool, _)| before.contains(*pool)) {
+            let object = ObjectRef::cluster(Kind::Eip, pool.clone());
+            self.event(EventType::Warning, &object, topic, topic, message);
         }
     }
 

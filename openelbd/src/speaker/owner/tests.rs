@@ -214,6 +214,10 @@ async fn pools_are_told_of_as_they_are_set_up() {
         let spec = json!({"address": "198.51.100.0/24", "protocol": "layer2", "interface": interface});
         object("Eip", "network.kubesphere.io/v1alpha2", "lan", json!({"spec": spec}))
     };
+    for vip in ["vip", "none"] {
+        let spec = json!({"address": "203.0.113.0/24", "protocol": vip, "interface": "eth0"});
+        owner.apply(&object("Eip", "network.kubesphere.io/v1alpha2", vip, json!({"spec": spec})));
+    }
     owner.apply(&lan("eth1"));
     decide(&mut owner);
     decide(&mut owner);
@@ -241,16 +245,21 @@ async fn pools_are_told_of_as_they_are_set_up() {
         status.addresses.insert(("198.51.100.1".parse().unwrap(), Protocol::Layer2), one);
         Arc::new(status)
     };
-    owner.set_announced(state(Some("no eth1"), None, true));
-    owner.set_announced(state(Some("no eth1"), Some("node-2"), false));
-    let told = told_of_pools(&owner).split_off(2);
-    assert_eq!(told, [""; 0], "another node has it, or may have it");
+    let mut look = |status| {
+        owner.set_announced(status);
+        owner.look(Instant::now());
+        told_of_pools(&owner).split_off(2)
+    };
     for _ in 0..2 {
-        owner.set_announced(state(Some("no eth1"), None, false));
+        assert_eq!(look(state(Some("no eth1"), None, true)), [""; 0], "another node may have it");
+        assert_eq!(look(state(Some("no eth1"), Some("node-2"), false)), [""; 0], "another node has it");
     }
+    assert_eq!(look(state(Some("no eth1"), None, false)), [""; 0], "a new one has no owner at first");
     let failed = "ConfigSpeakerFailed lan: node-1: no eth1";
-    assert_eq!(told_of_pools(&owner).split_off(2), [failed], "once");
-    owner.set_announced(state(None, Some("node-1"), false));
-    owner.set_announced(state(Some("no eth1"), None, false));
-    assert_eq!(told_of_pools(&owner).split_off(2), [failed, failed], "it came back");
+    for _ in 0..2 {
+        assert_eq!(look(state(Some("no eth1"), None, false)), [failed], "once");
+    }
+    look(state(None, Some("node-1"), false));
+    look(state(Some("no eth1"), None, false));
+    assert_eq!(look(state(Some("no eth1"), None, false)), [failed, failed], "it came back");
 }
