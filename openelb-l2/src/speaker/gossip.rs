@@ -313,10 +313,12 @@ impl Speaker {
                 continue;
             }
             let node = self.nodes.entry(*id).or_default();
-            // What its process before this one said is not said by this one. Its own state may be here already.
+            // What its process before this one said is not said by this one, whose own state may be here already. (A
+            // process that had to come back as a new member may look like that, too; without stand-ins that would move
+            // its addresses.)
             let restarted = |old: u64| message::is_restarted(old, live.generation);
-            let reborn =
-                node.generation.replace(live.generation).is_some_and(restarted) && restarted(node.have.epoch);
+            let known = node.generation.replace(live.generation).is_some_and(restarted);
+            let reborn = known && restarted(node.have.epoch) && stands_in;
             node.complete &= !reborn;
             if reborn || node.live.is_none_or(|old| old.suspect != live.suspect) {
                 changed.push((*id, node.live.is_none().then_some(true)));
