@@ -75,7 +75,7 @@ fuzz_target!(|input: &[u8]| {
             8 => fsm.handle_bytes(direction, &bytes(Message::Keepalive), now),
             9 => fsm.handle_bytes(direction, &bytes(Notification::connection_collision()), now),
             10 => fsm.handle_bytes(direction, &bytes(Update::end_of_rib(Family::IPV4_UNICAST)), now),
-            11 => fsm.handle_write_progress(direction, now),
+            11 => fsm.handle_write_progress(direction, argument & 1 == 1, now),
             12 => fsm.handle_update_sent(now),
             13 | 14 => {
                 let unit = if operation & 0x0f == 13 { 1 } else { 30_000 };

@@ -272,12 +272,12 @@ impl Fsm {
         self.update_state();
     }
 
-    /// Some of what was to be sent on a connection has been written: the neighbour reads.
-    pub fn handle_write_progress(&mut self, direction: Direction, now: Instant) {
+    /// Some of what was to be sent on a connection has been written: the neighbour reads. `waiting`: there is more.
+    pub fn handle_write_progress(&mut self, direction: Direction, waiting: bool, now: Instant) {
         if !self.is_established(direction) {
             return;
         }
-        if self.keepalive.is_zero() {
+        if self.keepalive.is_zero() && !waiting {
             self.timers.clear(Timer::SendHold); // without keepalives there may be nothing more to write
         } else {
             self.timers.set(Timer::SendHold, now + self.send_hold());
@@ -612,7 +612,7 @@ impl Fsm {
 
     fn try_connect(&mut self, now: Instant) {
         let _ = now;
-        let needed = self.wanted == Wanted::Session && !self.config.passive;
+        let needed = self.wanted == Wanted::Session && !self.config.passive && !self.is_idle();
         if needed && !self.connecting && self.outgoing.is_none() && !self.is_confirmed() {
             self.connecting = true;
             self.outputs.push_back(Output::Connect);

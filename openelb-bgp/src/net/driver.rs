@@ -119,7 +119,6 @@ fn start(config: SpeakerConfig, online: bool) -> Result<(SpeakerHandle, JoinHand
     };
     let task = tokio::spawn(async move {
         driver.run().await;
-        driver.shared.close();
     });
     Ok((SpeakerHandle::new(shared, peers_receiver, routes_receiver, weak), task))
 }
@@ -181,6 +180,8 @@ struct Driver {
 
 impl Drop for Driver {
     fn drop(&mut self) {
+        // Also where a bug ended it: nobody waits for an answer that does not come.
+        self.shared.close();
         for listener in &self.listeners {
             listener.task.abort();
         }

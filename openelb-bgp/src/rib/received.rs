@@ -16,6 +16,9 @@ use crate::{
     wire::{Family, Nlri, Prefix},
 };
 
+/// So many paths of a prefix are kept of one neighbour (RFC 7911); each is compared with the others.
+const MAX_PATHS: usize = 256;
+
 /// One route.
 #[derive(Clone, Debug)]
 pub(crate) struct ReceivedPath {
@@ -123,6 +126,9 @@ impl Received {
                 let before = std::mem::replace(&mut known.attributes, Arc::clone(attributes));
                 self.release(before);
             }
+            return;
+        }
+        if paths.iter().filter(|path| path.peer == peer).count() >= MAX_PATHS {
             return;
         }
         let attributes = Arc::clone(attributes);
@@ -284,6 +290,24 @@ mod tests {
     fn set(med: u32) -> PathAttributes {
         let attributes = Attributes { med: Some(med), ..Attributes::default() };
         PathAttributes { attributes, next_hop: NextHop::V4("192.0.2.1".parse().unwrap()) }
+    }
+
+    #[test]
+    fn of_very_many_paths_of_a_prefix_so_many_are_kept() {
+        let mut received = Received::new(0);
+        let owner = (PeerId(1), Family::IPV4_UNICAST);
+        let set = received.intern(set(1));
+        for path_id in 0..1000 {
+            received.announce(owner, nlri(1, path_id), &set, origin());
+        }
+        assert_eq!(received.len(owner), MAX_PATHS);
+        // Another neighbour has room of its own, and so has this one once it withdrew one.
+        received.announce((PeerId(2), Family::IPV4_UNICAST), nlri(1, 0), &set, origin());
+        received.withdraw(owner, nlri(1, 0));
+        received.announce(owner, nlri(1, 1000), &set, origin());
+        assert_eq!((received.len(owner), received.routes()), (MAX_PATHS, MAX_PATHS + 1));
+        (0..=1000).for_each(|path_id| received.withdraw(owner, nlri(1, path_id)));
+        assert_eq!((received.len(owner), received.routes()), (0, 1));
     }
 
     #[test]

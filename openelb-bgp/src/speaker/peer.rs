@@ -407,7 +407,8 @@ impl Peer {
         }
         let link = self.link(connection.direction);
         link.in_flight = link.in_flight.saturating_sub(octets);
-        self.fsm.handle_write_progress(connection.direction, now);
+        let waiting = link.in_flight > 0;
+        self.fsm.handle_write_progress(connection.direction, waiting, now);
     }
 
     pub(super) fn handle_closed(&mut self, connection: ConnectionId, now: Instant) {
@@ -732,7 +733,7 @@ impl Peer {
 /// When routes count as complete on sessions with this neighbour, whatever is missing.
 fn complete_at(peer: &PeerConfig, speaker: &SpeakerConfig, began: Instant) -> Option<Instant> {
     let restart_time = peer.graceful_restart.map(|restart| restart.restart_time);
-    let within = restart_time.map(|time| time.saturating_sub(BEFORE_RESTART_TIME));
+    let within = restart_time.map(|time| time.saturating_sub(BEFORE_RESTART_TIME).max(time / 2));
     Some(began + speaker.end_of_rib_within.or(within)?)
 }
 

@@ -19,6 +19,8 @@ use crate::{
     wire::{Attributes, Family, GracefulRestart, Nlri, NlriList, Notification, Prefix, SessionKind, Update},
 };
 
+/// Refreshes of a family that a neighbour begins sooner after each other are one.
+const REFRESH_SPACING: Duration = Duration::from_secs(1);
 /// How long a neighbour that is back may take to send all its routes again, after a restart (RFC 4724 §4.2 asks for a
 /// bound) or in a refresh (RFC 7313 §4).
 const AGAIN_WITHIN: Duration = Duration::from_secs(360);
@@ -235,7 +237,12 @@ impl Peer {
         if !enhanced || (restarts && !known.end_of_rib_received) {
             return;
         }
-        known.is_refreshed = true;
+        // At once again: each would look at every route. What is gone since the last one was withdrawn.
+        let spacing = |at: Instant| now.saturating_duration_since(at) < REFRESH_SPACING;
+        if known.refreshed_at.is_some_and(spacing) {
+            return;
+        }
+        (known.is_refreshed, known.refreshed_at) = (true, Some(now));
         if matches!(known.reception, Reception::Keep) && around.rib.received.len((self.id, family)) > 0 {
             around.rib.received.mark_stale((self.id, family));
             self.stale.until = Some(now + AGAIN_WITHIN);

@@ -66,6 +66,8 @@ pub(super) struct FamilySession {
     pub(super) end_of_rib_received: bool,
     /// The neighbour sends all its routes again, between markers (RFC 7313).
     pub(super) is_refreshed: bool,
+    /// When that began last.
+    pub(super) refreshed_at: Option<Instant>,
     refresh: Refresh,
     /// Asked for while one was running.
     refresh_again: bool,
@@ -149,6 +151,7 @@ impl Session {
                     end_of_rib_sent: false,
                     end_of_rib_received: false,
                     is_refreshed: false,
+                    refreshed_at: None,
                     refresh: Refresh::No,
                     refresh_again: false,
                 }

@@ -221,11 +221,18 @@ fn hold_time_zero_needs_no_keepalives() {
     let mut fsm = in_state(config(), State::OpenSent, now);
     fsm.handle_bytes(OUT, &bytes(zero), now);
     fsm.handle_bytes(OUT, &bytes(Message::Keepalive), now);
-    fsm.handle_write_progress(OUT, now);
+    fsm.handle_write_progress(OUT, false, now);
     outputs(&mut fsm);
     assert_eq!(fsm.poll_timeout(), None);
     fsm.handle_timeout(now + SECOND * 100_000);
     assert_eq!((fsm.state(), outputs(&mut fsm).len()), (State::Established, 0));
+    // But a neighbour that stops to read what waits for it is noticed.
+    let now = now + SECOND * 100_000;
+    fsm.handle_update_sent(now);
+    fsm.handle_write_progress(OUT, true, now);
+    let due = fsm.poll_timeout().expect("the send hold time runs on");
+    fsm.handle_timeout(due);
+    assert!(outputs(&mut fsm).contains(&Output::Down(DownReason::SendHold)));
 }
 
 #[test]
@@ -358,7 +365,7 @@ proptest! {
                     fsm.handle_bytes(direction(incoming), &message, now);
                 }
                 Op::Garbage(incoming, bytes) => fsm.handle_bytes(direction(incoming), &bytes, now),
-                Op::Written(incoming) => fsm.handle_write_progress(direction(incoming), now),
+                Op::Written(incoming) => fsm.handle_write_progress(direction(incoming), false, now),
                 Op::UpdateSent => fsm.handle_update_sent(now),
                 Op::Wait(milliseconds) => {
                     now += Duration::from_millis(u64::from(milliseconds));

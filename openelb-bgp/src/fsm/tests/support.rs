@@ -255,7 +255,7 @@ impl Pair {
             }
             Arrival::Bytes(bytes) => {
                 if self.connections[id].open[1 - end] {
-                    self.ends[1 - end].fsm.handle_write_progress(direction.other(), now);
+                    self.ends[1 - end].fsm.handle_write_progress(direction.other(), false, now);
                 }
                 self.ends[end].fsm.handle_bytes(direction, &bytes, now);
             }

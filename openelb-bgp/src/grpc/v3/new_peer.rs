@@ -150,6 +150,7 @@ fn families(peer: &apipb::Peer, config: &mut PeerConfig) -> Result<(), Error> {
         return Err(Error::invalid(format!("{} families: there are two", peer.afi_safis.len())));
     }
     config.families.clear();
+    let mut limited = None;
     for wanted in &peer.afi_safis {
         let family = family_or_ipv4(wanted.config.as_ref().and_then(|config| config.family))?;
         let add_paths = wanted.add_paths.as_ref().and_then(|paths| paths.config.as_ref());
@@ -160,6 +161,10 @@ fn families(peer: &apipb::Peer, config: &mut PeerConfig) -> Result<(), Error> {
             graceful_restart: true,
         });
         let Some(limit) = wanted.prefix_limits.filter(|limit| limit.max_prefixes != 0) else { continue };
+        // One for both families: the lower one would be too low for one, the higher one none for the other.
+        if limited.replace(limit.max_prefixes).is_some_and(|other| other != limit.max_prefixes) {
+            return Err(Error::invalid("prefix_limits.max_prefixes: give both families the same"));
+        }
         config.prefix_limit.max_prefixes = limit.max_prefixes;
         if limit.shutdown_threshold_pct != 0 {
             config.prefix_limit.warning_percent =

@@ -271,8 +271,9 @@ impl Task {
         }
         let times =
             bgp.peers.values().filter_map(|peer| config::restart_time(&peer.spec, &bgp.graceful_restart));
-        let shortest = times.min().unwrap_or(config::RESTART_TIME);
-        Some(self.started + shortest.saturating_sub(BEFORE_RESTART_TIME))
+        // Each session has a time of its own; this is for those whose neighbour waits longest.
+        let longest = times.max().unwrap_or(config::RESTART_TIME);
+        Some(self.started + longest.saturating_sub(BEFORE_RESTART_TIME).max(longest / 2))
     }
 
     fn say_complete(&mut self) {
