@@ -562,3 +562,12 @@ fn log(event: &Event) {
         }
     }
 }
+        Event::OctetLimit { peer, octets, limit, exceeded: true } => {
+            tracing::warn!(%peer, octets, limit, "routes take more memory than allowed");
+        }
+        Event::OctetLimit { peer, octets, limit, .. } => {
+            tracing::warn!(%peer, octets, limit, "the memory that routes take comes close to the limit");
+        }
+        Event::PathsNotKept { peer, prefix, kept } => {
+            tracing::warn!(%peer, %prefix, kept, "more paths of a prefix than are kept: the others are left out");
+        }

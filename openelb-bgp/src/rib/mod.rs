@@ -7,6 +7,7 @@ pub(crate) mod best_path;
 pub(crate) mod egress;
 pub(crate) mod packer;
 pub(crate) mod received;
+pub(crate) mod received_sets;
 pub(crate) mod selection;
 pub(crate) mod table;
 #[cfg(test)]

@@ -1,30 +1,34 @@
 //! The routes that neighbours have sent and that are kept with their attributes (Adj-RIB-In): shown, compared, and
 //! never passed on.
 //!
-//! Equal attribute sets are kept once. What a neighbour had when its session ended under graceful restart is *stale*
+//! Equal attribute sets of a neighbour are kept once ([`received_sets`](super::received_sets)). What a neighbour had when its session ended under graceful restart is *stale*
 //! until it sends it again or says that it is done (RFC 4724 §4.2); likewise what it has not yet sent again in a refresh
 //! (RFC 7313 §4).
 
-use std::{collections::HashMap, hash::BuildHasher, sync::Arc, time::Instant};
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use foldhash::fast::FixedState;
-use hashbrown::{HashTable, hash_table::Entry};
 
-use super::selection::{Candidate, Origination, decide};
+use super::{
+    received_sets::{ReceivedSets, SetId},
+    selection::{Candidate, Origination, decide},
+};
 use crate::{
     speaker::{PathAttributes, PeerId},
     wire::{Family, Nlri, Prefix},
 };
 
 /// So many paths of a prefix are kept of one neighbour (RFC 7911); each is compared with the others.
-const MAX_PATHS: usize = 256;
+pub(crate) const MAX_PATHS: usize = 256;
+/// Octets of memory that a route takes beside its attribute set, with the room that tables hold free.
+const ROUTE: u64 = 128;
 
 /// One route.
 #[derive(Clone, Debug)]
 pub(crate) struct ReceivedPath {
     pub(crate) peer: PeerId,
     pub(crate) path_id: u32,
-    pub(crate) attributes: Arc<PathAttributes>,
+    pub(crate) set: SetId,
     /// When it came as it is.
     pub(crate) since: Instant,
     pub(crate) stale: bool,
@@ -43,14 +47,8 @@ pub(crate) struct Received {
     ipv6: HashMap<Prefix, Vec<ReceivedPath>, FixedState>,
     counts: HashMap<(PeerId, Family), Count, FixedState>,
     neighbors: HashMap<PeerId, Origination, FixedState>,
-    sets: HashTable<Arc<PathAttributes>>,
-    /// When there are so many sets, those are looked for that somebody outside held when their last route went.
-    purge_at: usize,
-    hasher: FixedState,
+    sets: ReceivedSets,
 }
-
-/// The least number of sets at which unused ones are looked for.
-const PURGE: usize = 256;
 
 /// A neighbour and a family of it.
 pub(crate) type Owner = (PeerId, Family);
@@ -62,10 +60,8 @@ impl Received {
             ipv4: HashMap::with_hasher(hasher.clone()),
             ipv6: HashMap::with_hasher(hasher.clone()),
             counts: HashMap::with_hasher(hasher.clone()),
-            neighbors: HashMap::with_hasher(hasher.clone()),
-            sets: HashTable::new(),
-            purge_at: PURGE,
-            hasher,
+            neighbors: HashMap::with_hasher(hasher),
+            sets: ReceivedSets::new(seed),
         }
     }
 
@@ -78,70 +74,57 @@ impl Received {
         self.neighbors.insert(peer, origination);
     }
 
-    /// The one set that is equal to this.
-    pub(crate) fn intern(&mut self, attributes: PathAttributes) -> Arc<PathAttributes> {
-        if self.sets.len() >= self.purge_at {
-            self.sets.retain(|set| Arc::strong_count(set) > 1);
-            self.purge_at = PURGE.max(2 * self.sets.len());
-        }
-        let hash = self.hasher.hash_one(&attributes);
-        let hasher = &self.hasher;
-        match self.sets.entry(hash, |known| **known == attributes, |known| hasher.hash_one(&**known)) {
-            Entry::Occupied(entry) => Arc::clone(entry.get()),
-            Entry::Vacant(entry) => {
-                let set = Arc::new(attributes);
-                entry.insert(Arc::clone(&set));
-                set
-            }
-        }
+    /// The one set of this neighbour that is equal to this; to be [given back](Self::release).
+    pub(crate) fn intern(&mut self, peer: PeerId, attributes: PathAttributes) -> SetId {
+        self.sets.intern(peer, attributes)
     }
 
-    /// A route has given its set back: the set goes with the last one.
-    pub(crate) fn release(&mut self, set: Arc<PathAttributes>) {
-        // This one, and that of the table.
-        if Arc::strong_count(&set) > 2 {
-            return;
-        }
-        let hash = self.hasher.hash_one(&*set);
-        if let Ok(entry) = self.sets.find_entry(hash, |known| Arc::ptr_eq(known, &set)) {
-            entry.remove();
-        }
+    /// The set is needed no more but by its routes.
+    pub(crate) fn release(&mut self, set: SetId) {
+        self.sets.release(set);
     }
 
-    /// The neighbour announced this.
+    /// The attributes of a set.
+    pub(crate) fn attributes(&self, set: SetId) -> &Arc<PathAttributes> {
+        self.sets.get(set)
+    }
+
+    /// The neighbour announced this. Gives whether it is kept: of one prefix there may be [`MAX_PATHS`].
     pub(crate) fn announce(
         &mut self,
         (peer, family): Owner,
         Nlri { prefix, path_id }: Nlri,
-        attributes: &Arc<PathAttributes>,
+        set: SetId,
         now: Instant,
-    ) {
+    ) -> bool {
         let table = if family == Family::IPV4_UNICAST { &mut self.ipv4 } else { &mut self.ipv6 };
         let paths = table.entry(prefix).or_insert_with(|| Vec::with_capacity(1));
         let count = self.counts.entry((peer, family)).or_default();
         if let Some(known) = paths.iter_mut().find(|path| path.peer == peer && path.path_id == path_id) {
             count.stale -= usize::from(std::mem::take(&mut known.stale));
-            if !Arc::ptr_eq(&known.attributes, attributes) {
+            if known.set != set {
                 known.since = now;
-                let before = std::mem::replace(&mut known.attributes, Arc::clone(attributes));
-                self.release(before);
+                self.sets.retain(set);
+                let before = std::mem::replace(&mut known.set, set);
+                self.sets.release(before);
             }
-            return;
+            return true;
         }
         if paths.iter().filter(|path| path.peer == peer).count() >= MAX_PATHS {
-            return;
+            return false;
         }
-        let attributes = Arc::clone(attributes);
-        paths.push(ReceivedPath { peer, path_id, attributes, since: now, stale: false });
+        self.sets.retain(set);
+        paths.push(ReceivedPath { peer, path_id, set, since: now, stale: false });
         count.all += 1;
+        true
     }
 
-    /// The neighbour withdrew this.
-    pub(crate) fn withdraw(&mut self, (peer, family): Owner, Nlri { prefix, path_id }: Nlri) {
+    /// The neighbour withdrew this. Gives whether it was there.
+    pub(crate) fn withdraw(&mut self, (peer, family): Owner, Nlri { prefix, path_id }: Nlri) -> bool {
         let table = if family == Family::IPV4_UNICAST { &mut self.ipv4 } else { &mut self.ipv6 };
-        let Some(paths) = table.get_mut(&prefix) else { return };
+        let Some(paths) = table.get_mut(&prefix) else { return false };
         let Some(at) = paths.iter().position(|path| path.peer == peer && path.path_id == path_id) else {
-            return;
+            return false;
         };
         let gone = paths.swap_remove(at);
         if paths.is_empty() {
@@ -150,12 +133,20 @@ impl Received {
         let count = self.counts.entry((peer, family)).or_default();
         count.all -= 1;
         count.stale -= usize::from(gone.stale);
-        self.release(gone.attributes);
+        self.sets.release(gone.set);
+        true
     }
 
     /// How many routes a neighbour has in a family, stale ones included.
     pub(crate) fn len(&self, owner: Owner) -> usize {
         self.counts.get(&owner).map_or(0, |count| count.all)
+    }
+
+    /// Octets of memory that the routes of a neighbour take, of both families and with their attribute sets.
+    pub(crate) fn octets(&self, peer: PeerId) -> u64 {
+        let families = [Family::IPV4_UNICAST, Family::IPV6_UNICAST];
+        let routes: usize = families.map(|family| self.len((peer, family))).iter().sum();
+        ROUTE * routes as u64 + self.sets.octets(peer)
     }
 
     /// How many of them are stale.
@@ -200,7 +191,7 @@ impl Received {
             paths.retain(|path| {
                 let goes = path.peer == peer && which(path);
                 if goes {
-                    gone.push((Arc::clone(&path.attributes), path.stale));
+                    gone.push((path.set, path.stale));
                 }
                 !goes
             });
@@ -213,7 +204,7 @@ impl Received {
             count.all = count.all.saturating_sub(gone.len());
             count.stale = count.stale.saturating_sub(gone.iter().filter(|(_, stale)| *stale).count());
         }
-        gone.into_iter().for_each(|(set, _)| self.release(set));
+        gone.into_iter().for_each(|(set, _)| self.sets.release(set));
         prefixes
     }
 
@@ -235,14 +226,14 @@ impl Received {
     }
 
     /// What the decision looks at of a route.
-    pub(crate) fn candidate<'a>(&self, path: &'a ReceivedPath) -> Candidate<'a> {
+    pub(crate) fn candidate(&self, path: &ReceivedPath) -> Candidate<'_> {
         let unknown = Origination {
             external: true,
             router_id: std::net::Ipv4Addr::BROADCAST,
             address: std::net::Ipv4Addr::BROADCAST.into(),
         };
         Candidate {
-            attributes: &path.attributes.attributes,
+            attributes: &self.sets.get(path.set).attributes,
             from: Some(self.neighbors.get(&path.peer).copied().unwrap_or(unknown)),
             path_id: path.path_id,
         }
@@ -296,17 +287,22 @@ mod tests {
     fn of_very_many_paths_of_a_prefix_so_many_are_kept() {
         let mut received = Received::new(0);
         let owner = (PeerId(1), Family::IPV4_UNICAST);
-        let set = received.intern(set(1));
+        let set = received.intern(owner.0, set(1));
         for path_id in 0..1000 {
-            received.announce(owner, nlri(1, path_id), &set, origin());
+            let kept = received.announce(owner, nlri(1, path_id), set, origin());
+            assert_eq!(kept, (path_id as usize) < MAX_PATHS, "it is said that it is not kept");
         }
+        assert!(received.announce(owner, nlri(1, 5), set, origin()), "one that is there is kept");
         assert_eq!(received.len(owner), MAX_PATHS);
         // Another neighbour has room of its own, and so has this one once it withdrew one.
-        received.announce((PeerId(2), Family::IPV4_UNICAST), nlri(1, 0), &set, origin());
-        received.withdraw(owner, nlri(1, 0));
-        received.announce(owner, nlri(1, 1000), &set, origin());
+        received.announce((PeerId(2), Family::IPV4_UNICAST), nlri(1, 0), set, origin());
+        assert!(received.withdraw(owner, nlri(1, 0)));
+        assert!(!received.withdraw(owner, nlri(1, 0)), "it is not there");
+        received.announce(owner, nlri(1, 1000), set, origin());
         assert_eq!((received.len(owner), received.routes()), (MAX_PATHS, MAX_PATHS + 1));
-        (0..=1000).for_each(|path_id| received.withdraw(owner, nlri(1, path_id)));
+        for path_id in 0..=1000 {
+            received.withdraw(owner, nlri(1, path_id));
+        }
         assert_eq!((received.len(owner), received.routes()), (0, 1));
     }
 
@@ -315,8 +311,8 @@ mod tests {
         let mut received = Received::new(0);
         let owner = (PeerId(1), Family::IPV4_UNICAST);
         for last in 0..10 {
-            let set = received.intern(set(u32::from(last) % 2));
-            received.announce(owner, nlri(last, 0), &set, origin());
+            let set = received.intern(owner.0, set(u32::from(last) % 2));
+            received.announce(owner, nlri(last, 0), set, origin());
             received.release(set);
         }
         assert_eq!((received.attribute_sets(), received.len(owner)), (2, 10));
@@ -325,8 +321,10 @@ mod tests {
         }
         assert_eq!((received.attribute_sets(), received.len(owner)), (1, 5));
         // Replaced by another set.
-        let other = received.intern(set(7));
-        (1..10).step_by(2).for_each(|last| received.announce(owner, nlri(last, 0), &other, origin()));
+        let other = received.intern(owner.0, set(7));
+        for last in (1..10).step_by(2) {
+            received.announce(owner, nlri(last, 0), other, origin());
+        }
         received.release(other);
         assert_eq!((received.attribute_sets(), received.len(owner)), (1, 5));
         assert_eq!(received.clear(owner).len(), 5);
@@ -334,28 +332,39 @@ mod tests {
     }
 
     #[test]
-    fn a_set_that_somebody_holds_when_its_last_route_goes_does_not_stay_for_ever() {
+    fn a_set_that_somebody_shows_when_its_last_route_goes_is_charged_to_nobody() {
         let mut received = Received::new(0);
         let owner = (PeerId(1), Family::IPV4_UNICAST);
-        for med in 0..10_000 {
-            let set = received.intern(set(med));
-            received.announce(owner, nlri(1, 0), &set, origin());
-            received.release(Arc::clone(&set)); // one reference too many
+        let mut shown = Vec::new();
+        let mut octets = None;
+        for med in 0..1000 {
+            let set = received.intern(owner.0, set(med));
+            received.announce(owner, nlri(1, 0), set, origin());
+            received.release(set);
+            shown.push(Arc::clone(received.attributes(set)));
+            assert_eq!(*octets.get_or_insert(received.octets(owner.0)), received.octets(owner.0));
         }
-        assert!(received.attribute_sets() <= 2 * PURGE, "{}", received.attribute_sets());
+        assert_eq!(received.attribute_sets(), 1);
+        assert!(shown.iter().zip(0..).all(|(set, med)| set.attributes.med == Some(med)));
+        received.clear(owner);
+        assert_eq!(received.octets(owner.0), 0);
     }
 
     #[test]
     fn what_is_stale_goes_unless_it_came_again_and_others_routes_stay() {
         let mut received = Received::new(0);
         let (a, b) = ((PeerId(1), Family::IPV4_UNICAST), (PeerId(2), Family::IPV4_UNICAST));
-        let plain = received.intern(set(0));
         for owner in [a, b] {
-            (0..4).for_each(|last| received.announce(owner, nlri(last, 0), &plain, origin()));
+            let plain = received.intern(owner.0, set(0));
+            for last in 0..4 {
+                received.announce(owner, nlri(last, 0), plain, origin());
+            }
+            received.release(plain);
         }
         received.mark_stale(a);
         assert_eq!((received.stale(a), received.stale(b)), (4, 0));
-        received.announce(a, nlri(0, 0), &plain, origin());
+        let plain = received.intern(a.0, set(0));
+        received.announce(a, nlri(0, 0), plain, origin());
         received.withdraw(a, nlri(1, 0));
         assert_eq!((received.len(a), received.stale(a)), (3, 2));
         assert_eq!(received.sweep(a).len(), 2);

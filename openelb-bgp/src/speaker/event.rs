@@ -93,6 +93,28 @@ pub enum Event {
         /// There are more than that.
         exceeded: bool,
     },
+    /// The memory that a neighbour's routes take comes close to its limit, or is over it; told once until it is less
+    /// again.
+    OctetLimit {
+        /// Whose.
+        peer: PeerName,
+        /// Octets that they take.
+        octets: u64,
+        /// How many are allowed.
+        limit: u64,
+        /// There are more than that.
+        exceeded: bool,
+    },
+    /// A neighbour has sent more paths of a prefix than are kept (RFC 7911); told once in a session, and counted in
+    /// [`PeerCounters::unkept_paths`](super::PeerCounters::unkept_paths).
+    PathsNotKept {
+        /// Whose.
+        peer: PeerName,
+        /// The first prefix of which one was not kept.
+        prefix: IpNet,
+        /// How many paths of a prefix are kept.
+        kept: usize,
+    },
     /// BFD says something else of the path.
     Path {
         /// To whom.

@@ -23,16 +23,26 @@ pub enum LimitAction {
     /// The session ends with Cease/1, Maximum Number of Prefixes Reached (RFC 4486 §4).
     #[default]
     Cease,
-    /// It is told once, and the session goes on.
+    /// It is told once, and the session goes on, within [`PrefixLimit::octets`].
     Warn,
 }
 
-/// How many prefixes of one family a neighbour may have.
+/// Octets that a neighbour's routes may take in any case.
+const FREE_OCTETS: u64 = 16 << 20;
+/// Octets more for each prefix that it may have.
+const OCTETS_PER_PREFIX: u64 = 256;
+/// That is not more than this, however many prefixes it may have.
+const MOST_OCTETS: u64 = 4 << 30;
+
+/// How many prefixes of one family a neighbour may have, and how much memory its routes may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PrefixLimit {
     /// So many; more are too many.
     pub max_prefixes: u32,
-    /// From this percentage of them on it is told; 1 to 100.
+    /// Octets of memory that its routes of all families may take, whatever [`action`](Self::action) says: with more the
+    /// session ends with Cease/8, Out of Resources (RFC 4486 §4). `None`: as [`octets`](Self::octets) says.
+    pub max_octets: Option<u64>,
+    /// From this percentage of either on it is told; 1 to 100.
     pub warning_percent: u8,
     /// What happens with more.
     pub action: LimitAction,
@@ -40,9 +50,35 @@ pub struct PrefixLimit {
     pub restart_after: Option<Duration>,
 }
 
+impl PrefixLimit {
+    const DEFAULT_PREFIXES: u32 = 1_500_000;
+
+    /// The limit of octets in force: [`max_octets`](Self::max_octets), or else 16 MiB and 256 octets for each prefix that
+    /// is allowed, 4 GiB at most. Where more prefixes are only told of, that is not less than by default (400 MB).
+    ///
+    /// A route that is kept counts 128 octets and, once for all routes that have it, its attribute set as it lies in
+    /// memory; a route that is only counted, 12 octets (IPv4) to 49 (IPv6 with path identifiers). A full table of the
+    /// Internet, kept, is about 250 octets for each prefix with few neighbours behind it, and below 400 MB.
+    #[must_use]
+    pub fn octets(&self) -> u64 {
+        let prefixes = match self.action {
+            LimitAction::Cease => self.max_prefixes,
+            LimitAction::Warn => self.max_prefixes.max(Self::DEFAULT_PREFIXES),
+        };
+        let usual = FREE_OCTETS + OCTETS_PER_PREFIX * u64::from(prefixes);
+        self.max_octets.unwrap_or_else(|| usual.min(MOST_OCTETS))
+    }
+}
+
 impl Default for PrefixLimit {
     fn default() -> Self {
-        Self { max_prefixes: 1_500_000, warning_percent: 75, action: LimitAction::Cease, restart_after: None }
+        Self {
+            max_prefixes: Self::DEFAULT_PREFIXES,
+            max_octets: None,
+            warning_percent: 75,
+            action: LimitAction::Cease,
+            restart_after: None,
+        }
     }
 }
 

@@ -72,6 +72,8 @@ pub(super) struct Peer {
     pub(super) source: PeerSource,
     /// Shut down by an operator, over the configuration.
     shutdown: Option<String>,
+    /// Why we have just ended the session, where the NOTIFICATION does not say it.
+    pub(super) end_cause: Option<String>,
     /// What BFD says.
     path: Option<PathState>,
     /// The neighbour has not had all our routes since this speaker began (the R bit).
@@ -150,6 +152,7 @@ impl Peer {
             state_since: now,
             last_session: None,
             last_error: None,
+            end_cause: None,
             counters: before.counters,
             source: before.source,
             shutdown: before.shutdown,
@@ -632,7 +635,10 @@ impl Peer {
                     self.counters.dropped += 1;
                     self.routes_changed = true;
                 }
-                let reason = reason.to_string();
+                let reason = match self.end_cause.take() {
+                    Some(cause) => format!("{cause}; {reason}"),
+                    None => reason.to_string(),
+                };
                 around
                     .events
                     .push_back(Event::Down { peer: self.config.name.clone(), reason: reason.clone() });
@@ -709,6 +715,9 @@ impl Peer {
             keepalive: session.negotiated.keepalive,
             families: session.family_status(self.id, rib),
             local_capabilities: session.negotiated.local_open.capabilities.as_slice().into(),
+            received_octets: rib.received.octets(self.id)
+                + self.session.as_ref().map_or(0, Session::counted_octets),
+            max_received_octets: self.config.prefix_limit.octets(),
             remote_capabilities: session.negotiated.remote_open.capabilities.as_slice().into(),
         });
         PeerStatus {

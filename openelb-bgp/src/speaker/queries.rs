@@ -93,7 +93,7 @@ impl Speaker {
         let route = |(prefix, path): (&Prefix, &ReceivedPath)| ReceivedRoute {
             prefix: (*prefix).into(),
             path_id: path.path_id,
-            attributes: Arc::clone(&path.attributes),
+            attributes: Arc::clone(self.rib.received.attributes(path.set)),
             since: path.since,
             stale: path.stale,
         };
@@ -209,7 +209,7 @@ impl Speaker {
                 router_id: from.map_or(std::net::Ipv4Addr::UNSPECIFIED, |from| from.router_id),
             },
             path_id: path.path_id,
-            attributes: Arc::clone(&path.attributes),
+            attributes: Arc::clone(self.rib.received.attributes(path.set)),
             since: Some(path.since),
             stale: path.stale,
             step,

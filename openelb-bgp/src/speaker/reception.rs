@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     fsm::DownReason,
-    rib::{Rib, selection::Origination},
+    rib::{Rib, received::MAX_PATHS, selection::Origination},
     wire::{Attributes, Family, GracefulRestart, Nlri, NlriList, Notification, Prefix, SessionKind, Update},
 };
 
@@ -61,19 +61,18 @@ impl Surroundings<'_> {
         self.touch(prefixes);
     }
 
-    /// A neighbour has sent these routes, or withdrawn them.
-    fn tell(&mut self, peer: &PeerConfig, list: &NlriList, set: Option<&Arc<PathAttributes>>, now: Instant) {
+    /// A neighbour has a route that is kept, or has it no more.
+    fn tell(&mut self, peer: &PeerConfig, nlri: &Nlri, set: Option<&Arc<PathAttributes>>, now: Instant) {
+        self.touch([nlri.prefix]);
         if !self.tell_received {
             return;
         }
-        self.events.extend(list.iter().map(|nlri| {
-            let (prefix, path_id) = (nlri.prefix.into(), nlri.path_id);
-            let route = set.map(|set| {
-                let attributes = Arc::clone(set);
-                Box::new(ReceivedRoute { prefix, path_id, attributes, since: now, stale: false })
-            });
-            Event::Received { peer: peer.name.clone(), prefix, path_id, route }
-        }));
+        let (prefix, path_id) = (nlri.prefix.into(), nlri.path_id);
+        let route = set.map(|set| {
+            let attributes = Arc::clone(set);
+            Box::new(ReceivedRoute { prefix, path_id, attributes, since: now, stale: false })
+        });
+        self.events.push_back(Event::Received { peer: peer.name.clone(), prefix, path_id, route });
     }
 
     /// Received routes of these prefixes have changed.
@@ -265,7 +264,7 @@ impl Peer {
             self.counters.malformed_updates += 1;
         }
         for list in update.withdrawals() {
-            take((self.id, &self.config), session, list, None, around, now);
+            let _ = take((self.id, &self.config), session, list, None, around, now);
         }
         // A route that comes back to us replaces what the neighbour had before, and is not used (RFC 4271 §9.1.2, RFC
         // 4456 §8).
@@ -275,7 +274,14 @@ impl Peer {
         for (next_hop, list) in update.announcements() {
             self.counters.as_loops += u64::from(looped);
             let routes = (!looped).then_some((&update.attributes, next_hop));
-            take((self.id, &self.config), session, list, routes, around, now);
+            let (unkept, first) = take((self.id, &self.config), session, list, routes, around, now);
+            self.counters.unkept_paths += unkept;
+            if let Some(prefix) = first
+                && !std::mem::replace(&mut session.unkept_told, true)
+            {
+                let (peer, prefix) = (self.config.name.clone(), prefix.into());
+                around.events.push_back(Event::PathsNotKept { peer, prefix, kept: MAX_PATHS });
+            }
         }
         self.check_limit(around, now);
     }
@@ -284,17 +290,10 @@ impl Peer {
         let limit = self.config.prefix_limit;
         let Some(session) = self.session.as_mut().filter(|session| !session.ending) else { return };
         let max = u64::from(limit.max_prefixes);
-        let close = (max * u64::from(limit.warning_percent)).div_ceil(100);
         let mut over = None;
         for known in &mut session.families {
             let received = known.received(self.id, around.rib) as u64;
-            let now_is = if received > max {
-                LimitTold::Over
-            } else if received >= close && received > 0 {
-                LimitTold::Close
-            } else {
-                LimitTold::Nothing
-            };
+            let now_is = LimitTold::of(received, max, limit.warning_percent);
             if now_is == known.limit_told {
                 continue;
             }
@@ -315,12 +314,33 @@ impl Peer {
         if let Some(family) = over {
             session.ending = true;
             let notification = Notification::maximum_prefixes(family, limit.max_prefixes);
-            self.end_for(notification, limit.restart_after, now);
+            return self.end_for(notification, limit.restart_after, now);
+        }
+        let octets = around.rib.received.octets(self.id) + session.counted_octets();
+        let max = limit.octets();
+        let now_is = LimitTold::of(octets, max, limit.warning_percent);
+        if now_is == session.octets_told {
+            return;
+        }
+        self.changed = true;
+        let exceeded = now_is == LimitTold::Over;
+        if std::mem::replace(&mut session.octets_told, now_is) < now_is {
+            let peer = self.config.name.clone();
+            around.events.push_back(Event::OctetLimit { peer, octets, limit: max, exceeded });
+        }
+        if exceeded {
+            session.ending = true;
+            // RFC 4486 gives Cease/8 no data: only our own operators are told how much.
+            self.end_cause = Some(format!(
+                "the neighbour's routes take more memory than the {max} octets that its prefix limit allows: raise it, or \
+                 let the neighbour send fewer routes or smaller attributes"
+            ));
+            self.end_for(Notification::out_of_resources(), limit.restart_after, now);
         }
     }
 }
 
-/// Takes in the routes of a list, or that they are gone.
+/// Takes in the routes of a list, or that they are gone. Gives how many were not kept, and the first one's prefix.
 fn take(
     (peer, config): (super::PeerId, &PeerConfig),
     session: &mut Session,
@@ -328,30 +348,38 @@ fn take(
     routes: Option<(&Attributes, crate::wire::NextHop)>,
     around: &mut Surroundings<'_>,
     now: Instant,
-) {
-    let Some(known) = session.family_mut(list.family()) else { return };
+) -> (u64, Option<Prefix>) {
+    let mut unkept = (0, None);
+    let Some(known) = session.family_mut(list.family()) else { return unkept };
     let owner = (peer, known.family);
     match &mut known.reception {
         Reception::Count(counted) => match routes {
             Some(_) => list.iter().for_each(|nlri| counted.announce(&nlri)),
             None => list.iter().for_each(|nlri| counted.withdraw(&nlri)),
         },
-        Reception::Keep => {
-            let received = &mut around.rib.received;
-            match routes {
-                Some((attributes, next_hop)) => {
-                    let attributes = Attributes { next_hop: None, ..attributes.clone() };
-                    let set = received.intern(PathAttributes { attributes, next_hop });
-                    list.iter().for_each(|nlri| received.announce(owner, nlri, &set, now));
-                    around.tell(config, list, Some(&set), now);
-                    around.rib.received.release(set);
+        Reception::Keep => match routes {
+            Some((attributes, next_hop)) => {
+                let attributes = Attributes { next_hop: None, ..attributes.clone() };
+                let set = around.rib.received.intern(peer, PathAttributes { attributes, next_hop });
+                let told = Arc::clone(around.rib.received.attributes(set));
+                for nlri in list.iter() {
+                    if around.rib.received.announce(owner, nlri, set, now) {
+                        around.tell(config, &nlri, Some(&told), now);
+                    } else {
+                        unkept.0 += 1;
+                        unkept.1.get_or_insert(nlri.prefix);
+                    }
                 }
-                None => {
-                    list.iter().for_each(|nlri| received.withdraw(owner, nlri));
-                    around.tell(config, list, None, now);
+                around.rib.received.release(set);
+            }
+            None => {
+                for nlri in list.iter() {
+                    if around.rib.received.withdraw(owner, nlri) {
+                        around.tell(config, &nlri, None, now);
+                    }
                 }
             }
-            around.touch(list.iter().map(|Nlri { prefix, .. }| prefix));
-        }
+        },
     }
+    unkept
 }

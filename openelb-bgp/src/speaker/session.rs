@@ -45,7 +45,7 @@ pub(super) enum Reception {
     Keep,
 }
 
-/// What was told of the prefix limit.
+/// What was told of a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum LimitTold {
     Nothing,
@@ -84,6 +84,10 @@ pub(super) struct Session {
     turn: usize,
     /// It is about to end: nothing more is taken in.
     pub(super) ending: bool,
+    /// Of the limit of octets.
+    pub(super) octets_told: LimitTold,
+    /// It was told that not all paths are kept.
+    pub(super) unkept_told: bool,
     /// Families that the neighbour is to be asked for (RFC 2918).
     pub(super) requests: Vec<Family>,
 }
@@ -164,6 +168,8 @@ impl Session {
             families,
             turn: 0,
             ending: false,
+            octets_told: LimitTold::Nothing,
+            unkept_told: false,
             requests: Vec::new(),
         }
     }
@@ -171,6 +177,15 @@ impl Session {
     /// Whether the neighbour has had the End-of-RIB of every family.
     pub(super) fn is_complete(&self) -> bool {
         self.families.iter().all(|known| known.end_of_rib_sent)
+    }
+
+    /// Octets of memory that the routes take that are only counted.
+    pub(super) fn counted_octets(&self) -> u64 {
+        let counted = |known: &FamilySession| match &known.reception {
+            Reception::Count(counted) => counted.octets(),
+            Reception::Keep => 0,
+        };
+        self.families.iter().map(counted).sum()
     }
 
     /// The neighbour is to be asked for all its routes.
@@ -263,6 +278,20 @@ impl Session {
                 known.refresh = Refresh::No;
                 if enhanced {
                     pulled.mark(known.family, RouteRefreshKind::End, &self.negotiated.context);
+impl LimitTold {
+    /// What is to be told of so much, where `max` is allowed.
+    pub(super) fn of(amount: u64, max: u64, warning_percent: u8) -> Self {
+        let close = max.saturating_mul(u64::from(warning_percent)).div_ceil(100);
+        if amount > max {
+            Self::Over
+        } else if amount >= close && amount > 0 {
+            Self::Close
+        } else {
+            Self::Nothing
+        }
+    }
+}
+
                 }
                 if std::mem::take(&mut known.refresh_again) {
                     known.refresh = Refresh::Begin;

@@ -58,6 +58,8 @@ pub struct PeerCounters {
     pub malformed_updates: u64,
     /// Received announcements with our own AS in AS_PATH (RFC 4271 §9.1.2), ignored.
     pub as_loops: u64,
+    /// Received paths that were not kept because so many of their prefix are (RFC 7911).
+    pub unkept_paths: u64,
 }
 
 /// One family of an established session.
@@ -217,6 +219,11 @@ pub struct PeerStatus {
     pub bfd: Option<BfdStatus>,
     /// The session, while Established.
     pub session: Option<SessionStatus>,
+    /// Octets of memory that the neighbour's routes take, as [`PrefixLimit::octets`](super::PrefixLimit::octets) counts
+    /// them; those of a neighbour that restarts are among them.
+    pub received_octets: u64,
+    /// How many it may take.
+    pub max_received_octets: u64,
     /// Why the last session ended, or the last attempt failed.
     pub last_error: Option<LastError>,
     /// Counters since the peer was configured.
@@ -239,6 +246,8 @@ impl PeerStatus {
             path: None,
             bfd: None,
             session: None,
+            received_octets: 0,
+            max_received_octets: super::PrefixLimit::default().octets(),
             last_error: None,
             counters: PeerCounters::default(),
         }

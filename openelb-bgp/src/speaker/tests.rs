@@ -3,6 +3,7 @@
 mod challenge;
 mod changes;
 mod errors;
+mod limits;
 mod network;
 mod operations;
 mod protection;

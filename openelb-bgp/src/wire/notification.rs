@@ -273,10 +273,11 @@ impl Notification {
     }
 
     /// Whether the session is to end for good, so that it is wrapped in a Hard Reset where NOTIFICATIONs keep routes
-    /// otherwise: too many prefixes, shutdown, deconfigured, reset, BFD down (RFC 8538 §3, RFC 9384 §3). A change of
-    /// configuration and a collision are followed by the next session at once.
+    /// otherwise: too many prefixes, shutdown, deconfigured, reset, BFD down (RFC 8538 §3, RFC 9384 §3), and out of
+    /// resources, which keeping would not give back. A change of configuration and a collision are followed by the next
+    /// session at once.
     pub(crate) fn ends_for_good(&self) -> bool {
-        self.code == NotificationCode::Cease && matches!(self.subcode, 1..=4 | 10)
+        self.code == NotificationCode::Cease && matches!(self.subcode, 1..=4 | 8 | 10)
     }
 
     /// The true reason within a hard reset (RFC 8538 §3.1).

@@ -25,7 +25,7 @@ fn with_bfd(peer: &mut PeerConfig) {
     peer.bfd = Some(BfdConfig { timers: bfd::Timers::default(), minimum_ttl: None });
 }
 
-fn last_notification(scripted: &Scripted) -> Option<Notification> {
+pub(super) fn last_notification(scripted: &Scripted) -> Option<Notification> {
     scripted.sent.iter().rev().find_map(|(_, message)| match message {
         Message::Notification(notification) => Some(notification.clone()),
         _ => None,

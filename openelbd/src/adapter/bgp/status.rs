@@ -302,6 +302,14 @@ fn peer_warnings(desired: &Announcements, peers: &PeersSnapshot) -> BTreeMap<Str
                 ));
             }
         }
+        let (octets, max) = (peer.received_octets, peer.max_received_octets);
+        if octets > 0 && octets >= max.saturating_mul(u64::from(limit.warning_percent)).div_ceil(100) {
+            let percent = limit.warning_percent;
+            told.push(format!(
+                "the routes of {} take {percent} % or more of the {max} octets of memory that they may take",
+                peer.address
+            ));
+        }
         if !told.is_empty() {
             warnings.entry(of.to_owned()).or_default().extend(told);
         }

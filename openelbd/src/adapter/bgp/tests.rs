@@ -263,6 +263,7 @@ fn every_field_of_a_peer_that_has_an_effect() {
             |p| {
                 p.prefix_limit
                     == PrefixLimit {
+                        max_octets: None,
                         max_prefixes: 1000,
                         warning_percent: 90,
                         action: LimitAction::Warn,

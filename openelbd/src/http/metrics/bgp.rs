@@ -229,6 +229,24 @@ fn routes(encoder: &mut DescriptorEncoder<'_>, peers: &[Named<'_>]) -> fmt::Resu
             "bgp_prefix_limit_exceeded",
             "Whether the neighbour has announced more prefixes than prefixLimit allows",
             |f| u64::from(f.over_limit),
+    counters(
+        encoder,
+        "bgp_paths_not_kept",
+        "Received paths that were not kept because there were so many of their prefix",
+        peers.iter().map(|peer| (peer.labels(), peer.status.counters.unkept_paths)),
+    )?;
+    gauges(
+        encoder,
+        "bgp_received_routes_bytes",
+        "Octets of memory that the neighbour's routes take",
+        peers.iter().map(|peer| (peer.labels(), count(peer.status.received_octets))),
+    )?;
+    gauges(
+        encoder,
+        "bgp_received_routes_max_bytes",
+        "Octets of memory that the neighbour's routes may take",
+        peers.iter().map(|peer| (peer.labels(), count(peer.status.max_received_octets))),
+    )?;
         ),
         ("bgp_routes_advertised", "Routes that the neighbour has been sent and not withdrawn", |f| {
             f.advertised

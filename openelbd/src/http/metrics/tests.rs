@@ -54,8 +54,11 @@ fn snapshot() -> PeersSnapshot {
             sent: MessageCounters { update: 4, bytes: 400, ..MessageCounters::default() },
             established: 2,
             dropped: 1,
+            unkept_paths: 9,
             ..PeerCounters::default()
         },
+        received_octets: 4096,
+        max_received_octets: 8192,
         path: Some(PathState::Down(openelb_bgp::bfd::Cause::TimeExpired)),
         ..PeerStatus::new(name.clone(), address, now)
     };
@@ -110,6 +113,9 @@ fn every_value_is_under_its_name_and_labels() {
         &format!("openelb_bgp_session_up{{{peer}}} 1.0"),
         &format!("openelb_bgp_session_state{{{peer}}} 6.0"),
         &format!("openelb_bgp_sessions_dropped_total{{{peer}}} 1"),
+        &format!("openelb_bgp_paths_not_kept_total{{{peer}}} 9"),
+        &format!("openelb_bgp_received_routes_bytes{{{peer}}} 4096.0"),
+        &format!("openelb_bgp_received_routes_max_bytes{{{peer}}} 8192.0"),
         &format!("openelb_bgp_bfd_up{{{peer}}} 0.0"),
         &format!("openelb_bgp_graceful_restart_negotiated{{{peer}}} 0.0"),
         &format!(r#"openelb_bgp_prefix_limit_exceeded{{{peer},family="ipv4-unicast"}} 0.0"#),

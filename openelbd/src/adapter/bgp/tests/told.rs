@@ -87,6 +87,14 @@ fn status_says_what_bfd_limits_and_protection_do() {
         assert_eq!(told.peers["tor"].graceful_restart, Some(false));
     }
     assert!(!format!("{told:?}").contains("hunter2"));
+    for (octets, warned) in [(0, false), (74, false), (75, true), (101, true)] {
+        let (key, tor) = of("tor", Some(PathState::Up), Some(established(2, Vec::new())));
+        let tor = PeerStatus { received_octets: octets, max_received_octets: 100, ..tor };
+        let told = status(vec![(key, tor)]);
+        let words =
+            told.peer_warnings.get("tor").is_some_and(|told| told.contains("of the 100 octets of memory"));
+        assert_eq!(words, warned, "{octets}: {:?}", told.peer_warnings);
+    }
 }
 
 #[test]
