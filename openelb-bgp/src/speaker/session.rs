@@ -69,7 +69,7 @@ pub(super) struct FamilySession {
     /// When that began last.
     pub(super) refreshed_at: Option<Instant>,
     refresh: Refresh,
-    /// Asked for while one was running.
+    /// Asked for while one was running, or the first of all routes were being sent.
     refresh_again: bool,
 }
 
@@ -225,16 +225,13 @@ impl Session {
     /// The neighbour asks for all routes of a family (RFC 2918).
     pub(super) fn refresh(&mut self, family: Family, rib: &mut Rib) {
         let Some(known) = self.family_mut(family) else { return };
-        if known.refresh != Refresh::No {
-            known.refresh_again = true; // one at a time, however often it asks
+        // One at a time, however often it asks: who asks again and again would else never be done.
+        if known.refresh != Refresh::No || (!known.end_of_rib_sent && !known.adj_out.is_idle()) {
+            // Of the first of all routes nothing may have gone out yet: they are all still to come.
+            known.refresh_again |= known.refresh != Refresh::No || known.adj_out.advertised() > 0;
             return;
         }
-        // RFC 7313 §4: no marker before End-of-RIB, which is still to come after all routes.
-        if known.end_of_rib_sent {
-            known.refresh = Refresh::Begin;
-        }
-        let (table, attributes) = rib.table(family);
-        known.adj_out.refresh(table, attributes);
+        known.begin_refresh(rib);
     }
 
     /// The session is gone.
@@ -251,62 +248,12 @@ impl Session {
         for family in std::mem::take(&mut self.requests) {
             pulled.mark(family, RouteRefreshKind::Request, &self.negotiated.context);
         }
-        let enhanced = self.negotiated.enhanced_route_refresh;
         let count = self.families.len();
         for step in 0..count {
-            if pulled.bytes.len() >= CHUNK {
-                break;
-            }
             let Some(known) = self.families.get_mut((self.turn + step) % count) else { break };
-            if known.refresh == Refresh::Begin {
-                known.refresh = Refresh::Running;
-                if enhanced {
-                    pulled.mark(known.family, RouteRefreshKind::Begin, &self.negotiated.context);
-                }
-            }
-            if !known.adj_out.is_idle() {
-                let (table, attributes) = rib.table(known.family);
-                let mut packer = Packer::new(&mut pulled.bytes, CHUNK, known.adj_out.egress());
-                let adj_out = &mut known.adj_out;
-                adj_out.pull(&mut packer, table, attributes);
-                pulled.updates += packer.messages();
-            }
-            if !known.adj_out.is_idle() {
-                continue;
-            }
-            if known.refresh == Refresh::Running {
-                known.refresh = Refresh::No;
-                if enhanced {
-                    pulled.mark(known.family, RouteRefreshKind::End, &self.negotiated.context);
-impl LimitTold {
-    /// What is to be told of so much, where `max` is allowed.
-    pub(super) fn of(amount: u64, max: u64, warning_percent: u8) -> Self {
-        let close = max.saturating_mul(u64::from(warning_percent)).div_ceil(100);
-        if amount > max {
-            Self::Over
-        } else if amount >= close && amount > 0 {
-            Self::Close
-        } else {
-            Self::Nothing
-        }
-    }
-}
-
-                }
-                if std::mem::take(&mut known.refresh_again) {
-                    known.refresh = Refresh::Begin;
-                    let (table, attributes) = rib.table(known.family);
-                    known.adj_out.refresh(table, attributes);
-                }
-            }
-            if routes_complete && !known.end_of_rib_sent && known.adj_out.is_idle() {
-                known.end_of_rib_sent = true;
-                let builder = UpdateBuilder::new(&self.negotiated.context);
-                if let Err(error) = builder.end_of_rib(known.family, &mut pulled.bytes) {
-                    tracing::error!(%error, "End-of-RIB cannot be written");
-                }
-                pulled.updates += 1;
-            }
+            while pulled.bytes.len() < CHUNK
+                && known.pull(&mut pulled, &self.negotiated, routes_complete, rib)
+            {}
         }
         self.turn = (self.turn + 1) % count.max(1);
         pulled
@@ -331,7 +278,77 @@ impl LimitTold {
     }
 }
 
+impl LimitTold {
+    /// What is to be told of so much, where `max` is allowed.
+    pub(super) fn of(amount: u64, max: u64, warning_percent: u8) -> Self {
+        let close = max.saturating_mul(u64::from(warning_percent)).div_ceil(100);
+        if amount > max {
+            Self::Over
+        } else if amount >= close && amount > 0 {
+            Self::Close
+        } else {
+            Self::Nothing
+        }
+    }
+}
+
 impl FamilySession {
+    /// All routes are to be sent again.
+    fn begin_refresh(&mut self, rib: &mut Rib) {
+        // RFC 7313 §4: no marker before End-of-RIB, which is still to come after all routes.
+        if self.end_of_rib_sent {
+            self.refresh = Refresh::Begin;
+        }
+        let (table, attributes) = rib.table(self.family);
+        self.adj_out.refresh(table, attributes);
+    }
+
+    /// Makes the next messages, as far as there is room. Gives whether there are more to be made at once.
+    fn pull(
+        &mut self,
+        pulled: &mut Pulled,
+        negotiated: &Negotiated,
+        routes_complete: bool,
+        rib: &mut Rib,
+    ) -> bool {
+        let (context, enhanced) = (&negotiated.context, negotiated.enhanced_route_refresh);
+        if self.refresh == Refresh::Begin {
+            self.refresh = Refresh::Running;
+            if enhanced {
+                pulled.mark(self.family, RouteRefreshKind::Begin, context);
+            }
+        }
+        if !self.adj_out.is_idle() {
+            let (table, attributes) = rib.table(self.family);
+            let mut packer = Packer::new(&mut pulled.bytes, CHUNK, self.adj_out.egress());
+            self.adj_out.pull(&mut packer, table, attributes);
+            pulled.updates += packer.messages();
+        }
+        if !self.adj_out.is_idle() {
+            return false;
+        }
+        if self.refresh == Refresh::Running {
+            self.refresh = Refresh::No;
+            if enhanced {
+                pulled.mark(self.family, RouteRefreshKind::End, context);
+            }
+        }
+        if routes_complete && !self.end_of_rib_sent {
+            self.end_of_rib_sent = true;
+            let builder = UpdateBuilder::new(context);
+            if let Err(error) = builder.end_of_rib(self.family, &mut pulled.bytes) {
+                tracing::error!(%error, "End-of-RIB cannot be written");
+            }
+            pulled.updates += 1;
+        }
+        // What was asked for meanwhile.
+        let again = std::mem::take(&mut self.refresh_again);
+        if again {
+            self.begin_refresh(rib);
+        }
+        again
+    }
+
     /// How many routes the neighbour has.
     pub(super) fn received(&self, peer: PeerId, rib: &Rib) -> usize {
         match &self.reception {

@@ -1,6 +1,9 @@
 //! What each kind of change costs: sessions and UPDATEs.
 
-use super::*;
+use super::{
+    challenge::{Scripted, bytes_of, their_open},
+    *,
+};
 use crate::{
     speaker::{BfdConfig, PeerScope, RouteStatus},
     wire::{RouteRefresh, RouteRefreshKind, SessionContext},
@@ -227,6 +230,74 @@ fn no_marker_comes_before_end_of_rib() {
     ask(&mut pair, Family::IPV4_UNICAST, RouteRefreshKind::Request);
     pair.settle();
     assert_eq!(pair.refreshes.len(), 2);
+}
+
+/// Who asks for all routes whenever some of them come.
+#[test]
+fn refreshes_while_the_first_of_all_routes_are_sent_do_not_begin_them_again() {
+    use RouteRefreshKind::{Begin, End};
+    const ROUTES: u32 = 150_000;
+    for complete in [true, false] {
+        let mut pair = Pair::with(|peer| peer.families = vec![FamilyConfig::new(Family::IPV4_UNICAST)]);
+        let source = if complete { "a" } else { "b" };
+        let config =
+            SpeakerConfig { sources: [source.to_owned()].into(), ..pair.speakers[0].config().clone() };
+        pair.speakers[0].set_config(config, pair.now).unwrap();
+        pair.establish();
+        let routes = (0..ROUTES).map(|index| {
+            Route::new(ipnet::Ipv4Net::new(Ipv4Addr::from_bits(0x0a00_0000 + index), 32).unwrap())
+        });
+        pair.speakers[0].set_routes("a", routes, pair.now);
+        // Each piece that brings something new is answered by a request, but for the last one.
+        let (mut seen, mut asked) = (0, 0);
+        for _ in 0..1000 {
+            while let Some(output) = pair.speakers[0].poll_output(pair.now) {
+                pair.carry_out(0, output);
+            }
+            let pipe = pair.pipes.iter_mut().find(|pipe| pipe.from.0 == 0).unwrap();
+            let Some(bytes) = pipe.bytes.pop_front() else { break };
+            let (from, to) = (pipe.from, pipe.to);
+            pair.record(&bytes);
+            pair.speakers[from.0].handle_written(from.1, bytes.len(), pair.now);
+            pair.speakers[to.0].handle_bytes(to.1, &bytes, pair.now);
+            while pair.speakers[1].poll_output(pair.now).is_some() {}
+            let received = pair.families(1)[0].1;
+            if std::mem::replace(&mut seen, received) < received && seen < u64::from(ROUTES) {
+                ask(&mut pair, Family::IPV4_UNICAST, RouteRefreshKind::Request);
+                asked += 1;
+            }
+        }
+        assert!(asked >= 4, "{asked}");
+        assert_eq!(seen, u64::from(ROUTES), "all have come");
+        let sent = announced(&pair.updates());
+        assert_eq!(sent, 2 * ROUTES as usize, "once, and once more for all that it has asked");
+        let kinds: Vec<RouteRefreshKind> = pair.refreshes.iter().map(|(_, refresh)| refresh.kind).collect();
+        let markers = end_of_ribs(&pair.updates()).len();
+        // RFC 7313 §4: what is sent again after End-of-RIB is between markers.
+        assert_eq!((markers, &kinds[..]), if complete { (1, &[Begin, End][..]) } else { (0, &[][..]) });
+    }
+}
+
+/// All are still to come, so that there is nothing to send again.
+#[test]
+fn a_refresh_before_the_first_route_was_sent_is_answered_by_the_first_of_all_routes() {
+    let mut scripted = Scripted::new(|_| {});
+    scripted.speaker.set_routes("test", routes(), scripted.now);
+    let connection = scripted.connect();
+    scripted.send(connection, their_open(None));
+    let request = RouteRefresh { family: Family::IPV4_UNICAST, kind: RouteRefreshKind::Request };
+    let context = SessionContext::default();
+    scripted.send_raw(
+        connection,
+        &[bytes_of(Message::Keepalive, &context), bytes_of(request, &context)].concat(),
+    );
+    let messages = scripted.messages_on(connection);
+    let update = |message: &Message| match message {
+        Message::Update(update) => Some(update.clone()),
+        _ => None,
+    };
+    assert_eq!(announced(&messages.iter().filter_map(update).collect::<Vec<_>>()), 2);
+    assert!(!messages.iter().any(|message| matches!(message, Message::RouteRefresh(_))));
 }
 
 #[test]
