@@ -8,7 +8,10 @@ use std::{
 };
 
 use ipnet::IpNet;
-use tokio::sync::{Notify, broadcast, oneshot, watch};
+use tokio::{
+    sync::{Notify, broadcast, oneshot, watch},
+    task::spawn_blocking,
+};
 
 use crate::{
     speaker::{
@@ -16,10 +19,27 @@ use crate::{
         PeerConfig, PeerName, PeersSnapshot, ReceivedRoute, RibEntry, Route, RouteKey, RouteStatus,
         RoutesSnapshot, Speaker, SpeakerConfig, TableStats, index_dynamic_peers, index_peers,
     },
-    wire::Family,
+    wire::{Family, Prefix},
 };
 
 /// How a speaker stops.
+/// Prefixes, or places of a table, that are looked at without a look at anything else: a few milliseconds.
+const PIECE: usize = 1024;
+/// So many are sorted by the runtime's own threads; more would hold up what else runs on them.
+const SORTED_AT_ONCE: usize = 16 * 1024;
+
+/// Each once, in order.
+async fn in_order(mut prefixes: Vec<Prefix>) -> Vec<Prefix> {
+    let few = prefixes.len() <= SORTED_AT_ONCE;
+    let sort = move || {
+        prefixes.sort_unstable();
+        prefixes.dedup();
+        prefixes
+    };
+    // It fails only while the runtime is being shut down.
+    if few { sort() } else { spawn_blocking(sort).await.unwrap_or_default() }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shutdown {
     /// Every session is told with Cease/2, Administrative Shutdown (RFC 4486): the neighbours drop our routes at once.
@@ -187,7 +207,7 @@ impl SpeakerHandle {
     ///
     /// ```no_run
     /// # async fn ask(speaker: &openelb_bgp::net::SpeakerHandle) {
-    /// let routes = speaker.query(|speaker| speaker.rib(openelb_bgp::wire::Family::IPV4_UNICAST)).await;
+    /// let complete = speaker.query(|speaker| speaker.routes_complete()).await;
     /// # }
     /// ```
     pub async fn query<T: Send + 'static>(
@@ -203,26 +223,61 @@ impl SpeakerHandle {
         receiver.await.ok()
     }
 
-    /// What a neighbour has sent; see [`Speaker::adj_in`]. `None`: no such neighbour.
+    /// What a neighbour has sent; see [`Speaker::adj_in`]. `None`: no such neighbour. As [`rib`](Self::rib) it is looked
+    /// through piece by piece.
     pub async fn adj_in(&self, peer: &PeerName, family: Family) -> Option<Vec<ReceivedRoute>> {
-        let peer = peer.clone();
-        self.query(move |speaker| speaker.adj_in(&peer, family)).await?
+        let name = peer.clone();
+        let ask = move |speaker: &Speaker| {
+            speaker.received_routes(&name, &[])?;
+            Some(speaker.received_prefixes(family).collect())
+        };
+        let prefixes = in_order(self.query(ask).await??).await;
+        let mut routes = Vec::new();
+        for some in prefixes.chunks(PIECE) {
+            let (peer, some) = (peer.clone(), some.to_vec());
+            routes.extend(self.query(move |speaker| speaker.received_routes(&peer, &some)).await??);
+        }
+        // Of one prefix they come as they are.
+        routes.sort_by_key(|route: &ReceivedRoute| (route.prefix, route.path_id));
+        Some(routes)
     }
 
-    /// What a neighbour has been sent; see [`Speaker::adj_out`]. `None`: no such neighbour.
+    /// What a neighbour has been sent; see [`Speaker::adj_out`]. `None`: no such neighbour. As [`rib`](Self::rib) it is
+    /// looked through piece by piece.
     pub async fn adj_out(&self, peer: &PeerName, family: Family) -> Option<Vec<AdvertisedRoute>> {
-        let peer = peer.clone();
-        self.query(move |speaker| speaker.adj_out(&peer, family)).await?
+        let mut routes = Vec::new();
+        let mut place = Some(0);
+        while let Some(from) = place {
+            let peer = peer.clone();
+            let ask = move |speaker: &Speaker| speaker.advertised_routes(&peer, family, from, PIECE);
+            let (some, next) = self.query(ask).await??;
+            routes.extend(some);
+            place = next;
+        }
+        routes.sort_unstable_by_key(|route| (route.prefix, route.path_id));
+        Some(routes)
     }
 
     /// All routes of a family, the best of each prefix first; see [`Speaker::rib`]. Empty if the speaker has stopped.
     pub async fn rib(&self, family: Family) -> Vec<RibEntry> {
-        self.query(move |speaker| speaker.rib(family)).await.unwrap_or_default()
+        let prefixes = self.query(move |speaker| speaker.prefixes(family)).await.unwrap_or_default();
+        let mut entries = Vec::new();
+        for some in in_order(prefixes).await.chunks(PIECE) {
+            let some = some.to_vec();
+            match self.query(move |speaker| speaker.rib_entries(&some)).await {
+                Some(more) => entries.extend(more),
+                None => return Vec::new(),
+            }
+        }
+        entries
     }
 
     /// What happens from now on. A receiver that is too slow loses the oldest and is told how many
     /// ([`RecvError::Lagged`](broadcast::error::RecvError::Lagged)); the speaker never waits for it. `best_paths`: changes
     /// of best routes, too, as long as anybody subscribes; `received`: likewise each route that a neighbour sends and that
+    ///
+    /// They are looked at a thousand prefixes at a time, so that sessions go on meanwhile: each prefix is shown as it is
+    /// when its turn comes.
     /// is kept. `None`: the speaker has stopped.
     pub fn subscribe(&self, best_paths: bool, received: bool) -> Option<broadcast::Receiver<Event>> {
         let receiver = self.owner.events.upgrade()?.subscribe();
@@ -368,3 +423,24 @@ mod tests {
         assert!(!made.load(Ordering::Relaxed));
     }
 }
+    /// What is counted is what the speaker does between two pieces.
+    #[tokio::test]
+    async fn while_a_table_is_listed_everything_else_goes_on() {
+        const ROUTES: u32 = 20_000;
+        let config = SpeakerConfig::new(65000, [192, 0, 2, 1].into());
+        let (speaker, _) = crate::net::spawn_offline(config).unwrap();
+        let prefix = |index: u32| ipnet::Ipv4Net::new((0x0a00_0000 + index).into(), 32).unwrap();
+        speaker.set_routes("test", (0..ROUTES).map(|index| Route::new(prefix(index))));
+        let listing = tokio::spawn({
+            let speaker = speaker.clone();
+            async move { speaker.rib(Family::IPV4_UNICAST).await }
+        });
+        let mut answered = 0;
+        while !listing.is_finished() {
+            assert!(speaker.query(|speaker| speaker.config().asn).await.is_some());
+            answered += 1;
+        }
+        let listed: Vec<IpNet> = listing.await.unwrap().into_iter().map(|entry| entry.prefix).collect();
+        assert!(listed.into_iter().eq((0..ROUTES).map(|index| prefix(index).into())), "all, in order");
+        assert!(answered >= 10, "{answered} questions answered meanwhile");
+    }

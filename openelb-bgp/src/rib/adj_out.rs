@@ -255,12 +255,22 @@ impl AdjOut {
         self.state.count
     }
 
-    /// What the neighbour has, with the attribute set that it was told; what is to be sent anew in any case is left out
-    /// until it is.
-    pub(crate) fn told<'a>(&'a self, table: &'a Table) -> impl Iterator<Item = (Nlri, AttributesId)> + 'a {
-        let sent = (0u32..).zip(self.state.advertised.iter().copied());
+    /// What the neighbour has, with the attribute set that it was told, of so many places of the table from one on; what
+    /// is to be sent anew in any case is left out until it is.
+    pub(crate) fn told<'a>(
+        &'a self,
+        table: &'a Table,
+        from: usize,
+        places: usize,
+    ) -> impl Iterator<Item = (Nlri, AttributesId)> + 'a {
+        let sent = (0u32..).zip(self.state.advertised.iter().copied()).skip(from).take(places);
         sent.filter(|(_, id)| ![NONE, STALE].contains(id))
             .filter_map(|(unit, id)| Some((self.state.nlri(unit, table)?, id)))
+    }
+
+    /// How many places the table has.
+    pub(crate) fn places(&self) -> usize {
+        self.state.advertised.len()
     }
 
     /// How many changes are known to wait.

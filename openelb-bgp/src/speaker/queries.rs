@@ -89,30 +89,54 @@ impl Speaker {
     /// [kept](super::ReceivedRoutes::Keep). Routes that were treated as withdrawn (RFC 7606) or that looped are not in
     /// it. `None`: there is no such neighbour.
     pub fn adj_in(&self, peer: &PeerName, family: Family) -> Option<Vec<ReceivedRoute>> {
+        let prefixes: Vec<Prefix> = self.received_prefixes(family).collect();
+        let mut routes = self.received_routes(peer, &prefixes)?;
+        routes.sort_unstable_by_key(|route| (route.prefix, route.path_id));
+        Some(routes)
+    }
+
+    /// What a neighbour has sent to these prefixes. `None`: there is no such neighbour.
+    pub(crate) fn received_routes(&self, peer: &PeerName, prefixes: &[Prefix]) -> Option<Vec<ReceivedRoute>> {
         let id = *self.by_name.get(peer)?;
+        let received = &self.rib.received;
+        let of = |prefix| {
+            received.paths(prefix).iter().filter(|path| path.peer == id).map(move |path| (prefix, path))
+        };
         let route = |(prefix, path): (&Prefix, &ReceivedPath)| ReceivedRoute {
             prefix: (*prefix).into(),
             path_id: path.path_id,
-            attributes: Arc::clone(self.rib.received.attributes(path.set)),
+            attributes: Arc::clone(received.attributes(path.set)),
             since: path.since,
             stale: path.stale,
         };
-        let mut routes: Vec<ReceivedRoute> = self.rib.received.of((id, family)).map(route).collect();
-        routes.sort_unstable_by_key(|route| (route.prefix, route.path_id));
-        Some(routes)
+        Some(prefixes.iter().flat_map(of).map(route).collect())
     }
 
     /// What a neighbour has been sent of a family, as it was sent, sorted by prefix and path identifier; empty without a
     /// session. `None`: there is no such neighbour.
     pub fn adj_out(&self, peer: &PeerName, family: Family) -> Option<Vec<AdvertisedRoute>> {
+        let (mut routes, _) = self.advertised_routes(peer, family, 0, usize::MAX)?;
+        routes.sort_unstable_by_key(|route| (route.prefix, route.path_id));
+        Some(routes)
+    }
+
+    /// A part of what a neighbour has been sent: of so many places of its table from a place on. Gives them in no order,
+    /// and the place to go on at, if there is more. `None`: there is no such neighbour.
+    pub(crate) fn advertised_routes(
+        &self,
+        peer: &PeerName,
+        family: Family,
+        from: usize,
+        places: usize,
+    ) -> Option<(Vec<AdvertisedRoute>, Option<usize>)> {
         let peer = self.peers.get(self.by_name.get(peer)?)?;
         let known = peer.session.iter().flat_map(|session| &session.families);
         let Some(known) = known.into_iter().find(|known| known.family == family) else {
-            return Some(Vec::new());
+            return Some((Vec::new(), None));
         };
         let mut sets: HashMap<u32, Option<Arc<PathAttributes>>> = HashMap::new();
         let mut routes = Vec::new();
-        for (nlri, id) in known.adj_out.told(self.table(family)) {
+        for (nlri, id) in known.adj_out.told(self.table(family), from, places) {
             let set = sets.entry(id).or_insert_with(|| {
                 let set = self.rib.attributes.get(id)?;
                 let (attributes, next_hop) = known.adj_out.egress().attributes(set);
@@ -128,18 +152,33 @@ impl Speaker {
                 });
             }
         }
-        routes.sort_unstable_by_key(|route| (route.prefix, route.path_id));
-        Some(routes)
+        let next = from.saturating_add(places);
+        Some((routes, (next < known.adj_out.places()).then_some(next)))
     }
 
     /// All routes of a family, our own and those that are kept of neighbours, sorted by prefix: the best of each first.
     pub fn rib(&self, family: Family) -> Vec<RibEntry> {
-        let table = self.table(family);
-        let own = table.ids().filter_map(|id| table.destination(id)).map(|destination| destination.prefix);
-        let mut prefixes: Vec<Prefix> = own.chain(self.rib.received.prefixes(family).copied()).collect();
+        let mut prefixes = self.prefixes(family);
         prefixes.sort_unstable();
         prefixes.dedup();
-        prefixes.into_iter().filter_map(|prefix| self.entry(&prefix)).collect()
+        self.rib_entries(&prefixes)
+    }
+
+    /// The prefixes of a family that have a route, in no order; some twice.
+    pub(crate) fn prefixes(&self, family: Family) -> Vec<Prefix> {
+        let table = self.table(family);
+        let own = table.ids().filter_map(|id| table.destination(id)).map(|destination| destination.prefix);
+        own.chain(self.received_prefixes(family)).collect()
+    }
+
+    /// The prefixes of a family to which some neighbour has sent a route that is kept, in no order.
+    pub(crate) fn received_prefixes(&self, family: Family) -> impl Iterator<Item = Prefix> {
+        self.rib.received.prefixes(family).copied()
+    }
+
+    /// The routes of these prefixes; those without are left out.
+    pub(crate) fn rib_entries(&self, prefixes: &[Prefix]) -> Vec<RibEntry> {
+        prefixes.iter().filter_map(|prefix| self.entry(prefix)).collect()
     }
 
     /// The routes of one prefix, the best first; `None` if there are none.
