@@ -61,7 +61,7 @@ pub(super) fn parse(peer: Option<apipb::Peer>) -> Result<NewPeer, Error> {
             }),
             restarting: false,
             forwarding_preserved: false,
-            notification: restart.notification_enabled,
+            notification: false,
         });
     }
     families(&peer, config)?;
@@ -93,12 +93,19 @@ fn unsupported(peer: &apipb::Peer, conf: &apipb::PeerConf) -> Result<(), Error> 
         ("graceful_restart.helper_only", restart.is_some_and(|restart| restart.helper_only)),
         ("graceful_restart.longlived_enabled", restart.is_some_and(|restart| restart.longlived_enabled)),
     ];
-    match found.iter().find(|(_, set)| *set) {
-        Some((field, _)) => Err(Error::unimplemented(format!(
+    if let Some((field, _)) = found.iter().find(|(_, set)| *set) {
+        return Err(Error::unimplemented(format!(
             "{field}: this speaker announces its own routes and passes none on, it has no such setting"
-        ))),
-        None => Ok(()),
+        )));
     }
+    // RFC 8538 §4: with the N bit an expired hold time withdraws nothing, so that only BFD tells that a node is dead.
+    if restart.is_some_and(|restart| restart.notification_enabled) {
+        return Err(Error::unimplemented(
+            "graceful_restart.notification_enabled: only together with BFD, which clients cannot switch on: a dead \
+             node would go on getting packets for the restart time; configure such a neighbour where BFD is",
+        ));
+    }
+    Ok(())
 }
 
 /// Zero is the default, as in GoBGP.

@@ -363,6 +363,65 @@ async fn neighbors_of_clients_are_beside_those_of_the_embedder() {
 }
 
 #[tokio::test]
+async fn limits_that_differ_by_family_are_refused() {
+    let bench = bench();
+    let limited = |limits: [u32; 2]| {
+        let afi_safis = (1..).zip(limits).map(|(afi, max_prefixes)| apipb::AfiSafi {
+            config: Some(apipb::AfiSafiConfig {
+                family: Some(apipb::Family { afi, safi: 1 }),
+                enabled: true,
+            }),
+            prefix_limits: Some(apipb::PrefixLimit { max_prefixes, ..Default::default() }),
+            ..Default::default()
+        });
+        apipb::Peer { afi_safis: afi_safis.collect(), ..peer("192.0.2.2", 65002) }
+    };
+    for limits in [[10, 20], [20, 10]] {
+        let error = bench.add_peer(limited(limits)).await.unwrap_err();
+        assert!(error.code() == Code::InvalidArgument && error.message().contains("the same"), "{error}");
+        assert!(bench.peers().await.is_empty());
+    }
+    // One for both, and one for one of them, which is for both.
+    for (limits, limit) in [([10, 10], 10), ([0, 20], 20), ([0, 0], 1_500_000)] {
+        bench.add_peer(limited(limits)).await.unwrap();
+        let families = bench.peers().await[0].afi_safis.clone();
+        let shown = families.iter().map(|family| family.prefix_limits.unwrap().max_prefixes);
+        assert!(shown.eq([limit; 2]), "{limits:?}: {families:?}");
+        bench.delete_peer("192.0.2.2").await.unwrap();
+    }
+}
+
+/// The rule of BgpPeers: only together with BFD.
+#[tokio::test]
+async fn the_n_bit_of_graceful_restart_is_refused_without_bfd() {
+    let bench = bench();
+    let restart = |notification_enabled| apipb::GracefulRestart {
+        enabled: true,
+        notification_enabled,
+        ..Default::default()
+    };
+    let with = |notification| apipb::Peer {
+        graceful_restart: Some(restart(notification)),
+        ..peer("192.0.2.2", 65002)
+    };
+    let error = bench.add_peer(with(true)).await.unwrap_err();
+    assert!(error.code() == Code::Unimplemented && error.message().contains("BFD"), "{error}");
+    assert!(bench.peers().await.is_empty());
+    bench.add_peer(with(false)).await.unwrap();
+    let shown = bench.peers().await.remove(0);
+    assert!(shown.graceful_restart.as_ref().unwrap().enabled);
+    let update = |notification| apipb::UpdatePeerRequest {
+        peer: Some(apipb::Peer { graceful_restart: Some(restart(notification)), ..shown.clone() }),
+        do_soft_reset_in: false,
+    };
+    let error = GobgpApi::update_peer(&bench.api, Request::new(update(true))).await.unwrap_err();
+    assert_eq!(error.code(), Code::Unimplemented, "{error}");
+    GobgpApi::update_peer(&bench.api, Request::new(update(false))).await.unwrap();
+    let offered = bench.speaker.query(|speaker| speaker.peer_details()).await.unwrap();
+    assert!(!offered[0].config.graceful_restart.unwrap().notification);
+}
+
+#[tokio::test]
 async fn a_reader_may_change_nothing_and_is_told_how_to() {
     let bench = bench();
     let api = Api { access: Access::Read { remedy: "give --write".to_owned() }, ..bench.api.clone() };
