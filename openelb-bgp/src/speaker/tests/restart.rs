@@ -114,6 +114,18 @@ fn end_of_rib_waits_for_the_routes_or_for_ten_seconds_less_than_the_restart_time
     assert_eq!(markers(&scripted, connection), []);
     scripted.advance(Duration::from_secs(1));
     assert_eq!(markers(&scripted, connection).len(), 2, "50 s after the start");
+    // Of a short restart time it is half.
+    for (restart_time, waits) in [(12, 6), (20, 10), (21, 11), (30, 20)] {
+        let mut scripted = Scripted::new(|peer| {
+            graceful(peer);
+            peer.graceful_restart.as_mut().unwrap().restart_time = Duration::from_secs(restart_time);
+        });
+        let connection = scripted.establish(open());
+        scripted.advance(Duration::from_millis(1000 * waits - 1));
+        assert_eq!(markers(&scripted, connection), [], "{restart_time} s");
+        scripted.advance(Duration::from_millis(1));
+        assert_eq!(markers(&scripted, connection).len(), 2, "{restart_time} s");
+    }
     // A time that is set holds for all sessions, and a session that is late waits no longer.
     let mut scripted = Scripted::new(|_| {});
     let config = SpeakerConfig {
