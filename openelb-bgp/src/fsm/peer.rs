@@ -103,6 +103,18 @@ impl Fsm {
         self.update_state();
     }
 
+    /// As [`start`](Self::start), but connects, and takes connections, only after a pause.
+    pub fn start_after(&mut self, pause: Duration, now: Instant) {
+        if self.wanted == Wanted::Session {
+            return;
+        }
+        self.wanted = Wanted::Session;
+        self.failures = 0;
+        let pause = self.jitter.apply(pause);
+        self.timers.set(Timer::IdleHold, now + pause);
+        self.update_state();
+    }
+
     /// Wants no session any more: tells the neighbour, closes, and stays Idle until [`start`](Self::start).
     pub fn stop(&mut self, notification: Notification, now: Instant) {
         self.end_all_with(notification);

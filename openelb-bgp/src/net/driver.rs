@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     net::SocketAddr,
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -60,6 +61,10 @@ const SHUTDOWN_WITHIN: Duration = Duration::from_secs(3);
 /// The task ends after [`SpeakerHandle::shutdown`], or when the last handle is dropped. Any number of speakers may run
 /// in one process.
 ///
+/// A panic in handling what one neighbour has sent ends that neighbour's session alone, which comes back after a pause.
+/// Any other panic, which may have left behind anything in what neighbours share, ends the task with it: then start
+/// another speaker, and not at once again and again.
+///
 /// # Errors
 /// If the configuration is not valid.
 ///
@@ -82,45 +87,11 @@ pub fn spawn_offline(config: SpeakerConfig) -> Result<(SpeakerHandle, JoinHandle
 }
 
 fn start(config: SpeakerConfig, online: bool) -> Result<(SpeakerHandle, JoinHandle<()>), ConfigError> {
-    let now = Instant::now();
-    let speaker = Speaker::new(config, now)?;
-    let shared = Arc::new(Shared::default());
-    let (peers, peers_receiver) = watch::channel(Arc::default());
-    let (routes, routes_receiver) = watch::channel(Arc::default());
-    let (events_sender, events) = mpsc::channel(EVENTS);
-    let (ended_sender, ended) = mpsc::unbounded_channel();
-    let (subscribers, _) = broadcast::channel(SUBSCRIBED);
-    let weak = subscribers.downgrade();
-    let mut driver = Driver {
-        speaker,
-        shared: Arc::clone(&shared),
-        connections: HashMap::new(),
-        listeners: Vec::new(),
-        next_listener: 0,
-        events_sender,
-        events,
-        ended_sender,
-        ended,
-        peers,
-        peers_due: now,
-        peers_revision: u64::MAX,
-        activity: true,
-        routes,
-        routes_due: now,
-        routes_revision: u64::MAX,
-        refused: 0,
-        refused_logged: None,
-        subscribers,
-        guard: Guard::new(online),
-        guarded_revision: u64::MAX,
-        online,
-        full_since: None,
-        tell_at: None,
-    };
+    let (mut driver, handle) = Driver::new(config, online)?;
     let task = tokio::spawn(async move {
         driver.run().await;
     });
-    Ok((SpeakerHandle::new(shared, peers_receiver, routes_receiver, weak), task))
+    Ok((handle, task))
 }
 
 enum Slot {
@@ -194,6 +165,46 @@ impl Drop for Driver {
 }
 
 impl Driver {
+    fn new(config: SpeakerConfig, online: bool) -> Result<(Self, SpeakerHandle), ConfigError> {
+        let now = Instant::now();
+        let speaker = Speaker::new(config, now)?;
+        let shared = Arc::new(Shared::default());
+        let (peers, peers_receiver) = watch::channel(Arc::default());
+        let (routes, routes_receiver) = watch::channel(Arc::default());
+        let (events_sender, events) = mpsc::channel(EVENTS);
+        let (ended_sender, ended) = mpsc::unbounded_channel();
+        let (subscribers, _) = broadcast::channel(SUBSCRIBED);
+        let handle =
+            SpeakerHandle::new(Arc::clone(&shared), peers_receiver, routes_receiver, subscribers.downgrade());
+        let driver = Self {
+            speaker,
+            shared,
+            connections: HashMap::new(),
+            listeners: Vec::new(),
+            next_listener: 0,
+            events_sender,
+            events,
+            ended_sender,
+            ended,
+            peers,
+            peers_due: now,
+            peers_revision: u64::MAX,
+            activity: true,
+            routes,
+            routes_due: now,
+            routes_revision: u64::MAX,
+            refused: 0,
+            refused_logged: None,
+            subscribers,
+            guard: Guard::new(online),
+            guarded_revision: u64::MAX,
+            online,
+            full_since: None,
+            tell_at: None,
+        };
+        Ok((driver, handle))
+    }
+
     async fn run(&mut self) {
         self.listen().await;
         loop {
@@ -224,8 +235,8 @@ impl Driver {
                     }
                 }
                 () = self.guard.changed() => {}
-                Some(connection) = self.ended.recv() => self.closed(connection),
-                () = timer => self.speaker.handle_timeout(Instant::now()),
+                Some(connection) = self.ended.recv() => self.contain(|driver| driver.closed(connection)),
+                () = timer => self.contain(|driver| driver.speaker.handle_timeout(Instant::now())),
             }
             self.activity = true;
         }
@@ -325,7 +336,23 @@ impl Driver {
         shutdown
     }
 
+    /// Does something that may panic: if that was one neighbour's input, it costs that neighbour its session. What else
+    /// panics ends the task.
+    fn contain(&mut self, act: impl FnOnce(&mut Self)) {
+        let Err(panic) = catch_unwind(AssertUnwindSafe(|| act(self))) else { return };
+        match self.speaker.recover(Instant::now()) {
+            Some(peer) => {
+                tracing::error!(%peer, "a bug has ended the session of this peer: please report it");
+            }
+            None => resume_unwind(panic),
+        }
+    }
+
     fn handle(&mut self, event: IoEvent) {
+        self.contain(|driver| driver.take_in(event));
+    }
+
+    fn take_in(&mut self, event: IoEvent) {
         let now = Instant::now();
         match event {
             IoEvent::Received { connection, bytes, permit } => {
@@ -553,15 +580,6 @@ fn log(event: &Event) {
         Event::PrefixLimit { peer, family, received, limit, .. } => {
             tracing::warn!(%peer, %family, received, limit, "the number of prefixes comes close to the limit");
         }
-        Event::Path { peer, state } => tracing::info!(%peer, %state, "BFD"),
-        Event::PeerRemoved { peer } => tracing::info!(%peer, "peer removed"),
-        Event::BestPath { prefix, .. } => tracing::debug!(%prefix, "another best route"),
-        Event::Received { peer, prefix, .. } => tracing::trace!(%peer, %prefix, "route received"),
-        Event::Lost { events } => {
-            tracing::warn!(events, "events were dropped: more came at once than are kept");
-        }
-    }
-}
         Event::OctetLimit { peer, octets, limit, exceeded: true } => {
             tracing::warn!(%peer, octets, limit, "routes take more memory than allowed");
         }
@@ -571,3 +589,15 @@ fn log(event: &Event) {
         Event::PathsNotKept { peer, prefix, kept } => {
             tracing::warn!(%peer, %prefix, kept, "more paths of a prefix than are kept: the others are left out");
         }
+        Event::Path { peer, state } => tracing::info!(%peer, %state, "BFD"),
+        Event::PeerRemoved { peer } => tracing::info!(%peer, "peer removed"),
+        Event::BestPath { prefix, .. } => tracing::debug!(%prefix, "another best route"),
+        Event::Received { peer, prefix, .. } => tracing::trace!(%peer, %prefix, "route received"),
+        Event::Lost { events } => {
+            tracing::warn!(events, "events were dropped: more came at once than are kept");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
@@ -22,7 +23,6 @@ use crate::{
     wire::{Family, Prefix},
 };
 
-/// How a speaker stops.
 /// Prefixes, or places of a table, that are looked at without a look at anything else: a few milliseconds.
 const PIECE: usize = 1024;
 /// So many are sorted by the runtime's own threads; more would hold up what else runs on them.
@@ -40,6 +40,7 @@ async fn in_order(mut prefixes: Vec<Prefix>) -> Vec<Prefix> {
     if few { sort() } else { spawn_blocking(sort).await.unwrap_or_default() }
 }
 
+/// How a speaker stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shutdown {
     /// Every session is told with Cease/2, Administrative Shutdown (RFC 4486): the neighbours drop our routes at once.
@@ -202,8 +203,9 @@ impl SpeakerHandle {
         receiver.await.ok()
     }
 
-    /// Asks the machine itself something, after all that was set before. `None`: it has stopped. The speaker does
-    /// nothing else meanwhile, so the answer must be quick to give. It is not made when nobody waits for it any more.
+    /// Asks the machine itself something, after all that was set before. `None`: it has stopped, or `ask` has panicked,
+    /// which costs nobody else anything: it can change nothing. The speaker does nothing else meanwhile, so the answer must
+    /// be quick to give. It is not made when nobody waits for it any more.
     ///
     /// ```no_run
     /// # async fn ask(speaker: &openelb_bgp::net::SpeakerHandle) {
@@ -216,8 +218,13 @@ impl SpeakerHandle {
     ) -> Option<T> {
         let (sender, receiver) = oneshot::channel();
         self.enqueue(move |speaker, _| {
-            if !sender.is_closed() {
-                drop(sender.send(ask(speaker)));
+            if sender.is_closed() {
+                return;
+            }
+            // The machine is only looked at: whatever happens, it is whole.
+            match catch_unwind(AssertUnwindSafe(|| ask(speaker))) {
+                Ok(answer) => drop(sender.send(answer)),
+                Err(_) => tracing::error!("a bug in a question to the speaker: please report it"),
             }
         });
         receiver.await.ok()
@@ -259,6 +266,9 @@ impl SpeakerHandle {
     }
 
     /// All routes of a family, the best of each prefix first; see [`Speaker::rib`]. Empty if the speaker has stopped.
+    ///
+    /// They are looked at a thousand prefixes at a time, so that sessions go on meanwhile: each prefix is shown as it is
+    /// when its turn comes.
     pub async fn rib(&self, family: Family) -> Vec<RibEntry> {
         let prefixes = self.query(move |speaker| speaker.prefixes(family)).await.unwrap_or_default();
         let mut entries = Vec::new();
@@ -275,9 +285,6 @@ impl SpeakerHandle {
     /// What happens from now on. A receiver that is too slow loses the oldest and is told how many
     /// ([`RecvError::Lagged`](broadcast::error::RecvError::Lagged)); the speaker never waits for it. `best_paths`: changes
     /// of best routes, too, as long as anybody subscribes; `received`: likewise each route that a neighbour sends and that
-    ///
-    /// They are looked at a thousand prefixes at a time, so that sessions go on meanwhile: each prefix is shown as it is
-    /// when its turn comes.
     /// is kept. `None`: the speaker has stopped.
     pub fn subscribe(&self, best_paths: bool, received: bool) -> Option<broadcast::Receiver<Event>> {
         let receiver = self.owner.events.upgrade()?.subscribe();
@@ -422,7 +429,35 @@ mod tests {
         assert_eq!(speaker.query(|speaker| speaker.config().asn).await, Some(65000));
         assert!(!made.load(Ordering::Relaxed));
     }
-}
+    #[tokio::test]
+    async fn a_speaker_that_ended_by_a_bug_answers_nobody_and_lets_nobody_wait() {
+        let config = SpeakerConfig::new(65000, [192, 0, 2, 1].into());
+        let (speaker, task) = crate::net::spawn_offline(config).unwrap();
+        let peer = PeerName::from("nobody");
+        // They are asked before the bug, in one message with it, and after it.
+        let family = Family::IPV4_UNICAST;
+        let (before, beside) = (speaker.clone(), speaker.clone());
+        let asked = tokio::spawn(async move { before.query(|speaker| speaker.config().asn).await });
+        tokio::task::yield_now().await;
+        speaker.enqueue(|_, _| panic!("on purpose"));
+        let late = tokio::spawn(async move { beside.query(|speaker| speaker.config().asn).await });
+        assert!(task.await.unwrap_err().is_panic());
+        assert_eq!((asked.await.unwrap(), late.await.unwrap()), (Some(65000), None));
+        assert_eq!(speaker.query(|speaker| speaker.config().asn).await, None);
+        assert_eq!(speaker.command(&peer, PeerCommand::Enable).await, Err(CommandError::Stopped));
+        assert_eq!((speaker.rib(family).await, speaker.adj_in(&peer, family).await), (Vec::new(), None));
+        assert_eq!((speaker.adj_out(&peer, family).await, speaker.table_stats().await.routes), (None, 0));
+        assert!(speaker.subscribe(true, true).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_question_with_a_bug_has_no_answer_and_costs_nobody_anything() {
+        let config = SpeakerConfig::new(65000, [192, 0, 2, 1].into());
+        let (speaker, _) = crate::net::spawn_offline(config).unwrap();
+        assert_eq!(speaker.query(|_| -> u32 { panic!("on purpose") }).await, None);
+        assert_eq!(speaker.query(|speaker| speaker.config().asn).await, Some(65000));
+    }
+
     /// What is counted is what the speaker does between two pieces.
     #[tokio::test]
     async fn while_a_table_is_listed_everything_else_goes_on() {
@@ -444,3 +479,4 @@ mod tests {
         assert!(listed.into_iter().eq((0..ROUTES).map(|index| prefix(index).into())), "all, in order");
         assert!(answered >= 10, "{answered} questions answered meanwhile");
     }
+}

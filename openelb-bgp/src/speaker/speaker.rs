@@ -85,6 +85,8 @@ pub struct Speaker {
     farewells: VecDeque<Output>,
     pub(super) state_revision: u64,
     pub(super) routes_revision: u64,
+    /// Whose input is being handled, while that touches nothing but this peer.
+    at_work: Option<PeerId>,
 }
 
 /// Drops the oldest events if there are too many, and says how many.
@@ -172,6 +174,7 @@ impl Speaker {
             farewells: VecDeque::new(),
             state_revision: 0,
             routes_revision: 0,
+            at_work: None,
         })
     }
 
@@ -313,8 +316,32 @@ impl Speaker {
     }
 
     pub(super) fn remove_peer(&mut self, id: PeerId, why: Notification, now: Instant) -> Option<Before> {
+        let before = self.peers.get(&id)?.remains();
+        self.drop_peer(id, Some(why), now)?;
+        Some(before)
+    }
+
+    /// Whoever drives this has caught a panic. If it was in handling input of a neighbour, before that met what is
+    /// shared with others, the neighbour is made anew, and tried again after a pause that doubles each time: gives
+    /// which. Its connections are closed without a NOTIFICATION, as they would be if the process had died: with graceful
+    /// restart it keeps our routes.
+    ///
+    /// `None`: what all neighbours share may be torn, and nothing more is to be done with this speaker.
+    pub fn recover(&mut self, now: Instant) -> Option<PeerName> {
+        const REASON: &str = "a bug in this program, please report it: the session was closed";
+        let id = self.at_work.take()?;
+        let peer = self.peers.get(&id)?;
+        let (before, config) = (peer.remains_of_bug(REASON, now), Arc::clone(&peer.config));
+        self.drop_peer(id, None, now)?;
+        let name = config.name.clone();
+        self.add_peer(config, before, now);
+        self.push_event(Event::Down { peer: name.clone(), reason: REASON.to_owned() });
+        Some(name)
+    }
+
+    fn drop_peer(&mut self, id: PeerId, why: Option<Notification>, now: Instant) -> Option<()> {
         let peer = self.peers.remove(&id)?;
-        let (before, name) = (peer.remains(), peer.config.name.clone());
+        let name = peer.config.name.clone();
         self.by_name.remove(&name);
         self.by_address.remove(&(peer.config.address.to_canonical(), peer.config.scope_id));
         if let Some(at) = peer.timer {
@@ -326,7 +353,7 @@ impl Speaker {
         self.tell_best_paths(prefixes);
         self.state_revision += 1;
         self.routes_revision += 1;
-        Some(before)
+        Some(())
     }
 
     pub(super) fn push_event(&mut self, event: Event) {
@@ -483,7 +510,9 @@ impl Speaker {
         if let Some(peer) = self.peers.get_mut(&connection.peer)
             && peer.is_current(connection)
         {
+            self.at_work = Some(connection.peer);
             act(peer);
+            self.at_work = None;
             self.touch(connection.peer);
         }
     }
@@ -496,7 +525,9 @@ impl Speaker {
             self.timers.pop_first();
             if let Some(peer) = self.peers.get_mut(&id) {
                 peer.timer = None;
+                self.at_work = Some(id);
                 peer.handle_timeout(now);
+                self.at_work = None;
                 // Its timer is set anew when its output was fetched.
                 self.touch(id);
             }

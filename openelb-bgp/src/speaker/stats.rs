@@ -60,6 +60,8 @@ pub struct PeerCounters {
     pub as_loops: u64,
     /// Received paths that were not kept because so many of their prefix are (RFC 7911).
     pub unkept_paths: u64,
+    /// How often a bug in this program ended the session or an attempt.
+    pub internal_errors: u64,
 }
 
 /// One family of an established session.

@@ -159,6 +159,36 @@ fn idle_refuses_connections_and_says_nothing() {
     assert_eq!(outputs(&mut fsm), [Output::Close { direction: Direction::Incoming }]);
 }
 
+/// The pause after an error is one: neither a link that is lost in it nor the end of a connection shortens it.
+#[test]
+fn no_connection_is_opened_while_it_pauses() {
+    let now = origin();
+    let mut fsm = in_state(config(), State::Established, now);
+    fsm.reset_after(Notification::out_of_resources(), Some(SECOND * 300), now);
+    outputs(&mut fsm);
+    fsm.abandon(DownReason::LinkDown { interface: "eth1".to_owned() }, now + SECOND);
+    fsm.handle_closed(OUT, now + SECOND);
+    for second in 2..300 {
+        fsm.handle_timeout(now + SECOND * second);
+        assert_eq!((fsm.state(), outputs(&mut fsm)), (State::Idle, vec![]), "after {second} s");
+    }
+    fsm.handle_timeout(now + SECOND * 300);
+    assert!(outputs(&mut fsm).contains(&Output::Connect), "the pause is over");
+}
+
+#[test]
+fn a_start_after_a_pause_refuses_connections_until_then() {
+    let now = origin();
+    let mut fsm = Fsm::new(config(), 1);
+    fsm.start_after(SECOND * 4, now);
+    fsm.handle_connected(Direction::Incoming, info(1, 2), now);
+    assert_eq!(outputs(&mut fsm), [Output::Close { direction: Direction::Incoming }]);
+    let due = fsm.poll_timeout().unwrap();
+    assert!((SECOND * 3..=SECOND * 4).contains(&(due - now)), "{:?}", due - now);
+    fsm.handle_timeout(due);
+    assert!(outputs(&mut fsm).contains(&Output::Connect));
+}
+
 #[test]
 fn pauses_double_up_to_the_longest_and_start_anew_after_a_good_session() {
     let mut now = origin();

@@ -13,10 +13,11 @@ use openelb_bgp::{
     grpc::core::{Error, ruled},
     net::{self, Shutdown, SpeakerHandle},
     speaker::{
-        Advertisement, PeersSnapshot, Route, RouteAttributes, RouteStatus, RoutesSnapshot, SpeakerConfig,
+        Advertisement, ConfigError, PeersSnapshot, Route, RouteAttributes, RouteStatus, RoutesSnapshot,
+        SpeakerConfig,
     },
 };
-use openelb_k8s::announce::{Announcements, Announcer, AnnouncerProblem, AnnouncerStatus};
+use openelb_k8s::announce::{Announcements, Announcer, AnnouncerProblem, AnnouncerStatus, BgpAnnouncements};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     task::{JoinHandle, JoinSet},
@@ -26,7 +27,9 @@ use tokio::{
 use super::{
     api::{self, ApiOptions, ApiOwner, Failures, Order, Shown},
     config::{self, Host, Peers, Start},
-    deltas, routes,
+    deltas,
+    restarts::Restarts,
+    routes,
     status::{self, Calendar},
     zones::{self, Zones},
 };
@@ -80,6 +83,10 @@ impl BgpAnnouncer {
     /// Starts the task on the current tokio runtime. `seed` is that of the speaker's timer jitter.
     #[must_use]
     pub fn spawn(api: &ApiOptions, seed: u64, start: Start) -> Self {
+        Self::spawn_with(net::spawn, api, seed, start).0
+    }
+
+    fn spawn_with(spawn: Spawn, api: &ApiOptions, seed: u64, start: Start) -> (Self, Shown) {
         let (desired, wanted) = watch::channel(None);
         let (published, status) = watch::channel(Arc::default());
         let (attracted, prefixes) = watch::channel(None);
@@ -106,14 +113,16 @@ impl BgpAnnouncer {
             calendar: Calendar::new(Instant::now(), Timestamp::now()),
             has_ipv6: std::path::Path::new("/proc/net/if_inet6").exists(),
             seed,
+            spawn,
+            restarts: Restarts::new(seed),
             peers: Arc::clone(&peers),
-            shown,
+            shown: shown.clone(),
             orders,
             clients_speaker: None,
             api_failures,
         };
         let task = tokio::spawn(task.run(stopping));
-        Self {
+        let announcer = Self {
             desired,
             status,
             prefixes,
@@ -121,7 +130,8 @@ impl BgpAnnouncer {
             task: Mutex::new(Some(task)),
             peers,
             _api: listeners,
-        }
+        };
+        (announcer, shown)
     }
 
     /// Where metrics take the state of the sessions from.
@@ -164,6 +174,9 @@ impl Announcer for BgpAnnouncer {
     }
 }
 
+/// How a speaker is started.
+type Spawn = fn(SpeakerConfig) -> Result<(SpeakerHandle, JoinHandle<()>), ConfigError>;
+
 struct Running {
     handle: SpeakerHandle,
     task: JoinHandle<()>,
@@ -196,6 +209,9 @@ struct Task {
     calendar: Calendar,
     has_ipv6: bool,
     seed: u64,
+    spawn: Spawn,
+    /// Of speakers that ended by a bug.
+    restarts: Restarts,
     peers: Arc<Mutex<Option<watch::Receiver<Arc<PeersSnapshot>>>>>,
     /// What clients of the gRPC interface see.
     shown: Shown,
@@ -210,6 +226,7 @@ impl Task {
         loop {
             let complete = at(self.completion());
             let look = at(self.zones_at);
+            let again = at(self.restarts.until());
             let changed = async {
                 match &mut self.speaker {
                     // A sender that is gone means that the speaker stopped; it is started again below.
@@ -244,18 +261,47 @@ impl Task {
                         self.take_over().await;
                     }
                 }
+                () = again => {
+                    self.restarts.go_on();
+                    self.take_over().await;
+                }
                 Some(order) = self.orders.recv() => self.obey(order).await,
                 Ok(()) = self.api_failures.changed() => {}
                 alive = changed => {
                     if !alive {
-                        tracing::error!("the BGP speaker stopped; it is started again");
-                        self.speaker = None;
-                        self.shown.speaker.send_replace(None);
-                        self.take_over().await;
+                        self.ended().await;
                     }
                 }
             }
             self.publish();
+        }
+    }
+
+    /// The speaker has ended by itself: a bug. What one neighbour sent, or one Service asks for, may end the next one,
+    /// too, so that it is started after a pause.
+    async fn ended(&mut self) {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.shown.speaker.send_replace(None);
+        let Some(running) = self.speaker.take() else { return };
+        let cause = running.task.await.err().map_or_else(String::new, |error| error.to_string());
+        let pause = self.restarts.ended(Instant::now());
+        tracing::error!(
+            cause,
+            ?pause,
+            "a bug has ended the BGP speaker: please report it; it is started again"
+        );
+    }
+
+    /// Gives the speaker this configuration; starts one if there is none, but not in the pause after a bug.
+    fn configure(&mut self, config: SpeakerConfig) -> Result<(), ConfigError> {
+        match &self.speaker {
+            Some(running) => running.handle.set_config(config),
+            None if self.restarts.until().is_some() => config.validate(),
+            None => {
+                let (handle, task) = (self.spawn)(config)?;
+                self.started(handle, task);
+                Ok(())
+            }
         }
     }
 
@@ -266,14 +312,8 @@ impl Task {
         if self.complete || self.speaker.is_none() {
             return None;
         }
-        if !self.desired.provisional {
-            return Some(self.started);
-        }
-        let times =
-            bgp.peers.values().filter_map(|peer| config::restart_time(&peer.spec, &bgp.graceful_restart));
-        // Each session has a time of its own; this is for those whose neighbour waits longest.
-        let longest = times.max().unwrap_or(config::RESTART_TIME);
-        Some(self.started + longest.saturating_sub(BEFORE_RESTART_TIME).max(longest / 2))
+        let wait = if self.desired.provisional { patience(bgp) } else { Duration::ZERO };
+        Some(self.started + wait)
     }
 
     fn say_complete(&mut self) {
@@ -333,11 +373,7 @@ impl Task {
         let speaker_config = config::speaker(&bgp, host, names);
         self.renew_zones();
         self.peers_wanted = config::peers(&bgp, &self.zones, self.start);
-        let outcome = match &self.speaker {
-            Some(running) => running.handle.set_config(speaker_config),
-            None => net::spawn(speaker_config).map(|(handle, task)| self.started(handle, task)),
-        };
-        let outcome = outcome.and_then(|()| match &self.speaker {
+        let outcome = self.configure(speaker_config).and_then(|()| match &self.speaker {
             Some(running) => running
                 .handle
                 .set_peers(self.peers_wanted.known.clone())
@@ -371,19 +407,19 @@ impl Task {
         *self.peers.lock().unwrap_or_else(PoisonError::into_inner) = Some(peers.clone());
         self.shown.speaker.send_replace(Some(handle.clone()));
         self.complete = false;
+        self.restarts.began(Instant::now());
         self.speaker = Some(Running { handle, task, peers, routes });
     }
 
     /// The speaker that clients of the gRPC interface asked for, with nothing of ours.
     fn run_for_clients(&mut self, config: SpeakerConfig) {
-        let outcome = match &self.speaker {
+        let outcome = self.configure(config).and_then(|()| match &self.speaker {
             Some(running) => running
                 .handle
-                .set_config(config)
-                .and_then(|()| running.handle.set_peers(Vec::new()))
+                .set_peers(Vec::new())
                 .and_then(|()| running.handle.set_dynamic_peers(Vec::new())),
-            None => net::spawn(config).map(|(handle, task)| self.started(handle, task)),
-        };
+            None => Ok(()),
+        });
         self.failure = outcome.err().map(|error| error.to_string());
         self.set_routes(BTreeMap::new());
     }
@@ -440,6 +476,10 @@ impl Task {
         status.problems.extend(self.failure.iter().map(|failure| AnnouncerProblem {
             reason: "ConfigurationRefused".to_owned(),
             message: format!("the BGP speaker does not take this configuration: {failure}"),
+        }));
+        status.problems.extend(self.restarts.until().map(|_| AnnouncerProblem {
+            reason: "SpeakerEnded".to_owned(),
+            message: "a bug has ended the BGP speaker; it is started again within a minute".to_owned(),
         }));
         for (name, warning) in &self.warnings {
             let told = status.peer_warnings.entry(name.clone()).or_default();
@@ -508,6 +548,15 @@ impl Task {
     }
 }
 
+/// For how long routes that are known from before the start may wait for the true ones: 10 s less than the neighbours
+/// wait, or half of that where it is short. Each session has a time of its own; this is for those whose neighbour waits
+/// longest, which a neighbour with a short one must not cut off.
+fn patience(bgp: &BgpAnnouncements) -> Duration {
+    let times = bgp.peers.values().filter_map(|peer| config::restart_time(&peer.spec, &bgp.graceful_restart));
+    let longest = times.max().unwrap_or(config::RESTART_TIME);
+    longest.saturating_sub(BEFORE_RESTART_TIME).max(longest / 2)
+}
+
 /// Until then; for ever without it.
 async fn at(time: Option<Instant>) {
     match time {
@@ -520,3 +569,6 @@ async fn at(time: Option<Instant>) {
 fn in_flight(route: &RouteStatus) -> bool {
     route.peers.iter().any(|(_, state)| matches!(state, Advertisement::Pending | Advertisement::Withdrawing))
 }
+
+#[cfg(test)]
+mod tests;

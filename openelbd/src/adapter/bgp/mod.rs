@@ -6,6 +6,7 @@
 //! | [`config`] | `BgpConf`, `BgpPeer` → speaker and neighbours |
 //! | [`attributes`] | `spec.advertisements` → who hears of an address, and how |
 //! | [`routes`] | addresses → routes, with next hops `Self` and `AllNodes` |
+//! | [`restarts`] | when a speaker that ended by a bug is started again |
 //! | [`status`] | the speaker's snapshots → status of addresses and sessions |
 //! | [`zones`] | interfaces of link-local neighbours → their indexes |
 //! | [`unsupported`] | settings without effect → notes that become conditions |
@@ -15,6 +16,7 @@ mod api;
 pub mod attributes;
 pub mod config;
 pub mod deltas;
+pub mod restarts;
 pub mod routes;
 pub mod status;
 pub mod unsupported;

@@ -35,7 +35,7 @@ use super::{
     zones::{self, Zones},
 };
 
-mod announced;
+pub(super) mod announced;
 mod link_local;
 mod told;
 
@@ -77,12 +77,12 @@ fn conf(spec: Value) -> Value {
     object("BgpConf", "default", json!({"spec": spec}))
 }
 
-fn peer(name: &str, spec: Value) -> Value {
+pub(super) fn peer(name: &str, spec: Value) -> Value {
     object("BgpPeer", name, json!({"spec": spec}))
 }
 
 /// A minimal `BgpPeer` with `extra` merged into its spec.
-fn spec(extra: &Value) -> Value {
+pub(super) fn spec(extra: &Value) -> Value {
     let mut spec = json!({"conf": {"neighborAddress": "192.0.2.1", "peerAs": 65001}});
     openelb_k8s::plan::merge_patch(&mut spec, extra);
     spec

@@ -187,6 +187,12 @@ fn sessions(encoder: &mut DescriptorEncoder<'_>, peers: &[Named<'_>], now: Insta
         "bgp_sessions_dropped",
         "Times that an established session ended",
         peers.iter().map(|peer| (peer.labels(), peer.status.counters.dropped)),
+    )?;
+    counters(
+        encoder,
+        "bgp_internal_errors",
+        "Times that a bug in this program ended the session or an attempt",
+        peers.iter().map(|peer| (peer.labels(), peer.status.counters.internal_errors)),
     )
 }
 
@@ -223,12 +229,6 @@ fn messages(encoder: &mut DescriptorEncoder<'_>, peers: &[Named<'_>]) -> fmt::Re
 }
 
 fn routes(encoder: &mut DescriptorEncoder<'_>, peers: &[Named<'_>]) -> fmt::Result {
-    type Value = fn(&openelb_bgp::speaker::FamilyStatus) -> u64;
-    let metrics: [(&str, &str, Value); 4] = [
-        (
-            "bgp_prefix_limit_exceeded",
-            "Whether the neighbour has announced more prefixes than prefixLimit allows",
-            |f| u64::from(f.over_limit),
     counters(
         encoder,
         "bgp_paths_not_kept",
@@ -247,6 +247,12 @@ fn routes(encoder: &mut DescriptorEncoder<'_>, peers: &[Named<'_>]) -> fmt::Resu
         "Octets of memory that the neighbour's routes may take",
         peers.iter().map(|peer| (peer.labels(), count(peer.status.max_received_octets))),
     )?;
+    type Value = fn(&openelb_bgp::speaker::FamilyStatus) -> u64;
+    let metrics: [(&str, &str, Value); 4] = [
+        (
+            "bgp_prefix_limit_exceeded",
+            "Whether the neighbour has announced more prefixes than prefixLimit allows",
+            |f| u64::from(f.over_limit),
         ),
         ("bgp_routes_advertised", "Routes that the neighbour has been sent and not withdrawn", |f| {
             f.advertised

@@ -55,6 +55,7 @@ fn snapshot() -> PeersSnapshot {
             established: 2,
             dropped: 1,
             unkept_paths: 9,
+            internal_errors: 6,
             ..PeerCounters::default()
         },
         received_octets: 4096,
@@ -113,6 +114,7 @@ fn every_value_is_under_its_name_and_labels() {
         &format!("openelb_bgp_session_up{{{peer}}} 1.0"),
         &format!("openelb_bgp_session_state{{{peer}}} 6.0"),
         &format!("openelb_bgp_sessions_dropped_total{{{peer}}} 1"),
+        &format!("openelb_bgp_internal_errors_total{{{peer}}} 6"),
         &format!("openelb_bgp_paths_not_kept_total{{{peer}}} 9"),
         &format!("openelb_bgp_received_routes_bytes{{{peer}}} 4096.0"),
         &format!("openelb_bgp_received_routes_max_bytes{{{peer}}} 8192.0"),

@@ -3,7 +3,7 @@
 use super::*;
 
 /// Three nodes, a dual-stack pool, two Services; `conf` and `peers` as given.
-pub(super) fn world(
+pub(in crate::adapter::bgp) fn world(
     conf_spec: Value,
     peers: impl IntoIterator<Item = Value>,
     rack_of_node_3: &str,
