@@ -263,9 +263,11 @@ impl AdjOut {
         from: usize,
         places: usize,
     ) -> impl Iterator<Item = (Nlri, AttributesId)> + 'a {
-        let sent = (0u32..).zip(self.state.advertised.iter().copied()).skip(from).take(places);
-        sent.filter(|(_, id)| ![NONE, STALE].contains(id))
-            .filter_map(|(unit, id)| Some((self.state.nlri(unit, table)?, id)))
+        let rest = self.state.advertised.get(from..).unwrap_or_default();
+        let units = u32::try_from(from).unwrap_or(u32::MAX)..;
+        let sent = rest.iter().copied().zip(units).take(places);
+        sent.filter(|(id, _)| ![NONE, STALE].contains(id))
+            .filter_map(|(id, unit)| Some((self.state.nlri(unit, table)?, id)))
     }
 
     /// How many places the table has.
