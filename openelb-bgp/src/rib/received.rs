@@ -342,7 +342,8 @@ mod tests {
             received.announce(owner, nlri(1, 0), set, origin());
             received.release(set);
             shown.push(Arc::clone(received.attributes(set)));
-            assert_eq!(*octets.get_or_insert(received.octets(owner.0)), received.octets(owner.0));
+            let now_is = received.octets(owner.0);
+            assert_eq!(*octets.get_or_insert(now_is), now_is);
         }
         assert_eq!(received.attribute_sets(), 1);
         assert!(shown.iter().zip(0..).all(|(set, med)| set.attributes.med == Some(med)));
