@@ -82,35 +82,37 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     }
     let of =
         |kind: Kind| all.iter().find(|(of, _)| *of == kind).map(|(_, best)| *best).context("not measured");
-    let (ours, plain, kernel) = (of(Kind::OpenElb)?, of(Kind::Plain)?, of(Kind::Kernel)?);
+    let (arp, plain, kernel) = (of(Kind::OpenElb)?, of(Kind::Plain)?, of(Kind::Kernel)?);
     let keepalived = of(Kind::Keepalived)?;
 
-    let row = || Row::new("ARP, 1 address: answers", "answers/s", ours.rate);
+    let row = || Row::new("ARP, 1 address: answers", "answers/s", arp.rate);
     report.push(row().beside("AF_PACKET loop", plain.rate).target(Target::AtLeast(f64::from(PACE))));
     report.push(row().beside("Linux", kernel.rate));
     report.push(row().beside("keepalived", keepalived.rate));
-    let row = || Row::new("ARP, idle link: half are answered within", "us", ours.idle);
+    let row = || Row::new("ARP, idle link: half are answered within", "us", arp.idle);
     report.push(row().beside("AF_PACKET loop", plain.idle).target(Target::RatioAtMost(1.5)));
     report.push(row().beside("Linux", kernel.idle));
     report.push(row().beside("keepalived", keepalived.idle));
 
-    let mut six = Best { rate: 0.0, idle: f64::INFINITY };
-    let mut linux = six;
+    let mut six = [Kind::OpenElb, Kind::Plain, Kind::Kernel]
+        .map(|kind| (kind, Best { rate: 0.0, idle: f64::INFINITY }));
     for _ in 0..sizes.rounds {
-        for (kind, best) in [(Kind::OpenElb, &mut six), (Kind::Kernel, &mut linux)] {
-            let responder = Responder::start(&lab, kind, &[v6(1)], CORES.1)?;
+        for (kind, best) in &mut six {
+            let responder = Responder::start(&lab, *kind, &[v6(1)], CORES.1)?;
             better(best, measure(&lab, sizes, &[v6(1)])?);
             responder.stop()?;
         }
     }
-    let row = Row::new("NDP, 1 address: answers", "answers/s", six.rate).beside("Linux", linux.rate);
-    report.push(row.target(Target::AtLeast(f64::from(PACE))));
-    report.push(
-        Row::new("NDP, idle link: half are answered within", "us", six.idle).beside("Linux", linux.idle),
-    );
+    let [(_, ours), (_, plain), (_, kernel)] = six;
+    let row = || Row::new("NDP, 1 address: answers", "answers/s", ours.rate);
+    report.push(row().beside("AF_PACKET loop", plain.rate).target(Target::AtLeast(f64::from(PACE))));
+    report.push(row().beside("Linux", kernel.rate));
+    let row = || Row::new("NDP, idle link: half are answered within", "us", ours.idle);
+    report.push(row().beside("AF_PACKET loop", plain.idle).target(Target::RatioAtMost(1.5)));
+    report.push(row().beside("Linux", kernel.idle));
 
     paced(&lab, sizes, &[address], "1 address", &mut report)?;
-    many(&lab, sizes, ours, &mut report)?;
+    many(&lab, sizes, arp, &mut report)?;
     report.note(format!(
         "the client asks from core {}, the responder answers on core {} (the kernel's part included); processor time is \
          that of the responder's thread",
