@@ -178,10 +178,7 @@ fn arp_reply(frame: &[u8], own: Ipv4Addr, mac: [u8; 6], reply: &mut [u8; 86]) ->
     if request.get(20..22)? != [0, 1] || target != own.octets() {
         return None;
     }
-    Some(put(
-        reply,
-        &[sender.get(..6)?, &mac, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 2], &mac, &own.octets(), sender],
-    ))
+    Some(put(reply, &[sender.get(..6)?, &mac, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 2], &mac, &own.octets(), sender]))
 }
 
 /// Puts the advertisement for a solicitation of `own` into `reply`; its length.
