@@ -40,7 +40,13 @@ fn after(kept: Option<u64>, clock: Duration) -> u64 {
 
 fn kept(file: &Path) -> Option<u64> {
     match fs::read_to_string(file) {
-        Ok(text) => text.trim().parse().ok(),
+        Ok(text) => {
+            let number = text.trim().parse().ok();
+            if number.is_none() {
+                tracing::warn!(path = %file.display(), "this file does not hold the number of the last start");
+            }
+            number
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => None,
         Err(error) => {
             tracing::warn!(path = %file.display(), %error, "the number of the last start cannot be read");
@@ -53,7 +59,9 @@ fn keep(file: &Path, number: u64) -> io::Result<()> {
     if let Some(directory) = file.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     }
-    let new = file.with_extension("new");
+    // Of this file alone: others in the directory have names that differ by their ends.
+    let mut new = file.as_os_str().to_owned();
+    new.push(".new");
     let mut written = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
     written.write_all(number.to_string().as_bytes())?;
     written.sync_all()?;
@@ -79,6 +87,22 @@ mod tests {
         assert_eq!((next(Some(&file)), next(Some(&file))), (ahead + 1, ahead + 2));
         assert_eq!(after(Some(5), Duration::from_secs(7)), 7000);
         assert_eq!(after(None, Duration::from_secs(7)), 7000);
+    }
+
+    /// A checkpoint is written into the same directory, at the same time.
+    #[test]
+    fn files_beside_it_are_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name);
+        for other in ["speaker.checkpoint", "speaker.new", "speaker.checkpoint.new", ".layer2-node.b.new"] {
+            std::fs::write(path(other), other).unwrap();
+        }
+        next(Some(&path("speaker.layer2")));
+        next(Some(&path(".layer2-node.a")));
+        for other in ["speaker.checkpoint", "speaker.new", "speaker.checkpoint.new", ".layer2-node.b.new"] {
+            assert_eq!(std::fs::read_to_string(path(other)).unwrap(), other);
+        }
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 6);
     }
 
     #[test]
