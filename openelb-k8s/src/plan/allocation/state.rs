@@ -125,7 +125,7 @@ pub(super) struct State<'a> {
     pub(super) evicted: BTreeSet<(&'a NamespacedName, IpAddr)>,
     pub(super) violations: &'a mut Violations,
     /// Of those that share against the rules, and stay: with whom.
-    pub(super) clashes: BTreeMap<&'a NamespacedName, BTreeSet<NamespacedName>>,
+    pub(super) clashes: BTreeMap<&'a NamespacedName, BTreeSet<String>>,
     /// What automatic choice may choose from, for each family.
     pub(super) usable: [OnceCell<Vec<Usable<'a>>>; 2],
 }
@@ -320,26 +320,32 @@ impl<'a> State<'a> {
                     && (!publishes(service, address) || clashes.iter().any(|(older, _)| by_edit(older)));
                 if gives_up {
                     self.evicted.insert((&service.key, address));
-                    // It may have been at peace until now.
-                    if let Vacant(place) = self.concerned.entries.entry(&service.key)
-                        && let Some(entry) = Entry::of(self.indexes, &service.key)
-                    {
-                        place.insert(entry);
-                    }
+                    self.look_at(service);
                     continue;
                 }
                 let (older, conflict) = first;
                 violation = Some(format!("{address}: {} and {}: {conflict}", older.id, holder.id));
                 for (older, _) in &clashes {
                     let Some(older) = self.service(&older.id) else { continue };
-                    self.clashes.entry(&older.key).or_default().insert(service.key.clone());
-                    self.clashes.entry(&service.key).or_default().insert(older.key.clone());
+                    self.look_at(older);
+                    self.look_at(service);
+                    self.clashes.entry(&older.key).or_default().insert(service.key.to_string());
+                    self.clashes.entry(&service.key).or_default().insert(older.key.to_string());
                 }
             }
             staying.push(holder);
         }
         if let Some(text) = violation {
             self.violations.insert((id, address), text);
+        }
+    }
+
+    /// It may have been at peace until now.
+    fn look_at(&mut self, service: &'a ServiceView) {
+        if let Vacant(place) = self.concerned.entries.entry(&service.key)
+            && let Some(entry) = Entry::of(self.indexes, &service.key)
+        {
+            place.insert(entry);
         }
     }
 
@@ -381,7 +387,7 @@ fn was_edited(service: &ServiceView) -> bool {
 /// Was it known before that these two share an address against the rules? Then no edit made it so.
 fn were_found_clashing(one: &ServiceView, other: &ServiceView) -> bool {
     let names = |one: &ServiceView, other: &ServiceView| {
-        Hint::of(one).is_some_and(|hint| hint.clashes.contains(&other.key))
+        Hint::of(one).is_some_and(|hint| hint.clashes.contains(&other.key.to_string()))
     };
     names(one, other) && names(other, one)
 }

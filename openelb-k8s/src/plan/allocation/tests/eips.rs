@@ -171,12 +171,13 @@ fn a_pool_that_our_own_commits_fill_says_so_and_the_rest_go_to_the_next_one() {
     let mut world = World::new();
     let entry = |i: u32| {
         let address = std::net::Ipv4Addr::from(0x0a00_0000 + i).to_string();
-        (address, format!("ns/{}-{i:05}", "x".repeat(57)))
+        (address, format!("{0}/{0}-{i:05}", "x".repeat(57)))
     };
     let (mut used, mut bytes, mut i) = (serde_json::Map::new(), 0, 0);
     while bytes < (900 << 10) - 500 {
         let (address, holder) = entry(i);
-        world.apply(service(holder.trim_start_matches("ns/")));
+        let (namespace, name) = holder.split_once('/').unwrap();
+        world.apply(super::world::service_in(namespace, name));
         bytes += address.len() + holder.len() + 6;
         used.insert(address, json!(holder));
         i += 1;
@@ -187,7 +188,7 @@ fn a_pool_that_our_own_commits_fill_says_so_and_the_rest_go_to_the_next_one() {
     for name in &new {
         world.apply(service(name));
     }
-    for _ in 0..6 {
+    for _ in 0..3 {
         let plan = world.plan();
         // The others publish what they have: of no interest here, and there are thousands.
         let of_interest = |name: &str| new.iter().any(|new| new == name) || ["full", "next"].contains(&name);
