@@ -38,70 +38,76 @@ pub fn assign(options: &Options) -> anyhow::Result<Report> {
         if options.smoke && count > 1_000 || !options.wants(count) {
             continue;
         }
-        let count = if options.smoke { 50 } else { count };
-        let tried: &[usize] = if options.smoke { &[32] } else { &CONCURRENCY };
-        // By turns, one as often as the other: what else the machine does hits both.
-        let mut rounds = Vec::new();
-        for at_a_time in tried {
-            rounds.push((bare_patches(count, *at_a_time)?, assigned(count)?));
-        }
-        let best =
-            |of: fn(&(Bare, Assigned)) -> Duration| rounds.iter().map(of).min().context("no round was run");
-        let (floor, took) = (best(|(bare, _)| bare.took)?, best(|(_, ours)| ours.took)?);
-        let each = |time: Duration| time.as_secs_f64() * 1e3 / count as f64;
-        let most = |of: fn(&Assigned) -> u64| rounds.iter().map(|(_, ours)| of(ours)).max().unwrap_or(0);
-        report.push(
-            Row::new(format!("{count} waiting Services → all assigned"), "s", took.as_secs_f64())
-                .beside("bare status patches", floor.as_secs_f64())
-                .target(Target::RatioAtMost(1.3)),
-        );
-        let per_service = most(|ours| ours.writes) as f64 / count as f64;
-        report.push(
-            Row::new(format!("API writes per Service, {count}"), "writes", per_service)
-                .target(Target::AtMost(1.1)),
-        );
-        report.push(Row::new(
-            format!("processor time of the controller per Service, {count}"),
-            "ms",
-            each(best(|(_, ours)| ours.processor)?),
-        ));
-        report.push(
-            Row::new(
-                format!("processor time of the API server per Service, {count}"),
-                "ms",
-                each(best(|(_, ours)| ours.api_processor)?),
-            )
-            .beside("bare status patches", each(best(|(bare, _)| bare.api_processor)?)),
-        );
-        let serving = best(|(_, ours)| ours.serving_after)?;
-        report.push(
-            Row::new(format!("restart with {count} assigned → ready"), "s", serving.as_secs_f64())
-                .target(Target::AtMost(2.0)),
-        );
-        let written = most(|ours| ours.written_again);
-        report.push(
-            Row::new(format!("writes after that restart, {count}"), "writes", written as f64)
-                .target(Target::AtMost(0.0))
-                .zero_is_fine(),
-        );
-        let memory = most(|ours| ours.memory);
-        let peer = has_metallb().then(|| metallb_assigns(count)).transpose()?;
-        if let Some((theirs, _)) = peer {
-            report.push(
-                Row::new(format!("{count} waiting Services, the same"), "s", took.as_secs_f64())
-                    .beside("MetalLB", theirs.as_secs_f64())
-                    .target(Target::RatioAtMost(1.0 / 3.0)),
-            );
-        }
-        let mut row = Row::new(format!("controller's memory, {count} Services"), "MB", memory as f64 / 1e6);
-        if count == 10_000 {
-            row = row.target(Target::AtMost(100.0));
-        }
-        if let Some((_, theirs)) = peer {
-            row = row.beside("MetalLB", theirs as f64 / 1e6);
-        }
-        report.push(row);
+        let (count, tried): (usize, &[usize]) =
+            if options.smoke { (50, &[32]) } else { (count, &CONCURRENCY) };
+        report.extend_or_fail(&format!("{count} waiting Services"), assign_so_many(count, tried));
     }
+    Ok(report)
+}
+
+fn assign_so_many(count: usize, tried: &[usize]) -> anyhow::Result<Report> {
+    let mut report = Report::new();
+    // By turns, one as often as the other: what else the machine does hits both.
+    let mut rounds = Vec::new();
+    for at_a_time in tried {
+        rounds.push((bare_patches(count, *at_a_time)?, assigned(count)?));
+    }
+    let best =
+        |of: fn(&(Bare, Assigned)) -> Duration| rounds.iter().map(of).min().context("no round was run");
+    let (floor, took) = (best(|(bare, _)| bare.took)?, best(|(_, ours)| ours.took)?);
+    let each = |time: Duration| time.as_secs_f64() * 1e3 / count as f64;
+    let most = |of: fn(&Assigned) -> u64| rounds.iter().map(|(_, ours)| of(ours)).max().unwrap_or(0);
+    report.push(
+        Row::new(format!("{count} waiting Services → all assigned"), "s", took.as_secs_f64())
+            .beside("bare status patches", floor.as_secs_f64())
+            .target(Target::RatioAtMost(1.3)),
+    );
+    let per_service = most(|ours| ours.writes) as f64 / count as f64;
+    report.push(
+        Row::new(format!("API writes per Service, {count}"), "writes", per_service)
+            .target(Target::AtMost(1.1)),
+    );
+    report.push(Row::new(
+        format!("processor time of the controller per Service, {count}"),
+        "ms",
+        each(best(|(_, ours)| ours.processor)?),
+    ));
+    report.push(
+        Row::new(
+            format!("processor time of the API server per Service, {count}"),
+            "ms",
+            each(best(|(_, ours)| ours.api_processor)?),
+        )
+        .beside("bare status patches", each(best(|(bare, _)| bare.api_processor)?)),
+    );
+    let serving = best(|(_, ours)| ours.serving_after)?;
+    report.push(
+        Row::new(format!("restart with {count} assigned → ready"), "s", serving.as_secs_f64())
+            .target(Target::AtMost(2.0)),
+    );
+    let written = most(|ours| ours.written_again);
+    report.push(
+        Row::new(format!("writes after that restart, {count}"), "writes", written as f64)
+            .target(Target::AtMost(0.0))
+            .zero_is_fine(),
+    );
+    let memory = most(|ours| ours.memory);
+    let peer = has_metallb().then(|| metallb_assigns(count)).transpose()?;
+    if let Some((theirs, _)) = peer {
+        report.push(
+            Row::new(format!("{count} waiting Services, the same"), "s", took.as_secs_f64())
+                .beside("MetalLB", theirs.as_secs_f64())
+                .target(Target::RatioAtMost(1.0 / 3.0)),
+        );
+    }
+    let mut row = Row::new(format!("controller's memory, {count} Services"), "MB", memory as f64 / 1e6);
+    if count == 10_000 {
+        row = row.target(Target::AtMost(100.0));
+    }
+    if let Some((_, theirs)) = peer {
+        row = row.beside("MetalLB", theirs as f64 / 1e6);
+    }
+    report.push(row);
     Ok(report)
 }
 
@@ -170,34 +176,38 @@ pub fn one_more(options: &Options) -> anyhow::Result<Report> {
             continue;
         }
         let (present, new) = if options.smoke { (50, 5) } else { (present, NEW) };
-        let cluster = Cluster::start("one-more", ANNOUNCED)?;
-        let controller = cluster.start_controller()?;
-        let arrivals = cluster.start_router()?;
-        let speaker = cluster.start_speaker()?;
-        cluster.run(|client| load::fill(client, ANNOUNCED, present, pools))?;
-        let waits = one_by_one(&cluster, ANNOUNCED, present, new, &arrivals)?;
-        // The floor last, without a controller that reacts to it, on the very same objects.
-        controller.stop()?;
-        speaker.stop()?;
-        let floors = cluster.run(|client| load::two_writes(client, new))?;
-        drop(cluster);
-        let floor = median(floors)?;
-        let size = format!("{present} present in {pools} pool{}", if pools == 1 { "" } else { "s" });
-        let theirs = if has_metallb() { Some(metallb_one_more(present, pools, new)?) } else { None };
-        for what in ["ingress", "route at the router"] {
-            let of = |wait: &Wait| if what == "ingress" { wait.ingress } else { wait.route };
-            let ours = median(waits.iter().map(of).collect())?;
-            let row =
-                || Row::new(format!("one new Service → {what}, p50, {size}"), "ms", ours.as_secs_f64() * 1e3);
-            report.push(
-                row().beside("two bare writes", floor.as_secs_f64() * 1e3).target(Target::RatioAtMost(2.0)),
-            );
-            if let Some(theirs) = &theirs {
-                let theirs = median(theirs.iter().map(of).collect())?;
-                report.push(
-                    row().beside("MetalLB", theirs.as_secs_f64() * 1e3).target(Target::RatioAtMost(1.0)),
-                );
-            }
+        report.extend_or_fail(&format!("one more than {present}"), one_more_than(present, pools, new));
+    }
+    Ok(report)
+}
+
+fn one_more_than(present: usize, pools: usize, new: usize) -> anyhow::Result<Report> {
+    let mut report = Report::new();
+    let cluster = Cluster::start("one-more", ANNOUNCED)?;
+    let controller = cluster.start_controller()?;
+    let arrivals = cluster.start_router()?;
+    let speaker = cluster.start_speaker()?;
+    cluster.run(|client| load::fill(client, ANNOUNCED, present, pools))?;
+    let waits = one_by_one(&cluster, ANNOUNCED, present, new, &arrivals)?;
+    // The floor last, without a controller that reacts to it, on the very same objects.
+    controller.stop()?;
+    speaker.stop()?;
+    let floors = cluster.run(|client| load::two_writes(client, new))?;
+    drop(cluster);
+    let floor = median(floors)?;
+    let size = format!("{present} present in {pools} pool{}", if pools == 1 { "" } else { "s" });
+    let theirs = if has_metallb() { Some(metallb_one_more(present, pools, new)?) } else { None };
+    for what in ["ingress", "route at the router"] {
+        let of = |wait: &Wait| if what == "ingress" { wait.ingress } else { wait.route };
+        let ours = median(waits.iter().map(of).collect())?;
+        let row =
+            || Row::new(format!("one new Service → {what}, p50, {size}"), "ms", ours.as_secs_f64() * 1e3);
+        report.push(
+            row().beside("two bare writes", floor.as_secs_f64() * 1e3).target(Target::RatioAtMost(2.0)),
+        );
+        if let Some(theirs) = &theirs {
+            let theirs = median(theirs.iter().map(of).collect())?;
+            report.push(row().beside("MetalLB", theirs.as_secs_f64() * 1e3).target(Target::RatioAtMost(1.0)));
         }
     }
     Ok(report)
@@ -234,38 +244,45 @@ pub fn speaker(options: &Options) -> anyhow::Result<Report> {
             continue;
         }
         let count = if options.smoke { 50 } else { count };
-        let mut best: Option<(Duration, u64)> = None;
-        let mut memory = 0;
-        let cluster = Cluster::start("speaker", ANNOUNCED)?;
-        cluster.run(|client| load::publish(client, ANNOUNCED, count))?;
-        let router = cluster.start_router()?;
-        for _ in 0..options.rounds.clamp(1, 3) {
-            router.forget();
-            let speaker = cluster.start_speaker()?;
-            let (last, updates) = load::all_routes(&router, count)?;
-            let took = last.saturating_duration_since(speaker.began);
-            best = Some(best.map_or((took, updates), |(least, few)| (least.min(took), few.min(updates))));
-            memory = speaker.resident()?;
-            speaker.stop()?;
-        }
-        drop(cluster);
-        let (took, updates) = best.context("no round was run")?;
-        let theirs = if has_metallb() && count == 5_000 { Some(metallb_announces(count)?) } else { None };
-        let row = Row::new(format!("speaker: start → {count} routes at the router"), "s", took.as_secs_f64());
-        let row = if count == 10_000 { row } else { row.target(Target::AtMost(1.0)) };
-        report.push(match theirs {
-            Some((theirs, _)) => row.beside("MetalLB", theirs.as_secs_f64()),
-            None => row,
-        });
-        let row = Row::new(format!("UPDATEs for these {count} routes"), "messages", updates as f64);
-        report.push(if count == 10_000 { row } else { row.target(Target::AtMost(20.0)) });
-        let row = Row::new(format!("speaker's memory, {count} Services"), "MB", memory as f64 / 1e6);
-        let row = if count == 10_000 { row.target(Target::AtMost(60.0)) } else { row };
-        report.push(match theirs {
-            Some((_, theirs)) => row.beside("MetalLB", theirs as f64 / 1e6),
-            None => row,
-        });
+        let rounds = options.rounds.clamp(1, 3);
+        report.extend_or_fail(&format!("a speaker with {count} Services"), speaker_of(count, rounds));
     }
+    Ok(report)
+}
+
+fn speaker_of(count: usize, rounds: u32) -> anyhow::Result<Report> {
+    let mut report = Report::new();
+    let mut best: Option<(Duration, u64)> = None;
+    let mut memory = 0;
+    let cluster = Cluster::start("speaker", ANNOUNCED)?;
+    cluster.run(|client| load::publish(client, ANNOUNCED, count))?;
+    let router = cluster.start_router()?;
+    for _ in 0..rounds {
+        router.forget();
+        let speaker = cluster.start_speaker()?;
+        let (last, updates) = load::all_routes(&router, count)?;
+        let took = last.saturating_duration_since(speaker.began);
+        best = Some(best.map_or((took, updates), |(least, few)| (least.min(took), few.min(updates))));
+        memory = speaker.resident()?;
+        speaker.stop()?;
+    }
+    drop(cluster);
+    let (took, updates) = best.context("no round was run")?;
+    let theirs = if has_metallb() && count == 5_000 { Some(metallb_announces(count)?) } else { None };
+    let row = Row::new(format!("speaker: start → {count} routes at the router"), "s", took.as_secs_f64());
+    let row = if count == 10_000 { row } else { row.target(Target::AtMost(1.0)) };
+    report.push(match theirs {
+        Some((theirs, _)) => row.beside("MetalLB", theirs.as_secs_f64()),
+        None => row,
+    });
+    let row = Row::new(format!("UPDATEs for these {count} routes"), "messages", updates as f64);
+    report.push(if count == 10_000 { row } else { row.target(Target::AtMost(20.0)) });
+    let row = Row::new(format!("speaker's memory, {count} Services"), "MB", memory as f64 / 1e6);
+    let row = if count == 10_000 { row.target(Target::AtMost(60.0)) } else { row };
+    report.push(match theirs {
+        Some((_, theirs)) => row.beside("MetalLB", theirs as f64 / 1e6),
+        None => row,
+    });
     Ok(report)
 }
 

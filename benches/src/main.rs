@@ -81,7 +81,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<u8> {
                 println!("\n== {} / {}\nerror: {error:#}", suite.name, part.name);
                 Report::new()
             });
-            if !report.rows().is_empty() {
+            if !report.rows().is_empty() || !report.failures().is_empty() {
                 println!("\n== {} / {}\n{}", suite.name, part.name, report.table(judge));
                 tables.push(format!("== {}\n{}", part.name, report.table(judge)));
             }
@@ -91,8 +91,10 @@ fn run(arguments: &Arguments) -> anyhow::Result<u8> {
                 .iter()
                 .map(|row| json!({"row": row, "ratio": row.ratio(), "verdict": row.verdict(judge)}))
                 .collect();
-            parts
-                .push(json!({"suite": suite.name, "part": part.name, "rows": rows, "notes": report.notes()}));
+            parts.push(json!({
+                "suite": suite.name, "part": part.name, "rows": rows, "notes": report.notes(),
+                "failures": report.failures(),
+            }));
         }
         if let Some(path) = arguments.write_docs.as_ref().filter(|_| !tables.is_empty()) {
             let cannot = || format!("cannot write the figures into {}", path.display());

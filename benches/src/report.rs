@@ -147,6 +147,7 @@ impl Row {
 pub struct Report {
     rows: Vec<Row>,
     notes: Vec<String>,
+    failures: Vec<String>,
 }
 
 /// Whether a whole run is good.
@@ -162,7 +163,7 @@ impl Report {
     /// An empty report.
     #[must_use]
     pub const fn new() -> Self {
-        Self { rows: Vec::new(), notes: Vec::new() }
+        Self { rows: Vec::new(), notes: Vec::new(), failures: Vec::new() }
     }
 
     /// Adds a row.
@@ -179,6 +180,15 @@ impl Report {
     pub fn extend(&mut self, other: Self) {
         self.rows.extend(other.rows);
         self.notes.extend(other.notes);
+        self.failures.extend(other.failures);
+    }
+
+    /// Adds what was measured; or that it could not be, without which the rest still counts.
+    pub fn extend_or_fail(&mut self, what: &str, result: anyhow::Result<Self>) {
+        match result {
+            Ok(report) => self.extend(report),
+            Err(error) => self.failures.push(format!("{what}: {error:#}")),
+        }
     }
 
     /// The rows so far.
@@ -193,11 +203,21 @@ impl Report {
         &self.notes
     }
 
-    /// Bad when a target is missed, a row measured nothing, or there is no row at all.
+    /// What could not be measured.
+    #[must_use]
+    pub fn failures(&self) -> &[String] {
+        &self.failures
+    }
+
+    /// Bad when a target is missed, something could not be measured, a row measured nothing, or there is no row at all.
     #[must_use]
     pub fn outcome(&self, judge: bool) -> Outcome {
         let bad = |row: &Row| matches!(row.verdict(judge), Verdict::Missed | Verdict::NoWork);
-        if self.rows.is_empty() || self.rows.iter().any(bad) { Outcome::Bad } else { Outcome::Good }
+        if self.rows.is_empty() || !self.failures.is_empty() || self.rows.iter().any(bad) {
+            Outcome::Bad
+        } else {
+            Outcome::Good
+        }
     }
 
     /// The rows as a table of text.
@@ -237,6 +257,9 @@ impl Report {
         }
         for note in &self.notes {
             text.push_str(&format!("note: {note}\n"));
+        }
+        for failure in &self.failures {
+            text.push_str(&format!("FAILED: {failure}\n"));
         }
         text
     }

@@ -44,6 +44,18 @@ fn an_empty_report_is_bad_and_a_table_has_a_line_for_each_row() {
 }
 
 #[test]
+fn what_could_not_be_measured_is_bad_and_leaves_the_rest() {
+    let mut measured = Report::new();
+    measured.push(Row::new("decode", "ns/op", 5.0));
+    let mut report = Report::new();
+    report.extend_or_fail("few", Ok(measured));
+    assert_eq!(report.outcome(true), Outcome::Good);
+    report.extend_or_fail("many", Err(anyhow::anyhow!("no memory").context("it ended")));
+    assert_eq!((report.rows().len(), report.outcome(true)), (1, Outcome::Bad));
+    assert!(report.table(true).ends_with("FAILED: many: it ended: no memory\n"), "{}", report.table(true));
+}
+
+#[test]
 fn the_best_round_counts_and_smoke_scales_sizes_down() {
     let mut rounds = [3u64, 1, 2].into_iter();
     let options = Options { smoke: true, rounds: 3, services: None };

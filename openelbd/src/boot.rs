@@ -38,7 +38,9 @@ pub(crate) fn is_unchanged(file: &Path) -> bool {
 }
 
 fn write(path: &Path, id: &str) -> std::io::Result<()> {
-    let new = path.with_extension("new");
+    // Names of nodes have dots: what is behind the last one is no extension.
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
     let mut file = fs::File::create(&new)?;
     file.write_all(id.as_bytes())?;
     file.sync_all()?;

@@ -113,7 +113,10 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         forwarding_preserved: remembered.as_ref().is_some_and(|(header, _)| header.is_of_this_boot()),
     };
     let (announcers, mut told) = Announcers::spawn(AnnouncerOptions {
-        layer2: options.layer2.clone(),
+        layer2: Layer2Options {
+            incarnation_file: options.checkpoint.as_deref().map(|path| path.with_extension("layer2")),
+            ..options.layer2.clone()
+        },
         api: options.api.clone(),
         start,
         reject_undelivered: options.reject_undelivered,

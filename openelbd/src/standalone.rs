@@ -81,7 +81,10 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let boot = options.state.join(format!(".boot-{name}"));
     let start = Start { forwarding_preserved: boot::is_unchanged(&boot) };
     let (announcers, mut told) = Announcers::spawn(AnnouncerOptions {
-        layer2: options.layer2.clone(),
+        layer2: Layer2Options {
+            incarnation_file: Some(options.state.join(format!(".layer2-{name}"))),
+            ..options.layer2.clone()
+        },
         api: options.api.clone(),
         start,
         reject_undelivered: options.reject_undelivered,

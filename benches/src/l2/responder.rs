@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -146,39 +146,22 @@ fn plain(
     stop: Arc<AtomicBool>,
 ) -> anyhow::Result<JoinHandle<anyhow::Result<()>>> {
     pin(core)?;
-    let Some(IpAddr::V4(own)) = addresses.first() else { return Err(anyhow!("one IPv4 address")) };
-    let own = own.octets();
+    let own = *addresses.first().context("one address")?;
     let (opened, ready) = mpsc::channel();
     let run = move || {
-        let wire = wire::Wire::open("eth0", wire::ARP)?;
+        let wire = wire::Wire::open("eth0", if own.is_ipv6() { wire::IPV6 } else { wire::ARP })?;
         let mac = wire.mac();
         opened.send(())?;
         let mut room = [0; wire::ROOM];
-        let mut reply = [0; 42];
+        let mut reply = [0; 86];
         while !stop.load(Ordering::Relaxed) {
             let Ok(frame) = wire.receive_one(&mut room) else { continue };
-            let Some(request) = frame.first_chunk::<42>() else { continue };
-            let (Some([0, 1]), Some(sender), Some(target)) =
-                (request.get(20..22), request.get(22..32), request.get(38..42))
-            else {
-                continue;
+            let answer = match own {
+                IpAddr::V4(own) => arp_reply(frame, own, mac, &mut reply),
+                IpAddr::V6(own) => advertisement(frame, own, mac, &mut reply),
             };
-            if target != own {
-                continue;
-            }
-            let parts: [&[u8]; 6] = [
-                sender.get(..6).unwrap_or_default(),
-                &mac,
-                &[8, 6, 0, 1, 8, 0, 6, 4, 0, 2],
-                &mac,
-                &own,
-                sender,
-            ];
-            for (to, from) in reply.iter_mut().zip(parts.into_iter().flatten()) {
-                *to = *from;
-            }
             // Whoever asked asks again.
-            let _ = wire.send(&reply);
+            let _ = answer.and_then(|length| reply.get(..length)).map(|reply| wire.send(reply));
         }
         Ok(())
     };
@@ -186,6 +169,50 @@ fn plain(
     // An error: it says itself why when it is stopped.
     let _ = ready.recv();
     Ok(thread)
+}
+
+/// Puts the reply to an ARP request for `own` into `reply`; its length.
+fn arp_reply(frame: &[u8], own: Ipv4Addr, mac: [u8; 6], reply: &mut [u8; 86]) -> Option<usize> {
+    let request = frame.first_chunk::<42>()?;
+    let (sender, target) = (request.get(22..32)?, request.get(38..42)?);
+    if request.get(20..22)? != [0, 1] || target != own.octets() {
+        return None;
+    }
+    Some(put(reply, &[sender.get(..6)?, &mac, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 2], &mac, &own.octets(), sender]))
+}
+
+/// Puts the advertisement for a solicitation of `own` into `reply`; its length.
+fn advertisement(frame: &[u8], own: Ipv6Addr, mac: [u8; 6], reply: &mut [u8; 86]) -> Option<usize> {
+    let (to, sender, target) = (frame.get(6..12)?, frame.get(22..38)?, frame.get(62..78)?);
+    let own = own.octets();
+    if frame.get(54) != Some(&135) || target != own {
+        return None;
+    }
+    let header = [0x86, 0xdd, 0x60, 0, 0, 0, 0, 32, 58, 255];
+    // Solicited, override; and the option with the address.
+    let (fixed, option) = ([136, 0, 0, 0, 0x60, 0, 0, 0], [2, 1]);
+    let parts: [&[u8]; 8] = [to, &mac, &header, &own, sender, &fixed, &own, &option];
+    let written = put(reply, &parts);
+    for (to, from) in reply.iter_mut().skip(written).zip(mac) {
+        *to = from;
+    }
+    // RFC 4443, section 2.3: both addresses, length, next header, message.
+    let words = reply.get(22..86)?.chunks_exact(2).filter_map(|word| word.first_chunk::<2>());
+    let sum = words.fold(32 + 58, |sum: u32, word| sum + u32::from(u16::from_be_bytes(*word)));
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let [high, low] = u16::try_from(!(sum + (sum >> 16)) & 0xffff).ok()?.to_be_bytes();
+    reply.get_mut(56..58)?.copy_from_slice(&[high, low]);
+    Some(86)
+}
+
+/// Puts one part after the other.
+fn put(reply: &mut [u8; 86], parts: &[&[u8]]) -> usize {
+    let mut length = 0;
+    for (to, from) in reply.iter_mut().zip(parts.iter().copied().flatten()) {
+        *to = *from;
+        length += 1;
+    }
+    length
 }
 
 fn keepalived(lab: &Lab, addresses: &[IpAddr]) -> anyhow::Result<Process> {

@@ -11,7 +11,7 @@ use openelb_ipam::RangeList;
 use regex_lite::Regex;
 
 use super::SpecProblem;
-use super::used::{Move, Used};
+use super::used::{Move, Used, entry_bytes};
 use crate::announce::Protocol;
 use crate::crd::{Eip, EipSpec, EipStatus};
 use crate::names::annotation;
@@ -20,6 +20,14 @@ use crate::selector::{Labels, Selector};
 
 /// `status.used` may take so many bytes; an object may have 1 MiB (and the rest of it takes its share).
 pub(crate) const USED_BYTES: usize = 900 << 10;
+/// The most that one more address takes there: an IPv6 address, and the names of a Namespace and of a Service.
+const LARGEST_ENTRY: usize = entry_bytes(39, 63 + 1 + 63);
+
+/// Is there no room in `status.used` for one more address, whoever holds it? It must not depend on whose turn it is: else
+/// one Service would wait for this pool while another is sent to the next one.
+pub(crate) const fn is_full(used_bytes: usize) -> bool {
+    used_bytes + LARGEST_ENTRY > USED_BYTES
+}
 
 /// Eips by name.
 #[derive(Clone, Debug, Default)]
@@ -59,9 +67,8 @@ impl Pools {
         let mut used = before.as_mut().map(EipView::take_used).unwrap_or_default();
         let was = (used.garbled.clone(), used.untidy.clone(), used.bytes);
         let moves = used.update(eip.status.as_ref().and_then(|status| status.used.as_ref()));
-        let full = |bytes: usize| bytes >= USED_BYTES;
         let reshaped =
-            before.as_ref().is_none_or(|before| !before.same_shape(&view)) || full(was.2) != full(used.bytes);
+            before.as_ref().is_none_or(|before| !before.same_shape(&view)) || is_full(was.2) != is_full(used.bytes);
         let changed = before.as_ref() != Some(&view)
             || !moves.is_empty()
             || was.0 != used.garbled

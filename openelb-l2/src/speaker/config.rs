@@ -98,9 +98,11 @@ pub struct SpeakerConfig {
     pub suspicion: Duration,
     /// How long the host had been up when the speaker was made (Linux `CLOCK_BOOTTIME`). Default: long enough.
     pub host_uptime: Duration,
-    /// Grows with every start of the process on this host: milliseconds of the wall clock do. A clock that went back
-    /// is noticed and repaired as soon as another member is heard. Where two lives have the same number, the others may
-    /// take what the first said for words of the second, until that speaks.
+    /// Grows with every start of the process on this host: milliseconds of the wall clock do, as long as that does not
+    /// go back; whoever can keeps the number and takes at least one more the next time. A number that went back is
+    /// noticed and repaired as soon as another member is heard, with a moment in which addresses of this node may be
+    /// unanswered. Where two lives have the same number, the others may take what the first said for words of the
+    /// second, until that speaks.
     pub incarnation: u64,
     /// Seeds everything random: jitter, and who is probed next.
     pub seed: u64,

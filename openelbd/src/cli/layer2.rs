@@ -66,6 +66,7 @@ impl Layer2Arguments {
             probe_timeout: timeout,
             suspicion,
             host_uptime: self.host_uptime,
+            incarnation_file: None,
         })
     }
 }

@@ -184,7 +184,8 @@ pub(super) fn write(path: &Path, node: &str, saved_at: Timestamp, body: &[u8]) -
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     let header =
         Header { openelb_checkpoint: VERSION, node: node.to_owned(), saved_at, boot_id: crate::boot::id() };
-    let new = path.with_extension("new");
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
     let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
     serde_json::to_writer(&mut file, &header)?;
     file.write_all(b"\n")?;

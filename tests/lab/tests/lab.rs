@@ -96,7 +96,10 @@ fn nothing_is_left(signal: &str, group: bool) {
         }
     }
     let marker = format!("sleep 85{}{}", std::process::id(), signal.len());
-    let mut owner = Command::new(std::env::current_exe().unwrap())
+    // Where this program itself was started with SIGINT ignored, a child would be, too.
+    let mut owner = Command::new("env")
+        .arg("--default-signal=INT")
+        .arg(std::env::current_exe().unwrap())
         .args(["--exact", &test])
         .env("OPENELB_LAB_OWNER", &marker)
         .stdout(std::process::Stdio::null())
@@ -114,8 +117,13 @@ fn nothing_is_left(signal: &str, group: bool) {
     let whom = if group { format!("-{}", owner.id()) } else { owner.id().to_string() };
     let status = Command::new("kill").args(["-s", signal, "--", &whom]).status().unwrap();
     assert!(status.success());
-    owner.wait().unwrap();
+    let ended = eventually("the end of the child", Duration::from_secs(20), || Ok(owner.try_wait()?));
+    if ended.is_err() {
+        owner.kill().unwrap();
+        owner.wait().unwrap();
+    }
     started.unwrap();
+    ended.unwrap();
     eventually("the end of the child's lab", Duration::from_secs(10), || {
         Ok((alive(&marker) == 0 && directories() == 0).then_some(()))
     })

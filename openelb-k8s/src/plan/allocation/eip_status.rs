@@ -13,7 +13,7 @@ use super::outcome::Decided;
 use super::request;
 use super::state::State;
 use crate::index::EipView;
-use crate::index::pools::USED_BYTES;
+use crate::index::pools::is_full;
 use crate::index::used::join;
 use crate::names::{condition, finalizer, reason};
 use crate::object::{Kind, NamespacedName, ObjectRef};
@@ -219,7 +219,7 @@ fn conditions(state: &State<'_>, eip: &EipView, id: PoolId, pool: &Pool, default
         let names: Vec<&str> = defaults.iter().map(|id| state.name(*id)).collect();
         add(condition::NOT_DEFAULT, format!("the default is the older {}", names.join(", ")));
     }
-    if eip.used_bytes >= USED_BYTES {
+    if is_full(eip.used_bytes) {
         add(condition::STATUS_FULL, "status.used nears what one object can hold; add another Eip".to_owned());
     }
     if pool.dangerous_count() > 0 {

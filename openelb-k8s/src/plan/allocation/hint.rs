@@ -26,6 +26,10 @@ pub(super) struct Hint {
     pub(super) pending: Option<Pending>,
     /// A digest of the terms of sharing: another one now means that they were edited.
     pub(super) terms: String,
+    /// Whom it shares an address with although neither port nor traffic policy allow it: they were found so, and no
+    /// edit that leaves it at that makes one of them give up. Each says so of the other, by Namespace and name.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub(super) clashes: BTreeSet<String>,
 }
 
 /// A reassignment on its way.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use openelb_ipam::{Ask, Family, Holder, HolderId, Outcome, PoolId, Pools, Request, Want};
 
 use super::ServiceOutcome;
-use super::hint::Hint;
+use super::hint::{Hint, terms_digest};
 use super::reason::{self, Refused};
 use super::request;
 use super::state::{Concerned, State, Violations, holder, of_family, publishes};
@@ -225,7 +225,12 @@ impl<'a> Case<'a> {
             .iter()
             .filter_map(|ingress| ingress.address)
             .all(|shown| holdings.iter().any(|(_, held)| *held == shown));
+        // What is to be written on it depends on those that it shares with.
+        let is_up_to_date = self.hint.as_ref().is_none_or(|hint| {
+            hint.clashes.is_empty() && (hint.terms.is_empty() || hint.terms == terms_digest(self.service))
+        });
         kept && shows_no_other
+            && is_up_to_date
             && self.leftover.is_empty()
             && holdings.len() == self.families.len()
             && records.len() == holdings.len()

@@ -90,11 +90,11 @@ fn ours(
         write = without_legacy(write, service);
     }
     write = with_conditions(write, placed, now, events);
-    with_marks(write, placed, changed)
+    with_marks(write, state, placed, changed)
 }
 
 /// Label and annotation.
-fn with_marks(mut write: Write, placed: &Placed<'_>, changed: bool) -> Write {
+fn with_marks(mut write: Write, state: &State<'_>, placed: &Placed<'_>, changed: bool) -> Write {
     let service = placed.service;
     let outcome = &placed.outcome;
     let Some(pool) = outcome.pools.first() else {
@@ -121,7 +121,15 @@ fn with_marks(mut write: Write, placed: &Placed<'_>, changed: bool) -> Write {
     let unseen = known.is_some_and(|hint| {
         placed.reassigned && service.reassign.is_some() && hint.reassign != service.reassign
     });
-    if known.is_none() || unseen {
+    let clashes = state.clashes.get(&service.key).cloned().unwrap_or_default();
+    // While one gives up what both have, it is to be seen which of them was edited.
+    let is_contested = state.evicted.iter().any(|(_, address)| addresses.contains_key(address));
+    if let Some(hint) = known.filter(|hint| {
+        !unseen && !is_contested && (hint.terms != terms_digest(service) || hint.clashes != clashes)
+    }) {
+        let hint = Hint { terms: terms_digest(service), clashes, ..hint.clone() };
+        write = with_hint(write, service, &hint);
+    } else if known.is_none() || unseen {
         let pending = pending(placed, &addresses);
         let hint = Hint {
             addresses,
@@ -133,12 +141,9 @@ fn with_marks(mut write: Write, placed: &Placed<'_>, changed: bool) -> Write {
                 placed.hint.as_ref().and_then(|hint| hint.reassign.clone())
             },
             terms: terms_digest(service),
+            clashes,
         };
-        let text = hint.text();
-        // A hint is not worth that the API server refuses the address.
-        if fits(service, &text) {
-            write = write.annotation(annotation::ASSIGNED, Some(&text));
-        }
+        write = with_hint(write, service, &hint);
     }
     let fits = is_label_value(pool);
     if fits && service.pool_label.as_deref() != Some(pool) {
@@ -147,6 +152,12 @@ fn with_marks(mut write: Write, placed: &Placed<'_>, changed: bool) -> Write {
         write = write.label(label::POOL, None);
     }
     write
+}
+
+/// A hint is not worth that the API server refuses the address.
+fn with_hint(write: Write, service: &ServiceView, hint: &Hint) -> Write {
+    let text = hint.text();
+    if fits(service, &text) { write.annotation(annotation::ASSIGNED, Some(&text)) } else { write }
 }
 
 /// Has the object room for our annotation?

@@ -13,7 +13,7 @@ use openelb_ipam::{
 
 use super::hint::{Hint, terms_digest};
 use crate::announce::Protocol;
-use crate::index::pools::USED_BYTES;
+use crate::index::pools::is_full;
 use crate::index::services::{PortProtocol, TrafficPolicy};
 use crate::index::{EipView, Indexes, ServiceView, pools};
 use crate::object::NamespacedName;
@@ -124,6 +124,8 @@ pub(super) struct State<'a> {
     /// Younger sharers that an edit made clash with an older one: they have to give the address up.
     pub(super) evicted: BTreeSet<(&'a NamespacedName, IpAddr)>,
     pub(super) violations: &'a mut Violations,
+    /// Of those that share against the rules, and stay: with whom.
+    pub(super) clashes: BTreeMap<&'a NamespacedName, BTreeSet<String>>,
     /// What automatic choice may choose from, for each family.
     pub(super) usable: [OnceCell<Vec<Usable<'a>>>; 2],
 }
@@ -182,6 +184,7 @@ impl<'a> State<'a> {
             concerned,
             evicted: BTreeSet::new(),
             violations,
+            clashes: BTreeMap::new(),
             usable: [OnceCell::new(), OnceCell::new()],
         }
     }
@@ -302,32 +305,47 @@ impl<'a> State<'a> {
         let mut staying: Vec<Arc<Holder>> = Vec::new();
         let mut violation = None;
         for holder in holders {
-            let clash = staying
+            let clashes: Vec<_> = staying
                 .iter()
-                .find_map(|older| may_coexist(older, &holder).err().map(|conflict| (older, conflict)));
-            let service = self.service(&holder.id);
-            if let (Some((older, conflict)), Some(service)) = (clash, service) {
+                .filter_map(|older| may_coexist(older, &holder).err().map(|conflict| (older, conflict)))
+                .collect();
+            if let (Some(first), Some(service)) = (clashes.first(), self.service(&holder.id)) {
+                let by_edit = |older: &Arc<Holder>| {
+                    let older = self.service(&older.id);
+                    !older.is_some_and(|older| were_found_clashing(older, service))
+                        && (was_edited(service) || older.is_some_and(was_edited))
+                };
                 // What nobody sees yet is not worth a violation.
-                let edited = service.ours
-                    && (!publishes(service, address)
-                        || was_edited(service)
-                        || self.service(&older.id).is_some_and(was_edited));
-                if edited {
+                let gives_up = service.ours
+                    && (!publishes(service, address) || clashes.iter().any(|(older, _)| by_edit(older)));
+                if gives_up {
                     self.evicted.insert((&service.key, address));
-                    // It may have been at peace until now.
-                    if let Vacant(place) = self.concerned.entries.entry(&service.key)
-                        && let Some(entry) = Entry::of(self.indexes, &service.key)
-                    {
-                        place.insert(entry);
-                    }
+                    self.look_at(service);
                     continue;
                 }
+                let (older, conflict) = first;
                 violation = Some(format!("{address}: {} and {}: {conflict}", older.id, holder.id));
+                for (older, _) in &clashes {
+                    let Some(older) = self.service(&older.id) else { continue };
+                    self.look_at(older);
+                    self.look_at(service);
+                    self.clashes.entry(&older.key).or_default().insert(service.key.to_string());
+                    self.clashes.entry(&service.key).or_default().insert(older.key.to_string());
+                }
             }
             staying.push(holder);
         }
         if let Some(text) = violation {
             self.violations.insert((id, address), text);
+        }
+    }
+
+    /// It may have been at peace until now.
+    fn look_at(&mut self, service: &'a ServiceView) {
+        if let Vacant(place) = self.concerned.entries.entry(&service.key)
+            && let Some(entry) = Entry::of(self.indexes, &service.key)
+        {
+            place.insert(entry);
         }
     }
 
@@ -356,7 +374,7 @@ pub(super) fn publishes(service: &ServiceView, address: IpAddr) -> bool {
     service.ingress.iter().any(|ingress| ingress.address == Some(address))
 }
 
-/// Is the Eip deleted although it is in use, because the user says so? The deletion itself may count as a generation.
+/// Is the Eip deleted although it is in use, because the user says so? The deletion itself counts as a generation.
 pub(super) fn goes_by_force(eip: &EipView) -> bool {
     eip.deleting && eip.force.is_some_and(|force| force == eip.generation || force + 1 == eip.generation)
 }
@@ -364,6 +382,14 @@ pub(super) fn goes_by_force(eip: &EipView) -> bool {
 /// Were the Service's terms of sharing edited since it got its address?
 fn was_edited(service: &ServiceView) -> bool {
     Hint::of(service).is_some_and(|hint| hint.terms != terms_digest(service))
+}
+
+/// Was it known before that these two share an address against the rules? Then no edit made it so.
+fn were_found_clashing(one: &ServiceView, other: &ServiceView) -> bool {
+    let names = |one: &ServiceView, other: &ServiceView| {
+        Hint::of(one).is_some_and(|hint| hint.clashes.contains(&other.key.to_string()))
+    };
+    names(one, other) && names(other, one)
 }
 
 fn describe(eip: &EipView, dangerous: &RangeSet) -> PoolSpec {
@@ -391,7 +417,7 @@ fn describe(eip: &EipView, dangerous: &RangeSet) -> PoolSpec {
             Some(Closed::Deleting)
         } else if spec.disable {
             Some(Closed::Disabled)
-        } else if eip.used_bytes >= USED_BYTES {
+        } else if is_full(eip.used_bytes) {
             Some(Closed::Full)
         } else {
             None

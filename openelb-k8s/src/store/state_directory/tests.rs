@@ -357,6 +357,21 @@ fn a_watch_tells_of_other_instances_within_a_second() {
     }
 }
 
+/// Its generation is what `force` is compared with.
+#[test]
+fn a_deletion_that_waits_counts_as_a_generation() {
+    let fixture = Fixture::new();
+    fixture.take_in(&[eip("192.0.2.0/24")]);
+    fixture.use_address();
+    fixture.take_in(&[eip("192.0.2.0/25")]);
+    let before = fixture.store.get(&pool()).unwrap().metadata().generation.unwrap();
+    assert_eq!(before, 2);
+    assert_eq!(fixture.delete(pool()).len(), 1);
+    assert_eq!(fixture.store.get(&pool()).unwrap().metadata().generation, Some(3));
+    assert_eq!(fixture.delete(pool()), [], "it is marked already");
+    assert_eq!(fixture.store.get(&pool()).unwrap().metadata().generation, Some(3));
+}
+
 #[test]
 fn names_that_would_leave_the_directory_are_refused() {
     let fixture = Fixture::new();

@@ -245,6 +245,8 @@ impl Transaction<'_> {
             let mut object = entry.object.clone();
             let metadata = object.metadata_mut();
             metadata.deletion_timestamp = Some(Time(whole_seconds(now)));
+            // As an API server counts it: permission for the last change is none for this one.
+            metadata.generation = Some(metadata.generation.unwrap_or(1) + 1);
             if !finalizers {
                 metadata.finalizers = Some(vec![crate::names::finalizer::EIP.to_owned()]);
             }

@@ -5,7 +5,7 @@ use std::{
     fmt,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
@@ -24,7 +24,7 @@ use super::{
     Layer2Options, VIRTUAL_LINKS, config,
     events::{self, About, Told},
     hearing::Hearing,
-    status,
+    incarnation, status,
 };
 use crate::adapter::bgp::{OnStop, status::Calendar};
 
@@ -249,8 +249,7 @@ impl Task {
         speaker.probe_timeout = self.options.probe_timeout;
         speaker.suspicion = self.options.suspicion;
         speaker.host_uptime = self.options.host_uptime.unwrap_or_else(net::host_uptime);
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        speaker.incarnation = u64::try_from(since_epoch.as_millis()).unwrap_or_default();
+        speaker.incarnation = incarnation::next(self.options.incarnation_file.as_deref());
         speaker.seed = self.seed;
         let mut driver = DriverConfig::new(speaker);
         driver.settings = config::settings(&self.desired.layer2.spec);

@@ -6,15 +6,18 @@
 //! | [`status`] | the speaker's snapshots → status of addresses, problems and warnings |
 //! | [`events`] | what happened → what is told about which object |
 //! | `hearing` | counters of gossip → whether any other node is heard |
+//! | `incarnation` | the clock and what the last process left → the number of this life |
 
 mod announcer;
 pub mod config;
 pub mod events;
 mod hearing;
+mod incarnation;
 pub mod status;
 
 use std::{
     net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -63,6 +66,9 @@ pub struct Layer2Options {
     pub suspicion: Duration,
     /// How long the host had been up when the process started; `None`: as Linux says.
     pub host_uptime: Option<Duration>,
+    /// Keeps the number of the last start of this host's speaker, so that a clock that goes back does no harm; `None`:
+    /// the clock alone counts.
+    pub incarnation_file: Option<PathBuf>,
 }
 
 impl Default for Layer2Options {
@@ -76,6 +82,7 @@ impl Default for Layer2Options {
             probe_timeout: Duration::from_millis(60),
             suspicion: Duration::from_millis(600),
             host_uptime: None,
+            incarnation_file: None,
         }
     }
 }

@@ -164,3 +164,41 @@ fn when_used_nears_what_one_object_can_hold_the_next_candidate_pool_is_used() {
     assert_eq!(of_next.patch()["status"]["used"], json!({"192.0.2.1": "ns/a"}));
     assert!(plan.pools["full"].conditions.iter().any(|c| c.condition == "StatusFull"));
 }
+
+/// What we commit ourselves must not end in a pool that takes nothing more and does not say so.
+#[test]
+fn a_pool_that_our_own_commits_fill_says_so_and_the_rest_go_to_the_next_one() {
+    let mut world = World::new();
+    let entry = |i: u32| {
+        let address = std::net::Ipv4Addr::from(0x0a00_0000 + i).to_string();
+        (address, format!("{0}/{0}-{i:05}", "x".repeat(57)))
+    };
+    let (mut used, mut bytes, mut i) = (serde_json::Map::new(), 0, 0);
+    while bytes < (900 << 10) - 500 {
+        let (address, holder) = entry(i);
+        let (namespace, name) = holder.split_once('/').unwrap();
+        world.apply(super::world::service_in(namespace, name));
+        bytes += address.len() + holder.len() + 6;
+        used.insert(address, json!(holder));
+        i += 1;
+    }
+    world.apply(with(default_eip("full", "10.0.0.0/8"), json!({"status": {"used": used}})));
+    world.apply(with(eip("next", "192.0.2.0/24"), json!({"spec": {"autoAssign": true, "priority": 1}})));
+    let new: Vec<_> = (0..8).map(|n| format!("{}-{n}", "n".repeat(60))).collect();
+    for name in &new {
+        world.apply(service(name));
+    }
+    for _ in 0..3 {
+        let plan = world.plan();
+        // The others publish what they have: of no interest here, and there are thousands.
+        let of_interest = |name: &str| new.iter().any(|new| new == name) || ["full", "next"].contains(&name);
+        for write in plan.writes.iter().filter(|write| of_interest(&write.target.name)) {
+            world.execute(write);
+        }
+    }
+    let (in_next, in_full): (Vec<_>, Vec<_>) =
+        new.iter().map(|name| world.published(name)).partition(|address| address.starts_with("192.0.2."));
+    assert!(in_full.iter().all(|address| address.starts_with("10.")), "{in_full:?}");
+    assert!(in_full.len() >= 3 && in_next.len() >= 2, "{in_full:?} and {in_next:?}");
+    assert!(world.eip_condition("full", "StatusFull").is_some());
+}

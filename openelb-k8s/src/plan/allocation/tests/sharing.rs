@@ -112,6 +112,44 @@ fn existing_sharers_found_at_start_stay_together_and_a_violation_is_a_condition(
     world.apply(service_in("x", "unrelated"));
     world.settle();
     assert_eq!(world.used("p"), "192.0.2.1=far/b;ns/a");
+    // Not even an edit of one of them is to blame that was none of that.
+    let more = |number: u16, object| {
+        with(object, json!({"spec": {"ports": [{"port": 80, "protocol": "TCP"}, {"port": number, "protocol": "TCP"}]}}))
+    };
+    world.apply(more(8443, service("a", 80)));
+    world.settle();
+    world.apply(more(9443, service_in("far", "b")));
+    world.settle();
+    assert_eq!(world.used("p"), "192.0.2.1=far/b;ns/a");
+    // One that ends it and another that begins it anew are.
+    world.apply(port(81, service_in("far", "b")));
+    world.settle();
+    assert_eq!(world.eip_condition("p", "SharingViolation"), None);
+    assert_eq!(world.used("p"), "192.0.2.1=far/b;ns/a");
+    world.apply(port(80, service_in("far", "b")));
+    world.settle();
+    assert_eq!(world.used("p"), "192.0.2.1=ns/a");
+}
+
+/// An edit that does no harm is not remembered against a Service when something else goes wrong later.
+#[test]
+fn an_edit_without_a_clash_is_forgotten() {
+    let mut world = World::of([
+        default_eip("p", "192.0.2.1-192.0.2.9"),
+        keyed("k", service("a", 80)),
+        keyed("k", service("b", 81)),
+    ]);
+    world.apply(keyed("k", service("a", 82)));
+    world.settle();
+    // A record of another one is put in by hand: a violation, and nobody's edit.
+    world.apply(with(
+        service("c", 82),
+        json!({"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}}),
+    ));
+    world.patch_eip("p", json!({"status": {"used": {"192.0.2.1": "ns/a;ns/b;ns/c"}}}));
+    world.settle();
+    assert_eq!(world.used("p"), "192.0.2.1=ns/a;ns/b;ns/c");
+    assert!(world.eip_condition("p", "SharingViolation").is_some());
 }
 
 #[test]
