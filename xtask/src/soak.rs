@@ -15,8 +15,8 @@ use crate::{fuzz, system, test};
 use std::time::Duration;
 
 /// Fuzz every target for ten minutes, let everything go wrong around the controllers for as long, speak with routers of
-/// all makes (which writes docs/src/interop.md), let everything go wrong on a LAN in three thousand histories on a virtual
-/// clock and fail over on a real one fifty times in each way (which writes the figures into docs/src/layer2.md), and run
+/// all makes (which writes docs/src/interop.md), let everything go wrong between BGP speakers and on a LAN in thousands of
+/// histories on a virtual clock, and fail over on a real one fifty times in each way (which writes the figures into docs/src/layer2.md), and run
 /// the lab's tests again and again.
 ///
 /// Everything that is said is also appended to target/soak/TIME.log, and one line for each target and trial to
@@ -29,11 +29,11 @@ pub(crate) struct Arguments {
     /// How often the lab's tests run.
     #[arg(long, value_name = "N", default_value_t = 10)]
     trials: u32,
-    /// Seed of the chaos, where what the scheduler does is random anyway, and first seed of the model of Layer 2.
+    /// Seed of the chaos, where what the scheduler does is random anyway, and first seed of the models of BGP and Layer 2.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// Only these: a fuzz target, `chaos`, `interop`, `failures`, `bfd`, `layer2` (or a half of it: `layer2-model`,
-    /// `layer2-lab`) or `lab`.
+    /// Only these: a fuzz target, `chaos`, `interop`, `failures`, `bfd`, `bgp-model`, `layer2` (or a half of it:
+    /// `layer2-model`, `layer2-lab`) or `lab`.
     only: Vec<String>,
 }
 
@@ -42,13 +42,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     let mut trials = arguments.trials;
     if !arguments.only.is_empty() {
         let known = |name: &String| {
-            ["lab", "chaos", "layer2", "layer2-model", "layer2-lab"].contains(&name.as_str())
+            ["lab", "chaos", BGP_MODEL.name, "layer2", "layer2-model", "layer2-lab"].contains(&name.as_str())
                 || ROUTERS.iter().any(|(known, _)| known == name)
                 || targets.contains(name)
         };
         if let Some(unknown) = arguments.only.iter().find(|name| !known(name)) {
             bail!(
-                "nothing to soak is called {unknown:?}; there are: {}, chaos, {}, layer2, layer2-model, layer2-lab, lab",
+                "nothing to soak is called {unknown:?}; there are: {}, chaos, {}, bgp-model, layer2, layer2-model, layer2-lab, lab",
                 targets.join(", "),
                 ROUTERS.map(|(name, _)| name).join(", ")
             );
@@ -98,19 +98,19 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
         log.end(name, seconds, &result)?;
         failed.extend(result.is_err().then(|| name.to_owned()));
     }
-    let wants = |half: &str| {
-        let whole = |name: &String| name == "layer2" || name == half;
-        arguments.only.is_empty() || arguments.only.iter().any(whole)
-    };
-    if wants("layer2-model") {
-        log.say("== layer2-model")?;
+    let wants = |what: &str| arguments.only.is_empty() || arguments.only.iter().any(|name| name == what);
+    for model in [BGP_MODEL, LAYER2_MODEL] {
+        if !wants(model.name) && !(model.name == LAYER2_MODEL.name && wants("layer2")) {
+            continue;
+        }
+        log.say(&format!("== {}", model.name))?;
         let began = SystemTime::now();
-        let result = layer2_model(&mut log, arguments.seed);
+        let result = model.run(&mut log, arguments.seed);
         let seconds = began.elapsed().map_or(0, |time| time.as_secs());
-        log.end("layer2-model", seconds, &result)?;
-        failed.extend(result.is_err().then(|| "layer2-model".to_owned()));
+        log.end(model.name, seconds, &result)?;
+        failed.extend(result.is_err().then(|| model.name.to_owned()));
     }
-    if wants("layer2-lab") {
+    if wants("layer2-lab") || wants("layer2") {
         log.say("== layer2-lab")?;
         let began = SystemTime::now();
         let result = layer2(&mut log);
@@ -161,24 +161,52 @@ fn routers(log: &mut Log, name: &str, page: Option<&str>, minutes: u64) -> anyho
 const LAYER2_TRIALS: u32 = 50;
 const LAYER2_PAGE: &str = "docs/src/layer2.md";
 
-/// Histories of the model of Layer 2; a test runs a few.
-const LAYER2_SEEDS: u32 = 3000;
+/// Machines on a virtual clock through many histories, each from a seed of its own; a test runs a few.
+struct Model {
+    name: &'static str,
+    package: &'static str,
+    /// The file of tests, and which of them; empty: all.
+    tests: (&'static str, &'static str),
+    /// What says how many seeds, and which is the first.
+    variables: [&'static str; 2],
+    seeds: u32,
+}
 
-/// The machines of Layer 2 on a virtual clock through as many histories, each from a seed of its own. The last line of the
-/// test says how many ran.
-fn layer2_model(log: &mut Log, first: u64) -> anyhow::Result<String> {
-    let mut command = shell::cargo();
-    command.args(["test", "--package", "openelb-l2", "--test", "chaos", "--"]);
-    command.args(["--exact", "one_owner_through_everything", "--nocapture"]);
-    command.env("OPENELB_LAYER2_SEEDS", LAYER2_SEEDS.to_string());
-    command.env("OPENELB_LAYER2_SEED", first.to_string());
-    let mut ran = None;
-    let last = watch(log, command, |line| {
-        if line.contains(" histories ") {
-            ran = Some(line.to_owned());
+const BGP_MODEL: Model = Model {
+    name: "bgp-model",
+    package: "openelb-bgp",
+    tests: ("virtual_network", ""),
+    variables: ["OPENELB_BGP_SEEDS", "OPENELB_BGP_SEED"],
+    seeds: 20_000,
+};
+
+const LAYER2_MODEL: Model = Model {
+    name: "layer2-model",
+    package: "openelb-l2",
+    tests: ("chaos", "one_owner_through_everything"),
+    variables: ["OPENELB_LAYER2_SEEDS", "OPENELB_LAYER2_SEED"],
+    seeds: 3000,
+};
+
+impl Model {
+    /// The last line of each test says how many histories ran.
+    fn run(&self, log: &mut Log, first: u64) -> anyhow::Result<String> {
+        let (file, name) = self.tests;
+        let mut command = shell::cargo();
+        command.args(["test", "--package", self.package, "--test", file, "--", "--nocapture"]);
+        if !name.is_empty() {
+            command.args(["--exact", name]);
         }
-    })?;
-    ran.with_context(|| format!("no history ran: {last}"))
+        let [seeds, seed] = self.variables;
+        command.env(seeds, self.seeds.to_string()).env(seed, first.to_string());
+        let mut ran = None;
+        let last = watch(log, command, |line| {
+            if line.contains(" histories ") {
+                ran = Some(line.to_owned());
+            }
+        })?;
+        ran.with_context(|| format!("no history ran: {last}"))
+    }
 }
 
 /// The lab's tests of Layer 2 in their long form, with the ceilings that are promised, one after the other.

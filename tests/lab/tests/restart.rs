@@ -14,7 +14,8 @@ use openelb_lab::{
     bird::{Bird, kernel_next_hops},
     download::Downloads,
     eventually,
-    topology::{self, CLIENT, NODES, ROUTER, Virtual, node, node_v4},
+    topology::{self, CLIENT, NODES, ROUTER, Virtual, node, node_v4, node_v6},
+    wire::{self, Wire},
 };
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -210,55 +211,100 @@ fn a_speaker_that_goes_for_good_asks_for_other_paths_first() {
     assert!(log.contains("Administrative shutdown"), "{log}");
 }
 
-/// Packets on the link between router and node-1: to addresses of ours, and ICMP errors back.
-fn count_on_link(lab: &Lab) {
-    let rules = "table inet count
-delete table inet count
-table inet count {
-  chain out {
-    type filter hook postrouting priority 300; policy accept;
-    oifname fab0 ip daddr 198.51.100.0/24 tcp dport 81 counter comment \"to\"
-    oifname fab0 ip6 daddr fd00:5b::/64 tcp dport 81 counter comment \"to\"
-  }
-  chain in {
-    type filter hook prerouting priority -300; policy accept;
-    iifname fab0 ip daddr 198.51.100.0/24 counter comment \"bounced\"
-    iifname fab0 ip6 daddr fd00:5b::/64 counter comment \"bounced\"
-    iifname fab0 icmp type destination-unreachable counter comment \"error\"
-    iifname fab0 icmpv6 type destination-unreachable counter comment \"error\"
-  }
-}
-";
-    let file = lab.write("count.nft", rules).unwrap();
-    lab.run(ROUTER, &["nft", "-f", &file.to_string_lossy()]).unwrap();
+/// What a client sends that no endpoint takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Probe {
+    /// An echo request (RFC 792, RFC 4443).
+    Echo,
+    /// A UDP datagram to a closed port.
+    Datagram,
 }
 
-/// To a closed port of ours, back again, and errors.
-fn counted(lab: &Lab) -> [u64; 3] {
-    let shown = lab.run(ROUTER, &["nft", "list", "table", "inet", "count"]).unwrap();
-    ["\"to\"", "\"bounced\"", "\"error\""].map(|comment| {
-        let lines = shown.lines().filter(|line| line.contains(comment));
-        let packets = lines.map(|line| {
-            let after = line.split("packets ").nth(1).unwrap();
-            after.split(' ').next().unwrap().parse::<u64>().unwrap()
-        });
-        packets.sum()
-    })
-}
+/// A port that no Service has.
+const CLOSED: u16 = 81;
 
-/// One echo request (RFC 792, RFC 4443) from the client.
-fn ping(lab: &Lab, address: IpAddr) {
+fn send(lab: &Lab, probe: Probe, address: IpAddr) {
     use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, ipproto, sendto, socket_with};
     // Of ICMPv6 the kernel makes the checksum.
     let (family, protocol, request) = match address {
         IpAddr::V4(_) => (AddressFamily::INET, ipproto::ICMP, [8, 0, 0xf7, 0xfd, 0, 1, 0, 1]),
         IpAddr::V6(_) => (AddressFamily::INET6, ipproto::ICMPV6, [128, 0, 0, 0, 0, 1, 0, 1]),
     };
+    let (kind, protocol, port) = match probe {
+        Probe::Echo => (SocketType::RAW, protocol, 0),
+        Probe::Datagram => (SocketType::DGRAM, ipproto::UDP, CLOSED),
+    };
     lab.within(CLIENT, || {
-        let socket = socket_with(family, SocketType::RAW, SocketFlags::CLOEXEC, Some(protocol)).unwrap();
-        sendto(&socket, &request, SendFlags::empty(), &SocketAddr::new(address, 0)).unwrap();
+        let socket = socket_with(family, kind, SocketFlags::CLOEXEC, Some(protocol)).unwrap();
+        sendto(&socket, &request, SendFlags::empty(), &SocketAddr::new(address, port)).unwrap();
     })
     .unwrap();
+}
+
+/// A frame of the link between router and node that has to do with a probe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Frame {
+    /// The probe, whichever way it goes.
+    Probe,
+    /// An ICMP error about it: type and code.
+    Error(u8, u8),
+}
+
+/// Reads a frame of Ethernet; `None`: it is about something else.
+fn read(frame: &[u8], address: IpAddr) -> Option<Frame> {
+    let (protocol, destination, payload, inner) = match (frame.get(12..14)?, address) {
+        ([0x08, 0x00], IpAddr::V4(_)) => {
+            let header = usize::from(frame.get(14)? & 0x0f) * 4;
+            (frame.get(23)?, frame.get(30..34)?, frame.get(14 + header..)?, 16..20)
+        }
+        ([0x86, 0xdd], IpAddr::V6(_)) => (frame.get(20)?, frame.get(38..54)?, frame.get(54..)?, 24..40),
+        _ => return None,
+    };
+    let is_address = |octets: &[u8]| match address {
+        IpAddr::V4(address) => octets == address.octets(),
+        IpAddr::V6(address) => octets == address.octets(),
+    };
+    let (kind, code) = (*payload.first()?, *payload.get(1)?);
+    let echo = matches!((protocol, kind), (1, 8) | (58, 128));
+    let datagram = *protocol == 17 && payload.get(2..4)? == CLOSED.to_be_bytes();
+    if is_address(destination) && (echo || datagram) {
+        return Some(Frame::Probe);
+    }
+    // RFC 792 and RFC 4443 section 2.1: errors, which have the packet that they are about.
+    let error = matches!((protocol, kind), (1, 3 | 4 | 5 | 11 | 12) | (58, 1..=4));
+    let about = payload.get(8..)?.get(inner).is_some_and(is_address);
+    (error && about).then_some(Frame::Error(kind, code))
+}
+
+/// Sends one packet, and gives what went over the link between router and node for it: until an error comes, and then
+/// as long as a packet that bounces takes to do so a hundred times.
+fn seen(lab: &Lab, probe: Probe, address: IpAddr) -> Vec<Frame> {
+    const BOUNCES: Duration = Duration::from_millis(300);
+    lab.within(ROUTER, || {
+        let wire = Wire::open("fab0", wire::EVERYTHING).unwrap();
+        send(lab, probe, address);
+        let mut frames = Vec::new();
+        let errors = wire
+            .collect(1, DEADLINE, |frame| {
+                let frame = read(frame, address);
+                frames.extend(frame);
+                frame.filter(|frame| *frame != Frame::Probe)
+            })
+            .unwrap();
+        assert_eq!(errors.len(), 1, "no error for {probe:?} to {address}: {frames:?}");
+        frames.extend(wire.collect(usize::MAX, BOUNCES, |frame| read(frame, address)).unwrap());
+        frames
+    })
+    .unwrap()
+}
+
+/// One packet to the node, and one error back: port unreachable.
+fn assert_rejected(lab: &Lab, address: &str) {
+    let address = address.parse().unwrap();
+    let error = if matches!(address, IpAddr::V4(_)) { Frame::Error(3, 3) } else { Frame::Error(1, 4) };
+    for probe in [Probe::Echo, Probe::Datagram] {
+        assert_eq!(seen(lab, probe, address), [Frame::Probe, error], "after one {probe:?} to {address}");
+    }
 }
 
 #[test]
@@ -281,28 +327,12 @@ fn a_packet_that_nobody_takes_gets_one_error_and_does_not_bounce() {
     let downloads = setup.downloads(4, Duration::from_secs(4));
     let target = |address: &str, port: u16| SocketAddr::new(address.parse().unwrap(), port);
     for address in [WEB, "fd00:5b::10"] {
-        count_on_link(&setup.lab);
-        let before = counted(&setup.lab);
-        ping(&setup.lab, address.parse().unwrap());
-        eventually(&format!("an answer to one ping of {address}"), DEADLINE, || {
-            Ok((counted(&setup.lab)[2] > before[2]).then_some(()))
-        })
-        .unwrap();
-        let [_, bounced, errors] = counted(&setup.lab);
-        assert_eq!((bounced - before[1], errors - before[2]), (0, 1), "after one ping of {address}");
-
+        assert_rejected(&setup.lab, address);
         let closed = setup.lab.within(CLIENT, || {
-            std::net::TcpStream::connect_timeout(&target(address, 81), Duration::from_secs(5)).unwrap_err()
+            std::net::TcpStream::connect_timeout(&target(address, CLOSED), Duration::from_secs(5))
+                .unwrap_err()
         });
         assert_eq!(closed.unwrap().kind(), std::io::ErrorKind::ConnectionRefused, "{address}");
-        // An error that comes while connect() still holds the socket is forgotten, and the SYN sent again.
-        let [sent, bounced, errors] = counted(&setup.lab);
-        assert!((1..=3).contains(&sent), "{sent} SYNs to {address}");
-        assert_eq!(
-            (bounced - before[1], errors - before[2]),
-            (0, 1 + sent),
-            "after {sent} SYNs to {address}"
-        );
     }
     assert_eq!(downloads.finish(), [] as [String; 0], "what is delivered is left alone");
 
@@ -323,4 +353,57 @@ fn a_packet_that_nobody_takes_gets_one_error_and_does_not_bounce() {
     let off = setup.start(1, &["--reject-undelivered=false"]);
     assert!(setup.lab.run(&node(1), &["nft", "list", "tables"]).unwrap().is_empty() || table().is_err());
     assert!(setup.lab.is_running(&off));
+}
+
+/// A router sends the node everything for an aggregate, also what is for addresses that no Service has.
+#[test]
+fn what_is_for_nobody_in_an_aggregate_gets_one_error_and_does_not_bounce() {
+    let setup = Setup::new("undelivered-aggregate");
+    let file = setup.manifests.join("20-bgp.yaml");
+    let text = fs::read_to_string(&file).unwrap();
+    let rule = "  advertisements:\n    - {aggregationLength: 24, aggregationLengthV6: 64}\n";
+    fs::write(&file, format!("{}\n{rule}", text.trim_end())).unwrap();
+    let _router = topology::start_router(&setup.lab).unwrap();
+    let await_aggregates = || {
+        for (family, aggregate) in [("-4", "198.51.100.0/24"), ("-6", "fd00:5b::/64")] {
+            let hop = if family == "-4" { node_v4(1) } else { node_v6(1) };
+            eventually(&format!("{aggregate} over node-1"), DEADLINE, || {
+                let shown = setup.lab.run(ROUTER, &["ip", family, "route", "show", "exact", aggregate])?;
+                anyhow::ensure!(shown.contains(&format!("via {hop} ")), "{shown}");
+                Ok(Some(()))
+            })
+            .unwrap();
+        }
+    };
+    let on = setup.start(1, &["--on-stop", "Restart"]);
+    eventually("the table with both aggregates", DEADLINE, || {
+        let shown = setup.lab.run("node-1", &["nft", "list", "table", "inet", "openelb"])?;
+        anyhow::ensure!(shown.contains("198.51.100.0/24") && shown.contains("fd00:5b::/64"), "{shown}");
+        Ok(Some(()))
+    })
+    .unwrap();
+    await_aggregates();
+    setup.carry();
+    let downloads = setup.downloads(4, Duration::from_secs(4));
+    // Of a Service, and of nobody.
+    for address in [WEB, "198.51.100.200", "fd00:5b::10", "fd00:5b::abcd"] {
+        assert_rejected(&setup.lab, address);
+    }
+    assert_eq!(downloads.finish(), [] as [String; 0], "what is delivered is left alone");
+
+    // Without the table it goes round until its TTL ends: the capture sees that.
+    setup.lab.signal(&on, "TERM").unwrap();
+    setup.lab.wait_exit(&on, DEADLINE).unwrap();
+    let _off = setup.start(1, &["--reject-undelivered=false"]);
+    eventually("no table", DEADLINE, || {
+        let tables = setup.lab.run("node-1", &["nft", "list", "tables"])?;
+        Ok((!tables.contains("inet openelb")).then_some(()))
+    })
+    .unwrap();
+    await_aggregates();
+    for nobody in ["198.51.100.200", "fd00:5b::abcd"] {
+        let frames = seen(&setup.lab, Probe::Echo, nobody.parse().unwrap());
+        let bounced = frames.iter().filter(|frame| **frame == Frame::Probe).count();
+        assert!(bounced > 20, "{nobody}: {frames:?}");
+    }
 }

@@ -8,14 +8,61 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
+use serde_json::Value;
 
 use super::{Cell, DUT, OUR_AS, PASSWORD};
-use crate::{Lab, Process, binary, eventually};
+use crate::{Lab, Process, binary, eventually, routers::Session};
 
 pub(super) struct Dut<'a> {
     lab: &'a Lab,
     openelbd: PathBuf,
     process: Process,
+}
+
+/// A route that the router has sent us, as our interface for `gobgp` tells of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Received {
+    pub(super) next_hop: String,
+    /// Kept while the router restarts.
+    pub(super) stale: bool,
+    /// Of RFC 1997: AS number and value.
+    pub(super) communities: Vec<[u64; 2]>,
+    /// Of RFC 8092.
+    pub(super) large: Vec<[u64; 3]>,
+    /// Of RFC 4360, `AS:VALUE` of those that are route targets.
+    pub(super) targets: Vec<String>,
+}
+
+impl Received {
+    fn new(path: &Value) -> Self {
+        let list = |value: Option<&Value>| value.and_then(Value::as_array).cloned().unwrap_or_default();
+        let attributes = list(path.get("attrs"));
+        let of = |kind: u64, name: &str| {
+            let wanted = attributes.iter().find(|one| one.get("type").and_then(Value::as_u64) == Some(kind));
+            list(wanted.and_then(|one| one.get(name)))
+        };
+        let number = |value: &Value, name: &str| value.get(name).and_then(Value::as_u64).unwrap_or_default();
+        let target = |value: &&Value| number(value, "subtype") == 2;
+        let text = |value: &Value| Some(value.get("value")?.as_str()?.to_owned());
+        Self {
+            next_hop: attributes
+                .iter()
+                .find_map(|one| one.get("nexthop")?.as_str())
+                .unwrap_or_default()
+                .to_owned(),
+            stale: path.get("stale").and_then(Value::as_bool).unwrap_or(false),
+            communities: of(8, "communities")
+                .iter()
+                .filter_map(Value::as_u64)
+                .map(|both| [both >> 16, both & 0xffff])
+                .collect(),
+            large: of(32, "value")
+                .iter()
+                .map(|value| ["ASN", "LocalData1", "LocalData2"].map(|name| number(value, name)))
+                .collect(),
+            targets: of(16, "value").iter().filter(target).filter_map(text).collect(),
+        }
+    }
 }
 
 const OBJECTS: &str = r#"apiVersion: network.kubesphere.io/v1alpha2
@@ -86,6 +133,7 @@ impl<'a> Dut<'a> {
                 &at("state"),
                 "--node-name",
                 "dut",
+                "--api-writable",
             ],
         )
     }
@@ -107,6 +155,28 @@ impl<'a> Dut<'a> {
         let samples = text.lines().filter(|line| line.starts_with(name));
         let ours = samples.filter(|line| labels.iter().all(|label| line.contains(label)));
         Ok(ours.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
+    }
+
+    /// What `gobgp neighbor ROUTER ...` prints of our side.
+    pub(super) fn gobgp(&self, session: &Session, command: &[&str]) -> anyhow::Result<String> {
+        let router = session.local.to_string();
+        let mut all = vec!["gobgp", "neighbor", &router];
+        all.extend(command);
+        self.lab.run(DUT, &all)
+    }
+
+    /// The paths of a prefix that came over a session, or are kept of one that has ended.
+    pub(super) fn received(&self, session: &Session, prefix: &str) -> anyhow::Result<Vec<Received>> {
+        let family = if prefix.contains(':') { "ipv6" } else { "ipv4" };
+        let text = match self.gobgp(session, &["adj-in", "-a", family, "-j"]) {
+            // Of a session that is down, and of which nothing is kept.
+            Err(error) if error.to_string().contains("not established") => return Ok(Vec::new()),
+            answer => answer?,
+        };
+        // `Network not in table`, where there is none at all.
+        let table: Value = serde_json::from_str(text.trim()).unwrap_or_default();
+        let paths = table.get(prefix).and_then(Value::as_array).into_iter().flatten();
+        Ok(paths.map(Received::new).collect())
     }
 
     fn metrics(&self) -> anyhow::Result<String> {

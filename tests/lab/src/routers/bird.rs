@@ -1,18 +1,49 @@
 use std::{fmt::Write as _, net::IpAddr};
 
-use super::{Path, Router, Session, host_prefix};
+use super::{
+    ANNOUNCED, COMMUNITY, LARGE_COMMUNITY, MANY, Path, ROUTE_TARGET, Router, Session, announced, host_prefix,
+};
 use crate::{Lab, Process, bird};
 
 /// BIRD 2, one protocol for each session; what it gets goes into the kernel, too.
 pub(super) struct Bird<'a> {
     lab: &'a Lab,
     host: String,
-    configuration: String,
+    sessions: Vec<Session>,
     bird: bird::Bird<'a>,
     processes: [Process; 1],
 }
 
-fn configuration(sessions: &[Session]) -> String {
+/// What is announced, and how: a second path where add-path shows it, many communities where a message has the room.
+fn announcements(text: &mut String, restarted: bool) {
+    let [asn, value] = COMMUNITY;
+    let ([large, one, two], [target, number]) = (LARGE_COMMUNITY, ROUTE_TARGET);
+    let tagged = format!(
+        "bgp_large_community.add(({large}, {one}, {two})); bgp_ext_community.add((rt, {target}, {number}));"
+    );
+    for (index, (family, prefix)) in announced(restarted).enumerate() {
+        let _ = writeln!(
+            text,
+            "protocol static announced{index} {{ ipv{family} {{ preference 210; }}; route {prefix} blackhole {{ \
+             bgp_community.add(({asn}, {value})); {tagged} }}; }}"
+        );
+        if ANNOUNCED.contains(&prefix) {
+            let _ = writeln!(
+                text,
+                "protocol static second{index} {{ ipv{family} {{ preference 200; }}; route {prefix} blackhole {{ \
+                 bgp_community.add(({asn}, {})); {tagged} }}; }}",
+                value + 1
+            );
+        }
+    }
+    text.push_str("filter announced_many {\n  if source != RTS_STATIC then reject;\n");
+    for value in MANY {
+        let _ = writeln!(text, "  bgp_community.add(({asn}, {value}));");
+    }
+    text.push_str("  accept;\n}\n");
+}
+
+fn configuration(sessions: &[Session], restarted: bool) -> String {
     let mut text = String::from(
         "log stderr all;\nrouter id 192.0.2.200;\nprotocol device { scan time 1; }\n\
          protocol kernel { graceful restart on; ipv4 { import none; export all; }; merge paths yes limit 16; }\n\
@@ -26,6 +57,9 @@ fn configuration(sessions: &[Session]) -> String {
         );
     }
     text.push_str("}\n");
+    if sessions.iter().any(|session| session.announces.is_some()) {
+        announcements(&mut text, restarted);
+    }
     for session in sessions {
         let Session { name, local, asn, remote, remote_asn, hold_time, .. } = session;
         let _ = writeln!(
@@ -52,13 +86,25 @@ fn configuration(sessions: &[Session]) -> String {
         for (_, line) in switches.iter().filter(|(on, _)| *on) {
             let _ = writeln!(text, "  {line}");
         }
-        let add_path = if session.add_path { " add paths rx;" } else { "" };
+        let add_path = match (session.add_path, session.announces) {
+            (false, _) => "",
+            (true, None) => " add paths rx;",
+            (true, Some(_)) => " add paths on;",
+        };
+        let export = match (session.announces, session.extended_messages) {
+            (None, _) => "export none",
+            (Some(_), false) => "export where source = RTS_STATIC",
+            (Some(_), true) => "export filter announced_many",
+        };
+        // Over an IPv4 session it has to be told.
+        let next_hop6 = session.announces.filter(|_| session.remote.is_ipv4());
+        let next_hop6 = next_hop6.map(|[_, hop]| format!(" next hop address {hop};")).unwrap_or_default();
         let next_hop = if session.extended_next_hop { " extended next hop on;" } else { "" };
         if session.ipv4 {
-            let _ = writeln!(text, "  ipv4 {{ import all; export none;{add_path}{next_hop} }};");
+            let _ = writeln!(text, "  ipv4 {{ import all; {export};{add_path}{next_hop} }};");
         }
         if session.ipv6 {
-            let _ = writeln!(text, "  ipv6 {{ import all; export none;{add_path} }};");
+            let _ = writeln!(text, "  ipv6 {{ import all; {export};{add_path}{next_hop6} }};");
         }
         text.push_str("}\n");
     }
@@ -67,10 +113,9 @@ fn configuration(sessions: &[Session]) -> String {
 
 impl<'a> Bird<'a> {
     pub(super) fn start(lab: &'a Lab, host: &str, sessions: &[Session]) -> anyhow::Result<Self> {
-        let configuration = configuration(sessions);
-        let bird = bird::Bird::start(lab, host, &configuration)?;
+        let bird = bird::Bird::start(lab, host, &configuration(sessions, false))?;
         let processes = [bird.process.clone()];
-        Ok(Self { lab, host: host.to_owned(), configuration, bird, processes })
+        Ok(Self { lab, host: host.to_owned(), sessions: sessions.to_vec(), bird, processes })
     }
 }
 
@@ -125,7 +170,7 @@ impl Router for Bird<'_> {
 
     fn restart(&mut self) -> anyhow::Result<()> {
         // -R: it keeps what is in the kernel and tells its neighbours that it has restarted.
-        self.bird = bird::Bird::recover(self.lab, &self.host, &self.configuration)?;
+        self.bird = bird::Bird::recover(self.lab, &self.host, &configuration(&self.sessions, true))?;
         self.processes = [self.bird.process.clone()];
         Ok(())
     }

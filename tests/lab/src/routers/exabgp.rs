@@ -3,19 +3,55 @@ use std::{fmt::Write as _, net::IpAddr, path::PathBuf};
 use anyhow::{Context, bail};
 use serde_json::Value;
 
-use super::{Path, Router, Session, await_answer, host_prefix};
+use super::{
+    ANNOUNCED, COMMUNITY, LARGE_COMMUNITY, MANY, Path, ROUTE_TARGET, Router, Session, announced,
+    await_answer, host_prefix,
+};
 use crate::{Lab, Process};
 
 /// ExaBGP, which writes what it hears to a file.
 pub(super) struct Exabgp<'a> {
     lab: &'a Lab,
     host: String,
-    file: String,
+    sessions: Vec<Session>,
     heard: PathBuf,
     processes: [Process; 1],
 }
 
-fn configuration(sessions: &[Session], heard: &str) -> String {
+/// What is announced on one session.
+fn announcements(text: &mut String, session: &Session, next_hops: [IpAddr; 2], restarted: bool) {
+    let [asn, value] = COMMUNITY;
+    let ([large, one, two], [target, number]) = (LARGE_COMMUNITY, ROUTE_TARGET);
+    text.push_str("  announce {\n");
+    for (of, on, next_hop) in [(4, session.ipv4, next_hops[0]), (6, session.ipv6, next_hops[1])] {
+        if !on {
+            continue;
+        }
+        let _ = writeln!(text, "    ipv{of} {{");
+        for (_, prefix) in announced(restarted).filter(|(family, _)| *family == of) {
+            let paths = if session.add_path && ANNOUNCED.contains(&prefix) { 2 } else { 1 };
+            for path in 0..paths {
+                let mut communities = format!("{asn}:{}", value + path);
+                if session.extended_messages {
+                    for value in MANY {
+                        let _ = write!(communities, " {asn}:{value}");
+                    }
+                }
+                let identifier =
+                    if session.add_path { format!(" path-information {}", path + 1) } else { String::new() };
+                let _ = writeln!(
+                    text,
+                    "      unicast {prefix} next-hop {next_hop}{identifier} community [{communities}] large-community \
+                     [{large}:{one}:{two}] extended-community [target:{target}:{number}];"
+                );
+            }
+        }
+        text.push_str("    }\n");
+    }
+    text.push_str("  }\n");
+}
+
+fn configuration(sessions: &[Session], heard: &str, restarted: bool) -> String {
     let mut text =
         format!("process heard {{\n  run /bin/sh -c \"cat >>{heard}; true\";\n  encoder json;\n}}\n");
     for session in sessions {
@@ -42,7 +78,8 @@ fn configuration(sessions: &[Session], heard: &str) -> String {
         }
         text.push_str("  }\n  capability {\n    asn4 enable;\n    route-refresh enable;\n");
         if session.add_path {
-            text.push_str("    add-path receive;\n");
+            let both = session.announces.is_some();
+            let _ = writeln!(text, "    add-path {};", if both { "send/receive" } else { "receive" });
         }
         if session.extended_messages {
             text.push_str("    extended-message enable;\n");
@@ -68,6 +105,9 @@ fn configuration(sessions: &[Session], heard: &str) -> String {
             }
             text.push_str("  }\n");
         }
+        if let Some(next_hops) = session.announces {
+            announcements(&mut text, session, next_hops, restarted);
+        }
         text.push_str("  api {\n    processes [ heard ];\n    neighbor-changes;\n    receive {\n      parsed;\n      update;\n    }\n  }\n}\n");
     }
     text
@@ -78,14 +118,13 @@ impl<'a> Exabgp<'a> {
         let heard = lab.write(&format!("exabgp-{host}.json"), "")?;
         // It drops privileges, and so does what writes.
         lab.script(&format!("chmod 666 {0}; chmod 755 {1}", heard.display(), lab.path().display()))?;
-        let file =
-            lab.write(&format!("exabgp-{host}.conf"), &configuration(sessions, &heard.to_string_lossy()))?;
-        let file = file.to_string_lossy().into_owned();
-        let processes = [Self::run(lab, host, &file)?];
-        Ok(Self { lab, host: host.to_owned(), file, heard, processes })
+        let process = Self::run(lab, host, &configuration(sessions, &heard.to_string_lossy(), false))?;
+        Ok(Self { lab, host: host.to_owned(), sessions: sessions.to_vec(), heard, processes: [process] })
     }
 
-    fn run(lab: &Lab, host: &str, file: &str) -> anyhow::Result<Process> {
+    fn run(lab: &Lab, host: &str, configuration: &str) -> anyhow::Result<Process> {
+        let file = lab.write(&format!("exabgp-{host}.conf"), configuration)?;
+        let file = file.to_string_lossy();
         let command = [
             "env",
             "exabgp.daemon.user=root",
@@ -93,7 +132,7 @@ impl<'a> Exabgp<'a> {
             "exabgp.api.cli=false",
             "exabgp.tcp.bind=",
             "exabgp",
-            file,
+            &file,
         ];
         let process = lab.spawn(&format!("exabgp-{host}"), host, &command)?;
         await_answer(&process, || lab.is_running(&process).then_some(()).context("it has ended"))?;
@@ -165,7 +204,8 @@ impl Router for Exabgp<'_> {
 
     fn restart(&mut self) -> anyhow::Result<()> {
         std::fs::write(&self.heard, "")?;
-        self.processes = [Self::run(self.lab, &self.host, &self.file)?];
+        let configuration = configuration(&self.sessions, &self.heard.to_string_lossy(), true);
+        self.processes = [Self::run(self.lab, &self.host, &configuration)?];
         Ok(())
     }
 }

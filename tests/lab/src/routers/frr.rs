@@ -3,7 +3,10 @@ use std::{fmt::Write as _, net::IpAddr};
 use anyhow::Context;
 use serde_json::Value;
 
-use super::{Path, Router, Session, await_answer, host_prefix};
+use super::{
+    ANNOUNCED, COMMUNITY, LARGE_COMMUNITY, MANY, Path, ROUTE_TARGET, Router, Session, announced,
+    await_answer, host_prefix,
+};
 use crate::{Lab, Process};
 
 /// FRRouting: zebra, bgpd, and bfdd where a session has BFD.
@@ -11,18 +14,71 @@ pub(super) struct Frr<'a> {
     lab: &'a Lab,
     host: String,
     directory: String,
-    file: String,
+    sessions: Vec<Session>,
     processes: Vec<Process>,
 }
 
-fn configuration(sessions: &[Session]) -> String {
+/// So many communities go into one line of a route map.
+const OF_A_LINE: usize = 100;
+
+/// Where what is announced gets its attributes from, and which neighbour is sent what.
+fn route_maps(restarted: bool) -> String {
+    let mut text = String::new();
+    let [asn, value] = COMMUNITY;
+    let ([large, one, two], [target, number]) = (LARGE_COMMUNITY, ROUTE_TARGET);
+    let lists = |family: u8| if family == 4 { ("ip", "announced4") } else { ("ipv6", "announced6") };
+    for (family, prefix) in announced(restarted) {
+        let (word, list) = lists(family);
+        let _ = writeln!(text, "{word} prefix-list {list} permit {prefix}");
+    }
+    let tagged = |text: &mut String, value: u16| {
+        let _ = write!(
+            text,
+            " set community {asn}:{value}\n set large-community {large}:{one}:{two}\n set extcommunity rt \
+             {target}:{number}\n"
+        );
+    };
+    text.push_str("route-map announced permit 10\n");
+    tagged(&mut text, value);
+    for (family, map, step) in [(4, "second4", 10), (6, "second6", 10), (4, "sent", 10), (6, "sent", 20)] {
+        let (word, list) = lists(family);
+        let _ = write!(text, "route-map {map} permit {step}\n match {word} address prefix-list {list}\n");
+        if map != "sent" {
+            tagged(&mut text, value + 1);
+        }
+    }
+    // The session that is sent many of them has IPv4 alone.
+    let many: Vec<String> = MANY.map(|value| format!("{asn}:{value}")).collect();
+    for (index, part) in many.chunks(OF_A_LINE).enumerate() {
+        let last = (index + 1) * OF_A_LINE >= many.len();
+        let _ = write!(
+            text,
+            "route-map many permit {}\n match ip address prefix-list announced4\n set community {} additive\n{}",
+            index + 1,
+            part.join(" "),
+            if last { "" } else { " on-match next\n" }
+        );
+    }
+    text
+}
+
+fn configuration(sessions: &[Session], restarted: bool) -> String {
     let asn = sessions.first().map_or(0, |session| session.asn);
     let mut text = String::from("log stdout\n");
+    let announces = sessions.iter().any(|session| session.announces.is_some());
+    if announces {
+        // Before they are used: what changes later takes effect seconds later.
+        text.push_str(&route_maps(restarted));
+    }
     let _ = write!(
         text,
         "router bgp {asn}\n bgp router-id 192.0.2.200\n no bgp ebgp-requires-policy\n no bgp default ipv4-unicast\n \
          bgp graceful-restart stalepath-time 120\n"
     );
+    if announces {
+        // The F bit (RFC 4724 section 3): else its neighbours drop its routes as soon as the session is back.
+        text.push_str(" no bgp network import-check\n bgp graceful-restart preserve-fw-state\n");
+    }
     for session in sessions {
         let Session { local, remote, remote_asn, hold_time, .. } = session;
         let _ = write!(
@@ -57,6 +113,13 @@ fn configuration(sessions: &[Session]) -> String {
     }
     for (family, on) in [("ipv4", true), ("ipv6", false)] {
         let _ = writeln!(text, " address-family {family} unicast");
+        if announces {
+            for (_, prefix) in announced(restarted).filter(|(of, _)| (*of == 4) == on) {
+                let _ = writeln!(text, "  network {prefix} route-map announced");
+            }
+            // A second path of a prefix: where it is connected, too.
+            let _ = writeln!(text, "  redistribute connected route-map second{}", if on { 4 } else { 6 });
+        }
         for session in sessions.iter().filter(|session| if on { session.ipv4 } else { session.ipv6 }) {
             let remote = session.remote;
             let _ = write!(
@@ -65,6 +128,12 @@ fn configuration(sessions: &[Session]) -> String {
             );
             if !session.add_path {
                 let _ = writeln!(text, "  neighbor {remote} disable-addpath-rx");
+            } else if session.announces.is_some() {
+                let _ = writeln!(text, "  neighbor {remote} addpath-tx-all-paths");
+            }
+            if session.announces.is_some() {
+                let map = if session.extended_messages { "many" } else { "sent" };
+                let _ = writeln!(text, "  neighbor {remote} route-map {map} out");
             }
         }
         text.push_str(" exit-address-family\n");
@@ -87,14 +156,19 @@ impl<'a> Frr<'a> {
         std::fs::create_dir_all(&directory)?;
         // zebra and bfdd insist on a user of their own.
         lab.script(&format!("chmod 755 {}; chown frr:frr {directory}", lab.path().display()))?;
-        let file =
-            lab.write(&format!("frr-{host}.conf"), &configuration(sessions))?.to_string_lossy().into_owned();
-        let mut frr = Self { lab, host: host.to_owned(), directory, file, processes: Vec::new() };
+        if sessions.iter().any(|session| session.announces.is_some() && session.add_path) {
+            for prefix in ANNOUNCED {
+                lab.run(host, &["ip", "address", "add", prefix, "dev", "lo"])?;
+            }
+        }
+        let sessions = sessions.to_vec();
+        let mut frr = Self { lab, host: host.to_owned(), directory, sessions, processes: Vec::new() };
+        let sessions = &frr.sessions;
         let empty = lab.write(&format!("zebra-{host}.conf"), "log stdout\n")?.to_string_lossy().into_owned();
         let zebra = frr.daemon("zebra", &empty, &["-u", "frr", "-g", "frr"])?;
         let bfdd = if sessions.iter().any(|session| session.bfd.is_some()) {
             let control = format!("unix:{}/bfdd.sock", frr.directory);
-            let bfd: String = configuration(sessions)
+            let bfd: String = configuration(sessions, false)
                 .split_once("\nbfd\n")
                 .map(|(_, bfd)| format!("bfd\n{bfd}"))
                 .unwrap_or_default();
@@ -103,14 +177,14 @@ impl<'a> Frr<'a> {
         } else {
             None
         };
-        let bgpd = frr.bgpd()?;
+        let bgpd = frr.bgpd(false)?;
         frr.processes = [bgpd, zebra].into_iter().chain(bfdd).collect();
         Ok(frr)
     }
 
-    fn bgpd(&self) -> anyhow::Result<Process> {
+    fn bgpd(&self, restarted: bool) -> anyhow::Result<Process> {
         // It reads this file; what bfdd has is bfdd's.
-        let text = std::fs::read_to_string(&self.file)?;
+        let text = configuration(&self.sessions, restarted);
         let own = text.split("\nbfd\n").next().unwrap_or_default();
         let file = self.lab.write(&format!("bgpd-{}.conf", self.host), &format!("{own}\n"))?;
         let process = self.daemon("bgpd", &file.to_string_lossy(), &["-S"])?;
@@ -209,7 +283,7 @@ impl Router for Frr<'_> {
     }
 
     fn restart(&mut self) -> anyhow::Result<()> {
-        let bgpd = self.bgpd()?;
+        let bgpd = self.bgpd(true)?;
         if let Some(first) = self.processes.first_mut() {
             *first = bgpd;
         }

@@ -3,7 +3,10 @@ use std::{fmt::Write as _, net::IpAddr};
 use anyhow::bail;
 use serde_json::Value;
 
-use super::{Path, Router, Session, await_answer, host_prefix};
+use super::{
+    ANNOUNCED, COMMUNITY, LARGE_COMMUNITY, Path, ROUTE_TARGET, Router, Session, announced, await_answer,
+    host_prefix,
+};
 use crate::{Lab, Process};
 
 /// GoBGP, asked with its own command line.
@@ -11,6 +14,7 @@ pub(super) struct Gobgp<'a> {
     lab: &'a Lab,
     host: String,
     file: String,
+    announces: bool,
     processes: [Process; 1],
 }
 
@@ -53,6 +57,9 @@ fn configuration(sessions: &[Session]) -> String {
             );
             if session.add_path {
                 text.push_str("    [neighbors.afi-safis.add-paths.config]\n      receive = true\n");
+                if session.announces.is_some() {
+                    text.push_str("      send-max = 8\n");
+                }
             }
             if session.graceful_restart {
                 text.push_str("    [neighbors.afi-safis.mp-graceful-restart.config]\n      enabled = true\n");
@@ -67,7 +74,41 @@ impl<'a> Gobgp<'a> {
         let file = lab.write(&format!("gobgp-{host}.toml"), &configuration(sessions))?;
         let file = file.to_string_lossy().into_owned();
         let process = Self::run(lab, host, &file, &[])?;
-        Ok(Self { lab, host: host.to_owned(), file, processes: [process] })
+        let announces = sessions.iter().any(|session| session.announces.is_some());
+        let gobgp = Self { lab, host: host.to_owned(), file, announces, processes: [process] };
+        gobgp.announce(false)?;
+        Ok(gobgp)
+    }
+
+    /// It has no place for routes in its configuration. All sessions are sent them.
+    fn announce(&self, restarted: bool) -> anyhow::Result<()> {
+        let [asn, value] = COMMUNITY;
+        let ([large, one, two], [target, number]) = (LARGE_COMMUNITY, ROUTE_TARGET);
+        let (large, target) = (format!("{large}:{one}:{two}"), format!("{target}:{number}"));
+        for (family, prefix) in announced(restarted).filter(|_| self.announces) {
+            let paths = if ANNOUNCED.contains(&prefix) { 2 } else { 1 };
+            for path in 0..paths {
+                let (community, identifier) = (format!("{asn}:{}", value + path), (path + 1).to_string());
+                let family = format!("ipv{family}");
+                self.ask(&[
+                    "global",
+                    "rib",
+                    "add",
+                    "-a",
+                    &family,
+                    prefix,
+                    "identifier",
+                    &identifier,
+                    "community",
+                    &community,
+                    "large-community",
+                    &large,
+                    "rt",
+                    &target,
+                ])?;
+            }
+        }
+        Ok(())
     }
 
     fn run(lab: &Lab, host: &str, file: &str, more: &[&str]) -> anyhow::Result<Process> {
@@ -142,6 +183,6 @@ impl Router for Gobgp<'_> {
 
     fn restart(&mut self) -> anyhow::Result<()> {
         self.processes = [Self::run(self.lab, &self.host, &self.file, &["-r"])?];
-        Ok(())
+        self.announce(true)
     }
 }

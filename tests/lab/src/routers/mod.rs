@@ -139,6 +139,30 @@ pub struct Session {
     pub graceful_restart: bool,
     /// BFD.
     pub bfd: Option<Bfd>,
+    /// [`ANNOUNCED`] and, before the router is restarted, [`LEAVING`] are announced, with these next hops where the router
+    /// has to be told any: of IPv4 prefixes and of IPv6 ones. All carry [`COMMUNITY`], [`LARGE_COMMUNITY`] and
+    /// [`ROUTE_TARGET`]; with add-path there is a second path of the first ones, with extended messages so many more
+    /// communities that they do not fit into a shorter one.
+    pub announces: Option<[IpAddr; 2]>,
+}
+
+/// What routers announce: a prefix of each family.
+pub const ANNOUNCED: [&str; 2] = ["203.0.113.0/25", "2001:db8:77::/48"];
+/// What they announce until they are restarted.
+pub const LEAVING: [&str; 2] = ["203.0.113.128/25", "2001:db8:78::/48"];
+/// A community (RFC 1997) of what they announce.
+pub const COMMUNITY: [u16; 2] = [64512, 7];
+/// A large community (RFC 8092) of it.
+pub const LARGE_COMMUNITY: [u32; 3] = [64512, 1, 2];
+/// An extended community (RFC 4360) of it, a route target.
+pub const ROUTE_TARGET: [u16; 2] = [64512, 99];
+/// Communities that do not fit into 4,096 octets: 64512:1000 and those that follow.
+pub const MANY: std::ops::Range<u16> = 1000..2100;
+
+/// What is announced, by family (4 and 6), now.
+fn announced(restarted: bool) -> impl Iterator<Item = (u8, &'static str)> {
+    let leaving = if restarted { [].as_slice() } else { LEAVING.as_slice() };
+    ANNOUNCED.iter().chain(leaving).map(|prefix| (if prefix.contains(':') { 6 } else { 4 }, *prefix))
 }
 
 impl Session {
@@ -161,6 +185,7 @@ impl Session {
             extended_messages: false,
             graceful_restart: false,
             bfd: None,
+            announces: None,
         }
     }
 }
@@ -197,13 +222,21 @@ pub trait Router {
     /// The router does not answer, or cannot.
     fn refresh(&self, session: &Session) -> anyhow::Result<()>;
 
+    /// How often the neighbour has asked for all routes again, as the router counts it.
+    ///
+    /// # Errors
+    /// The router does not answer, or counts no such thing.
+    fn requests(&self, session: &Session) -> anyhow::Result<u64> {
+        anyhow::bail!("nobody counts what {} is asked for", session.local)
+    }
+
     /// Whether BFD with the session's neighbour is Up.
     ///
     /// # Errors
     /// The router does not answer.
     fn bfd_up(&self, session: &Session) -> anyhow::Result<bool>;
 
-    /// Starts again what was killed, with the same sessions; a make with a switch for "I have just restarted" sets it.
+    /// Starts again what was killed, with the same sessions and without [`LEAVING`]; a make with a switch for "I have just restarted" sets it.
     ///
     /// # Errors
     /// It does not start.
