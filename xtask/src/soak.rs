@@ -100,7 +100,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<u8> {
     }
     let wants = |what: &str| arguments.only.is_empty() || arguments.only.iter().any(|name| name == what);
     for model in [BGP_MODEL, LAYER2_MODEL] {
-        if !wants(model.name) && !(model.name == LAYER2_MODEL.name && wants("layer2")) {
+        if !(wants(model.name) || model.name == LAYER2_MODEL.name && wants("layer2")) {
             continue;
         }
         log.say(&format!("== {}", model.name))?;

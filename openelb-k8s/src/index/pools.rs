@@ -67,8 +67,8 @@ impl Pools {
         let mut used = before.as_mut().map(EipView::take_used).unwrap_or_default();
         let was = (used.garbled.clone(), used.untidy.clone(), used.bytes);
         let moves = used.update(eip.status.as_ref().and_then(|status| status.used.as_ref()));
-        let reshaped =
-            before.as_ref().is_none_or(|before| !before.same_shape(&view)) || is_full(was.2) != is_full(used.bytes);
+        let reshaped = before.as_ref().is_none_or(|before| !before.same_shape(&view))
+            || is_full(was.2) != is_full(used.bytes);
         let changed = before.as_ref() != Some(&view)
             || !moves.is_empty()
             || was.0 != used.garbled

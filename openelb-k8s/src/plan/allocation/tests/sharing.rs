@@ -114,7 +114,10 @@ fn existing_sharers_found_at_start_stay_together_and_a_violation_is_a_condition(
     assert_eq!(world.used("p"), "192.0.2.1=far/b;ns/a");
     // Not even an edit of one of them is to blame that was none of that.
     let more = |number: u16, object| {
-        with(object, json!({"spec": {"ports": [{"port": 80, "protocol": "TCP"}, {"port": number, "protocol": "TCP"}]}}))
+        with(
+            object,
+            json!({"spec": {"ports": [{"port": 80, "protocol": "TCP"}, {"port": number, "protocol": "TCP"}]}}),
+        )
     };
     world.apply(more(8443, service("a", 80)));
     world.settle();
