@@ -9,6 +9,7 @@ mod eips;
 mod history;
 mod requests;
 mod rest;
+mod sentences;
 mod sharing;
 mod sticky;
 mod told;
