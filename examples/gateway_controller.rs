@@ -7,10 +7,24 @@
 //! It has the shape of OpenELB's own controllers: objects are applied to plain structs, a pure function decides, and
 //! what has to be written comes out as values. Whoever runs it feeds watches in and sends the patches out, each with
 //! the `resourceVersion` that it was decided on; here the "API server" is a list of objects.
+//!
+//! What it promises, and what it does not:
+//!
+//! - It gives no address that OpenELB has committed to a Service (`status.used` of any Eip), and none twice. A Gateway
+//!   that shows an address of a Service's gets another one.
+//! - It writes its own holders into the status of the Gateways, and nowhere else: not into `status.used`, from which
+//!   OpenELB's controller takes off what belongs to no Service. So OpenELB does not know of Gateways, and would give one
+//!   of their addresses to a Service. Keep it away: let the Eips of Gateways be no default, without `autoAssign` and
+//!   without bindings, and let no Service ask for them.
+//! - Nobody else sees a decision before the patch is there. Several replicas would decide each for itself, and give one
+//!   address to two Gateways, which no `resourceVersion` of either prevents: run one, or let them elect a leader that
+//!   waits, after it has won, for lists that are newer than the Lease.
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
-use openelb_ipam::{Ask, Family, Holder, Outcome, PoolSpec, Pools, Request, Want, decide, parse_address};
+use openelb_ipam::{
+    Ask, Family, Holder, Outcome, PoolSpec, Pools, Request, Sharing, Want, decide, parse_address,
+};
 use openelb_k8s::{
     index::Indexes,
     object::{NamespacedName, Object},
@@ -54,23 +68,35 @@ impl Gateways {
         let mut pools = Pools::new(usable.filter_map(|pool| {
             let spec = pool.spec.as_ref()?;
             let (ranges, exclude) = (spec.address.clone(), spec.exclude.clone());
-            Some(PoolSpec { name: pool.name.clone(), ranges, exclude, ..PoolSpec::default() })
+            let sharing = Sharing::None;
+            Some(PoolSpec { name: pool.name.clone(), ranges, exclude, sharing, ..PoolSpec::default() })
         }));
         let all: Vec<_> = pools.iter().map(|(id, _)| id).collect();
         let holder = |key: &NamespacedName| Arc::new(Holder::new(&key.namespace, &key.name, 0));
-        // Adopt what is published, before anything new is given.
+        // What Services have comes first: it is committed. A Service may have the name of a Gateway.
+        for (address, services) in self.eips.pools.iter().flat_map(|pool| &pool.used) {
+            let Some(pool) = pools.locate(*address) else { continue };
+            for service in services {
+                let group = format!("Services of {}", service.namespace);
+                pools.assign(pool, *address, Arc::new(Holder::new(&group, &service.name, 0)));
+            }
+        }
+        // Adopt what is published, before anything new is given; of two that show the same the first by name keeps it.
+        let mut held = BTreeMap::new();
         for (key, gateway) in &self.gateways {
             if let Some(address) = published(gateway)
                 && let Some(pool) = pools.locate(address)
+                && pools.get(pool).is_some_and(|pool| pool.holders(address).is_empty())
             {
                 pools.assign(pool, address, holder(key));
+                held.insert(key, (pool, address));
             }
         }
         let requests: Vec<Request> = self
             .gateways
             .iter()
             .map(|(key, gateway)| {
-                let held = published(gateway).and_then(|address| Some((pools.locate(address)?, address)));
+                let held = held.get(key).copied();
                 let ask = requested(gateway)
                     .map_or_else(|| Ask::Any(all.clone()), |address| Ask::Address(address, None));
                 let family = requested(gateway).map_or(Family::V4, Family::of);
@@ -180,4 +206,67 @@ fn gateways_get_what_they_ask_for_keep_it_and_are_told_why_not() {
     assert_eq!(without.len(), 1, "three addresses, four Gateways");
     assert_eq!(without[0]["status"]["conditions"][0]["reason"], "AddressNotAssigned");
     assert_eq!(settle(&mut gateways), 0, "nothing left to write");
+}
+
+#[test]
+fn what_services_have_is_given_to_no_gateway() {
+    let eip = |used: Value| {
+        json!({"apiVersion": "network.kubesphere.io/v1alpha2", "kind": "Eip", "metadata": {"name": "edge"},
+               "spec": {"address": "203.0.113.8-203.0.113.11"}, "status": {"used": used}})
+    };
+    let address = |gateways: &Gateways, name: &str| {
+        published(&gateways.gateways[&NamespacedName::new("edge", name)]).map(|address| address.to_string())
+    };
+    let mut gateways = Gateways::default();
+    // One of the Services has the name of a Gateway.
+    gateways.apply(&eip(json!({"203.0.113.8": "edge/a", "203.0.113.9": "shop/web;shop/mail"})));
+    gateways.apply(&gateway("a", None));
+    gateways.apply(&gateway("b", Some("203.0.113.9")));
+    settle(&mut gateways);
+    assert_eq!(address(&gateways, "a").as_deref(), Some("203.0.113.10"));
+    assert_eq!(address(&gateways, "b"), None, "it asks for one of a Service");
+
+    // Another Eip still records it for a Service.
+    gateways.apply(&json!({
+        "apiVersion": "network.kubesphere.io/v1alpha2", "kind": "Eip", "metadata": {"name": "split"},
+        "spec": {"address": "198.51.100.1"}, "status": {"used": {"203.0.113.11": "shop/old"}},
+    }));
+    gateways.apply(&gateway("c", None));
+    settle(&mut gateways);
+    assert_eq!(address(&gateways, "c").as_deref(), Some("198.51.100.1"));
+
+    // One that a Service was given all the same is given up, for one that was released; nothing is left for the other.
+    gateways.apply(&eip(json!({"203.0.113.8": "edge/a", "203.0.113.10": "shop/web"})));
+    settle(&mut gateways);
+    assert_eq!(address(&gateways, "a").as_deref(), Some("203.0.113.9"));
+    assert_eq!(address(&gateways, "b"), None);
+    gateways.apply(&eip(json!({"203.0.113.8": "edge/a"})));
+    gateways.apply(&gateway("d", None));
+    settle(&mut gateways);
+    assert_eq!(address(&gateways, "d").as_deref(), Some("203.0.113.10"), "released");
+    assert_eq!(settle(&mut gateways), 0, "nothing left to write");
+}
+
+#[test]
+fn two_gateways_never_have_one_address() {
+    let mut gateways = Gateways::default();
+    gateways.apply(&json!({
+        "apiVersion": "network.kubesphere.io/v1alpha2", "kind": "Eip", "metadata": {"name": "edge"},
+        "spec": {"address": "203.0.113.8-203.0.113.9"},
+    }));
+    let shown = |name: &str| {
+        let mut gateway = gateway(name, None);
+        gateway["status"] = json!({"addresses": [{"type": "IPAddress", "value": "203.0.113.8"}]});
+        gateway
+    };
+    // As two replicas that decided at once would leave them.
+    gateways.apply(&shown("a"));
+    gateways.apply(&shown("b"));
+    gateways.apply(&gateway("c", Some("203.0.113.8")));
+    settle(&mut gateways);
+    let addresses: Vec<Option<String>> = ["a", "b", "c"]
+        .map(|name| &gateways.gateways[&NamespacedName::new("edge", name)])
+        .map(|gateway| published(gateway).map(|address| address.to_string()))
+        .into();
+    assert_eq!(addresses, [Some("203.0.113.8".to_owned()), Some("203.0.113.9".to_owned()), None]);
 }

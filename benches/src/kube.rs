@@ -152,7 +152,7 @@ fn assigned(count: usize) -> anyhow::Result<Assigned> {
     let memory = controller.resident()?;
     // The same controller again, with everything assigned.
     let again = controller.restart()?;
-    let (serving_after, written_again) = (again.serving_after(), again.writes()?);
+    let (serving_after, written_again) = (again.serving_after(), again.writes_at_rest()?);
     Ok(Assigned { took, writes, processor, api_processor, memory, serving_after, written_again })
 }
 

@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use openelb_k8s::{
     announce::{AddressStatus, Announcements, AnnouncerStatus, PeerStatus, Protocol},
     explain::{AnnouncedBy, Lists, Picture, Speaker},
-    index::{EipView, Indexes, services::ServiceView},
+    index::{EipView, Indexes, SpeakerView, services::ServiceView},
     names::condition,
 };
 use serde_json::{Value, json};
@@ -58,10 +58,15 @@ impl View<'_> {
         }
     }
 
-    /// What the speakers of all nodes announce: of the controller, the only one that reads what they say.
+    /// What speakers say of themselves, but for that of this node: what it does is known better than what it said.
+    fn others(&self) -> impl Iterator<Item = &SpeakerView> {
+        self.indexes.speakers.iter().filter(|speaker| speaker.node != self.node_name)
+    }
+
+    /// What the speakers of all other nodes announce.
     fn announcers_of_nodes(&self) -> Announcers {
         let mut all = Announcers::new();
-        let speakers: Vec<Speaker> = self.indexes.speakers.iter().map(Speaker::from).collect();
+        let speakers: Vec<Speaker> = self.others().map(Speaker::from).collect();
         if speakers.is_empty() {
             return all;
         }
@@ -88,9 +93,9 @@ impl View<'_> {
         all
     }
 
-    /// Sessions as the speakers of all nodes tell them.
+    /// Sessions as the speakers of all other nodes tell them.
     fn peers_of_nodes(&self) -> impl Iterator<Item = Value> {
-        self.indexes.speakers.iter().flat_map(|speaker| {
+        self.others().flat_map(|speaker| {
             speaker.status.peers.iter().flatten().map(|(name, status)| {
                 let peer = status.peer_state.clone().unwrap_or_default();
                 let detail = status.session.clone().unwrap_or_default();
@@ -345,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn a_controller_shows_what_the_speakers_of_all_nodes_announce() {
+    fn what_the_speakers_of_all_nodes_announce_is_shown_once() {
         let mut indexes = Indexes::default();
         let version = "network.kubesphere.io/v1alpha2";
         let eip = |name: &str, address: &str, protocol: &str, used: &str, service: &str| {
@@ -403,5 +408,27 @@ mod tests {
         let told: Vec<Value> = told.map(|fields| json!(fields)).collect();
         let session = |node: &str, state: &str| json!(["tor", node, "10.0.0.1", state, 3]);
         assert_eq!(told, [session("node-1", "ESTABLISHED"), session("node-2", "ACTIVE")]);
+
+        // A speaker shows itself once, as it knows itself, beside what the others say.
+        let address: IpAddr = "192.0.2.1".parse().unwrap();
+        let mut own = AddressStatus::new(Protocol::Bgp, "");
+        own.announced = true;
+        own.peers = std::sync::Arc::new(BTreeMap::from([("tor".to_owned(), true)]));
+        let mut announced = AnnouncerStatus::default();
+        announced.addresses.insert((address, Protocol::Bgp), own);
+        for (node, nodes) in [("node-1", vec!["node-1"]), ("node-2", vec!["node-2", "node-1"])] {
+            let view = View {
+                indexes: &indexes,
+                node_name: node,
+                announced: &announced,
+                desired: None,
+                events: &events,
+            };
+            let Snapshot { services, peers, .. } = view.snapshot();
+            let by = services[1]["addresses"][0]["announcedBy"].as_array().unwrap();
+            assert_eq!(by.iter().map(|by| &by["node"]).collect::<Vec<_>>(), nodes, "{by:?}");
+            let own = peers.iter().filter(|peer| peer["node"] == node).count();
+            assert_eq!(own, 0, "of this node only what it knows: {peers:?}");
+        }
     }
 }

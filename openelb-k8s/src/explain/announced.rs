@@ -207,9 +207,10 @@ impl Picture<'_> {
         } else if !selected {
             format!("nodeSelector of Eip {} does not match it", pool.name)
         } else if local
-            && !services
-                .iter()
-                .any(|service| self.indexes.endpoints.nodes(&service.key).contains(node.name.as_str()))
+            && !services.iter().any(|service| {
+                let nodes = self.indexes.endpoints.nodes(&service.key, &self.indexes.nodes);
+                nodes.contains(node.name.as_str())
+            })
         {
             "it has no ready endpoint (externalTrafficPolicy: Local)".to_owned()
         } else if !node.ready {

@@ -111,8 +111,15 @@ impl Indexes {
         match object {
             Object::Eip(eip) => self.pools.apply(eip),
             Object::Service(service) => self.services.apply(service),
-            Object::EndpointSlice(slice) => self.endpoints.apply(slice),
-            Object::Node(node) => self.nodes.apply(node),
+            Object::EndpointSlice(slice) => self.endpoints.apply(slice, &self.nodes),
+            Object::Node(node) => {
+                let changed = self.nodes.apply(node);
+                let name = node.metadata.name.as_deref().unwrap_or_default();
+                if self.nodes.get(name).is_some_and(|node| node.ready) {
+                    self.endpoints.seen(name);
+                }
+                changed
+            }
             Object::Namespace(namespace) => self.namespaces.apply(
                 namespace.metadata.name.as_deref().unwrap_or_default(),
                 namespace.metadata.labels.clone().unwrap_or_default().into(),

@@ -171,6 +171,12 @@ impl Nodes {
         self.nodes.is_empty()
     }
 
+    /// Are there Nodes, and the control plane sees none of them?
+    #[must_use]
+    pub fn none_is_ready(&self) -> bool {
+        !self.nodes.is_empty() && self.nodes.values().all(|node| !node.ready)
+    }
+
     /// Addresses of Nodes: dangerous to give to a Service.
     pub fn addresses(&self) -> impl Iterator<Item = (IpAddr, &NodeView)> {
         self.nodes.values().flat_map(|node| {

@@ -7,7 +7,7 @@ use super::endpoints::Endpoints;
 use super::peers::Neighbor;
 use super::pools::{InterfaceSelector, Sharing};
 use super::services::{ClassRules, FamilyPolicy, IpFamily, PortProtocol, TrafficPolicy};
-use super::{EipView, Indexes, NodeView, PeerView, ServiceView};
+use super::{EipView, Indexes, NodeView, Nodes, PeerView, ServiceView};
 use crate::announce::Protocol;
 use crate::crd::{BgpPeer, Eip};
 use crate::object::{Kind, NamespacedName, Object, ObjectRef};
@@ -336,27 +336,134 @@ fn endpoints_are_ready_else_serving() {
         slice
     };
     let key = NamespacedName::new("ns", "s");
-    let mut endpoints = Endpoints::default();
-    assert!(!endpoints.any(&key));
+    let (mut endpoints, nodes) = (Endpoints::default(), Nodes::default());
+    assert!(!endpoints.any(&key, &nodes));
     let endpoint = |node: &str, conditions: Value| json!({"addresses": ["10.0.0.1"], "nodeName": node, "conditions": conditions});
-    assert!(endpoints.apply(&slice(
-        "1",
-        json!([endpoint("a", json!({"ready": false, "serving": true, "terminating": true}))])
-    )));
-    assert_eq!(endpoints.nodes(&key), BTreeSet::from(["a"]), "nobody is ready: who ends still serves");
-    assert!(endpoints.apply(&slice(
-        "2",
-        json!([endpoint("b", json!({})), endpoint("c", json!({"ready": false, "serving": false}))])
-    )));
-    assert_eq!(endpoints.nodes(&key), BTreeSet::from(["b"]));
-    assert!(!endpoints.apply(&slice(
-        "2",
-        json!([endpoint("b", json!({})), endpoint("c", json!({"ready": false, "serving": false}))])
-    )));
+    let ends = json!([endpoint("a", json!({"ready": false, "serving": true, "terminating": true}))]);
+    assert!(endpoints.apply(&slice("1", ends), &nodes));
+    assert_eq!(
+        endpoints.nodes(&key, &nodes),
+        BTreeSet::from(["a"]),
+        "nobody is ready: who ends still serves"
+    );
+    let others = json!([endpoint("b", json!({})), endpoint("c", json!({"ready": false, "serving": false}))]);
+    assert!(endpoints.apply(&slice("2", others.clone()), &nodes));
+    assert_eq!(endpoints.nodes(&key, &nodes), BTreeSet::from(["b"]));
+    assert!(!endpoints.apply(&slice("2", others), &nodes));
     assert!(endpoints.delete(&NamespacedName::new("ns", "2")));
-    assert_eq!(endpoints.nodes(&key), BTreeSet::from(["a"]));
+    assert_eq!(endpoints.nodes(&key, &nodes), BTreeSet::from(["a"]));
     endpoints.delete(&NamespacedName::new("ns", "1"));
-    assert!(endpoints.nodes(&key).is_empty() && !endpoints.any(&key));
+    assert!(endpoints.nodes(&key, &nodes).is_empty() && !endpoints.any(&key, &nodes));
+}
+
+/// An endpoint of the test below: on which node, and `ready`, `serving`, `terminating` of it; `None`: it is not there.
+type Seen = (&'static str, Option<[bool; 3]>);
+
+#[test]
+fn while_no_node_is_ready_endpoints_that_had_not_failed_count() {
+    const READY: Option<[bool; 3]> = Some([true, true, false]);
+    const UNREADY: Option<[bool; 3]> = Some([false, false, false]);
+    const ENDS: Option<[bool; 3]> = Some([false, true, true]);
+    const ENDED: Option<[bool; 3]> = Some([false, false, true]);
+    /// Which of the nodes a and b are Ready, and what is said of the endpoints then.
+    struct Step(&'static [(&'static str, bool)], &'static [Seen], &'static [&'static str]);
+    let cases: [(&str, &[Step]); 8] = [
+        (
+            "all are lost from sight, one after the other, and come back",
+            &[
+                Step(&[("a", true), ("b", true)], &[("a", READY), ("b", READY)], &["a", "b"]),
+                Step(&[("a", false), ("b", false)], &[("a", READY), ("b", READY)], &["a", "b"]),
+                Step(&[], &[("a", UNREADY), ("b", READY)], &["a", "b"]),
+                Step(&[], &[("a", UNREADY), ("b", UNREADY)], &["a", "b"]),
+                Step(&[], &[("a", READY), ("b", UNREADY)], &["a", "b"]),
+                Step(&[("a", true)], &[("a", READY), ("b", UNREADY)], &["a"]),
+                Step(&[("b", true)], &[("a", READY), ("b", READY)], &["a", "b"]),
+            ],
+        ),
+        (
+            "the news of endpoints are faster than those of their nodes",
+            &[
+                Step(&[("a", true)], &[("a", READY)], &["a"]),
+                Step(&[], &[("a", UNREADY)], &[]),
+                Step(&[("a", false)], &[("a", UNREADY)], &["a"]),
+            ],
+        ),
+        (
+            "one had failed before: its node is Ready after it",
+            &[
+                Step(&[("a", true), ("b", true)], &[("a", READY), ("b", READY)], &["a", "b"]),
+                Step(&[], &[("a", READY), ("b", UNREADY)], &["a"]),
+                Step(&[("b", true)], &[("a", READY), ("b", UNREADY)], &["a"]),
+                Step(&[("a", false), ("b", false)], &[("a", UNREADY), ("b", UNREADY)], &["a"]),
+            ],
+        ),
+        (
+            "one was never ready",
+            &[
+                Step(&[("a", true), ("b", true)], &[("a", READY), ("b", UNREADY)], &["a"]),
+                Step(&[("a", false), ("b", false)], &[("a", UNREADY), ("b", UNREADY)], &["a"]),
+            ],
+        ),
+        (
+            "one had failed and was mended",
+            &[
+                Step(&[("a", true)], &[("a", UNREADY)], &[]),
+                Step(&[], &[("a", READY)], &["a"]),
+                Step(&[("a", false)], &[("a", UNREADY)], &["a"]),
+            ],
+        ),
+        (
+            "what ends serves where nothing else does, and no longer than it serves",
+            &[
+                Step(&[("a", true), ("b", true)], &[("a", ENDS), ("b", READY)], &["b"]),
+                Step(&[("a", false), ("b", false)], &[("a", ENDS), ("b", UNREADY)], &["b"]),
+                Step(&[], &[("a", ENDS), ("b", None)], &["a"]),
+                Step(&[], &[("a", ENDED), ("b", None)], &[]),
+            ],
+        ),
+        (
+            "some node is Ready: what is said of endpoints is known",
+            &[
+                Step(&[("a", true), ("b", true)], &[("a", READY), ("b", READY)], &["a", "b"]),
+                Step(&[("a", false)], &[("a", UNREADY), ("b", READY)], &["b"]),
+                Step(&[], &[("a", UNREADY), ("b", None)], &[]),
+            ],
+        ),
+        (
+            "a start in the dark",
+            &[Step(&[("a", false), ("b", false)], &[("a", UNREADY), ("b", READY)], &["a", "b"])],
+        ),
+    ];
+    let key = NamespacedName::new("ns", "s");
+    for (what, steps) in cases {
+        let mut indexes = Indexes::default();
+        for (number, Step(nodes, endpoints, wanted)) in steps.iter().enumerate() {
+            for (name, ready) in *nodes {
+                let ready = if *ready { "True" } else { "Unknown" };
+                indexes.apply(&object(json!({
+                    "apiVersion": "v1", "kind": "Node", "metadata": {"name": name},
+                    "status": {"conditions": [{"type": "Ready", "status": ready}]},
+                })));
+            }
+            let endpoints = endpoints.iter().filter_map(|(node, said)| {
+                let [ready, serving, terminating] = (*said)?;
+                Some(json!({"addresses": [format!("10.0.0.{node}")], "nodeName": node,
+                            "conditions": {"ready": ready, "serving": serving, "terminating": terminating}}))
+            });
+            indexes.apply(&object(json!({
+                "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+                "metadata": {"name": "s", "namespace": "ns", "labels": {"kubernetes.io/service-name": "s"}},
+                "endpoints": endpoints.collect::<Vec<_>>(),
+            })));
+            let seen = indexes.endpoints.nodes(&key, &indexes.nodes);
+            assert_eq!(seen, wanted.iter().copied().collect(), "{what}, step {number}");
+            assert_eq!(
+                indexes.endpoints.any(&key, &indexes.nodes),
+                !seen.is_empty(),
+                "{what}, step {number}"
+            );
+        }
+    }
 }
 
 fn peer(spec: Value) -> Box<BgpPeer> {

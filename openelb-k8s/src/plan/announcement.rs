@@ -222,10 +222,12 @@ enum Forwarding<'a> {
 
 impl<'a> Forwarding<'a> {
     fn of(service: &ServiceView, indexes: &'a Indexes, settings: &Settings) -> Self {
-        let endpoints = &indexes.endpoints;
+        let (endpoints, nodes) = (&indexes.endpoints, &indexes.nodes);
         match service.traffic_policy {
-            TrafficPolicy::Local => Self::These(endpoints.nodes(&service.key)),
-            TrafficPolicy::Cluster if settings.withdraw_without_endpoints && !endpoints.any(&service.key) => {
+            TrafficPolicy::Local => Self::These(endpoints.nodes(&service.key, nodes)),
+            TrafficPolicy::Cluster
+                if settings.withdraw_without_endpoints && !endpoints.any(&service.key, nodes) =>
+            {
                 Self::These(BTreeSet::new())
             }
             TrafficPolicy::Cluster => Self::All,

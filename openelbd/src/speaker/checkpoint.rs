@@ -158,8 +158,8 @@ fn of_service(service: &ServiceView) -> Value {
 
 fn of_endpoints(indexes: &Indexes, service: &ServiceView) -> Value {
     let endpoint = |node: Option<&str>| json!({"addresses": [], "nodeName": node});
-    let nodes = indexes.endpoints.nodes(&service.key);
-    let endpoints: Vec<Value> = if nodes.is_empty() && indexes.endpoints.any(&service.key) {
+    let nodes = indexes.endpoints.nodes(&service.key, &indexes.nodes);
+    let endpoints: Vec<Value> = if nodes.is_empty() && indexes.endpoints.any(&service.key, &indexes.nodes) {
         vec![endpoint(None)]
     } else {
         nodes.into_iter().map(|node| endpoint(Some(node))).collect()

@@ -12,13 +12,15 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use openelb_lab::{
     Lab, Process, binary, eventually,
-    kube::{Action, ControlPlane, Fault},
+    kube::{Action, ControlPlane, Fault, NAMESPACE, Options, Request},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const DEADLINE: Duration = Duration::from_secs(60);
-/// From SIGTERM of the leader until the next one has given an address.
+/// From SIGTERM of the leader until another one has the Lease.
 const HAND_OVER: SignedDuration = SignedDuration::from_secs(2);
+/// At rest: no write for so long.
+const REST: Duration = Duration::from_secs(1);
 
 struct Setup {
     lab: Arc<Lab>,
@@ -26,17 +28,18 @@ struct Setup {
 }
 
 impl Setup {
+    /// An API server with an audit log, and OpenELB's objects on it.
     fn new(name: &str) -> Self {
         let lab = Arc::new(Lab::start(name).unwrap());
-        let kube = ControlPlane::start_api(&lab).unwrap();
-        kube.apply_crds().unwrap();
-        kube.apply("{apiVersion: v1, kind: Namespace, metadata: {name: openelb-system}}").unwrap();
+        let kube =
+            ControlPlane::start_api_with(&lab, Options { audit: true, ..Options::api_only() }).unwrap();
+        kube.install().unwrap();
         Self { lab, kube }
     }
 
-    /// A replica; their ports differ.
+    /// A replica, with the token of its ServiceAccount; their ports differ.
     fn controller(&self, number: u16) -> Process {
-        self.controller_through(number, self.kube.kubeconfig())
+        self.controller_through(number, &self.kube.kubeconfig_of("controller").unwrap())
     }
 
     fn controller_through(&self, number: u16, kubeconfig: &Path) -> Process {
@@ -107,9 +110,46 @@ impl Setup {
         (text("eventTime").parse().unwrap(), text("reportingInstance"))
     }
 
+    /// Who has the Lease, and since when.
+    fn lease(&self) -> Option<(String, Timestamp)> {
+        let lease = self.kube.get("leases.coordination.k8s.io", NAMESPACE, "openelb-controller").ok()?;
+        let text = |field: &str| Some(lease["spec"][field].as_str()?.to_owned());
+        Some((text("holderIdentity")?, text("acquireTime")?.parse().ok()?))
+    }
+
     fn holder(&self) -> String {
-        let lease = self.kube.get("leases.coordination.k8s.io", "openelb-system", "openelb-controller");
-        lease.ok().and_then(|l| Some(l["spec"]["holderIdentity"].as_str()?.to_owned())).unwrap_or_default()
+        self.lease().map(|(holder, _)| holder).unwrap_or_default()
+    }
+
+    fn await_leader(&self, number: u16) -> Timestamp {
+        let name = format!("controller-{number}");
+        let held = || Ok(self.lease().filter(|(holder, _)| holder.starts_with(&name)));
+        eventually(&format!("{name} has the Lease"), DEADLINE, held).unwrap().0.1
+    }
+
+    /// What controllers have written so far, but for the Lease and events.
+    fn writes(&self) -> Vec<Request> {
+        let user = format!("system:serviceaccount:{NAMESPACE}:openelb-controller");
+        let mut requests = self.kube.requests().unwrap();
+        requests.retain(|request| {
+            let writes = ["create", "update", "patch", "delete"].contains(&&*request.verb);
+            writes && request.user == user && !["leases", "events"].contains(&&*request.resource)
+        });
+        requests
+    }
+
+    /// The same once there are no more for a while.
+    fn writes_at_rest(&self) -> Vec<Request> {
+        let mut last = (self.writes(), Instant::now());
+        eventually("controllers at rest", DEADLINE, || {
+            let writes = self.writes();
+            if writes.len() != last.0.len() {
+                last = (writes, Instant::now());
+            }
+            Ok((last.1.elapsed() > REST).then(|| last.0.clone()))
+        })
+        .unwrap()
+        .0
     }
 
     fn await_published(&self, count: usize) -> BTreeMap<String, Vec<String>> {
@@ -134,12 +174,16 @@ impl Setup {
 const POOL: &str = "{apiVersion: network.kubesphere.io/v1alpha2, kind: Eip, metadata: {name: pool, \
      annotations: {eip.openelb.kubesphere.io/is-default-eip: 'true'}}, spec: {address: 192.0.2.0/24, protocol: none}}";
 
+/// Services that are created while the leader ends.
+const CREATED: usize = 200;
+/// So many of them have addresses when it is asked to.
+const UNDER_WAY: usize = 20;
+
 #[test]
-fn services_get_addresses_and_keep_them_through_hand_over_and_kill() {
+fn services_get_addresses_and_keep_them_through_hand_over_and_restart() {
     let setup = Setup::new("controller");
     let first = setup.controller(1);
-    let what = "the first replica leads";
-    eventually(what, DEADLINE, || Ok(setup.holder().starts_with("controller-1").then_some(()))).unwrap();
+    setup.await_leader(1);
     setup.services(20, "a");
     setup.kube.apply(POOL).unwrap();
     let assigned = setup.await_published(20);
@@ -150,40 +194,133 @@ fn services_get_addresses_and_keep_them_through_hand_over_and_kill() {
     assert_eq!((&condition["status"], &condition["reason"]), (&"True".into(), &"Assigned".into()));
     assert_eq!(service["metadata"]["labels"]["eip.openelb.kubesphere.io/v1alpha2"], "pool");
 
-    // Asked to end, it hands over: a new Service has its address within two seconds.
-    let _second = setup.controller(2);
+    let second = setup.controller(2);
     eventually("the second replica is ready", DEADLINE, || {
         let code = ["curl", "-fsS", "-o", "/dev/null", "http://127.0.0.1:51002/readyz"];
         Ok(setup.lab.run(setup.kube.host(), &code).is_ok().then_some(()))
     })
     .unwrap();
-    let asked = Timestamp::now();
-    setup.lab.signal(&first, "TERM").unwrap();
-    setup.services(1, "b");
-    let there = Timestamp::now();
-    let more = setup.await_published(21);
-    setup.lab.wait_exit(&first, Duration::from_secs(5)).unwrap();
-    assert!(setup.holder().starts_with("controller-2"));
-    let (given, reporter) = setup.event("b-0", "AssignIP");
+    hand_over_under_load(&setup, &first);
+    let more = setup.await_published(20 + CREATED);
+    let (_, reporter) = setup.event(&format!("b-{}", CREATED - 1), "AssignIP");
     assert!(reporter.starts_with("controller-2"), "{reporter}");
-    // kubectl may be slow: the Service cannot have it sooner than it is there.
-    let took = given.duration_since(asked);
-    let bound = HAND_OVER.max(there.duration_since(asked) + SignedDuration::from_secs(1));
-    assert!(took < bound, "the hand-over took {took:?}; the Service was there after {:?}", there - asked);
     assert!(
         assigned.iter().all(|(service, addresses)| more.get(service) == Some(addresses)),
         "addresses moved"
     );
     setup.check("pool");
 
-    // Services go, others wait for their addresses and get them.
-    setup.kube.kubectl(&["delete", "service", "a-0", "a-1", "--wait=false"]).unwrap();
-    setup.await_published(19);
-    eventually("two addresses are free again", DEADLINE, || {
-        Ok((setup.used("pool").len() == 19).then_some(()))
+    // Services go, and their addresses are free again.
+    let gone: Vec<String> = (0..CREATED).map(|number| format!("b-{number}")).collect();
+    let mut command = vec!["delete", "service", "--wait=false"];
+    command.extend(gone.iter().map(String::as_str));
+    setup.kube.kubectl(&command).unwrap();
+    setup.await_published(20);
+    eventually("addresses are free again", DEADLINE, || Ok((setup.used("pool").len() == 20).then_some(())))
+        .unwrap();
+    setup.check("pool");
+    a_restart_writes_nothing(&setup, &second);
+}
+
+/// The leader is asked to end while it writes: the other replica has the Lease within two seconds of that.
+fn hand_over_under_load(setup: &Setup, first: &Process) {
+    std::thread::scope(|scope| {
+        let creation = scope.spawn(|| setup.services(CREATED, "b"));
+        eventually("writes that are under way", DEADLINE, || {
+            Ok((setup.published().len() >= 20 + UNDER_WAY).then_some(()))
+        })
+        .unwrap();
+        let asked = Timestamp::now();
+        setup.lab.signal(first, "TERM").unwrap();
+        // The Lease says when it was taken; when that is looked at does not matter.
+        let taken = setup.await_leader(2);
+        assert!(!creation.is_finished(), "the leader had nothing to do any more");
+        let took = taken.duration_since(asked);
+        println!("hand-over under load: {took:?}");
+        assert!(took.is_positive() && took < HAND_OVER, "the hand-over took {took:?}");
+    });
+    setup.lab.wait_exit(first, Duration::from_secs(5)).unwrap();
+}
+
+/// Pools of several kinds, with what a restart could be tempted to write again: two families, a shared address, one that
+/// was asked for, a request that cannot be met by a Service with an address and by one without.
+const SEVERAL: &str = "
+apiVersion: network.kubesphere.io/v1alpha2
+kind: Eip
+metadata: {name: dual}
+spec: {address: '198.51.100.0/28, 2001:db8::/120', protocol: bgp}
+---
+apiVersion: network.kubesphere.io/v1alpha2
+kind: Eip
+metadata: {name: bound}
+spec: {address: 203.0.113.0/28, protocol: layer2, interface: eth0, serviceSelector: {matchLabels: {tier: web}}}
+---
+apiVersion: network.kubesphere.io/v1alpha2
+kind: Eip
+metadata: {name: bad}
+spec: {address: 203.0.113.300, protocol: bgp}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: dual, annotations: {eip.openelb.kubesphere.io/v1alpha2: dual}}
+spec: {type: LoadBalancer, loadBalancerClass: openelb.io/openelb, ipFamilyPolicy: PreferDualStack, ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: bound, labels: {tier: web}}
+spec: {type: LoadBalancer, loadBalancerClass: openelb.io/openelb, ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: asking, annotations: {eip.openelb.kubesphere.io/v1alpha1: 198.51.100.7}}
+spec: {type: LoadBalancer, loadBalancerClass: openelb.io/openelb, ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: sharing, annotations: {eip.openelb.kubesphere.io/v1alpha1: 198.51.100.7}}
+spec: {type: LoadBalancer, loadBalancerClass: openelb.io/openelb, ports: [{port: 81}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: waiting, annotations: {eip.openelb.kubesphere.io/v1alpha2: bad}}
+spec: {type: LoadBalancer, loadBalancerClass: openelb.io/openelb, ports: [{port: 80}]}
+";
+
+/// A controller that comes up with everything assigned writes nothing, not even once it has been there for a while.
+fn a_restart_writes_nothing(setup: &Setup, second: &Process) {
+    setup.kube.apply(SEVERAL).unwrap();
+    let published = setup.await_published(20 + 4);
+    let unmet = ("services", "default", "waiting");
+    setup.kube.wait_for(unmet, DEADLINE, |service| service["status"]["conditions"].is_array()).unwrap();
+    // One that has an address asks for what it cannot have.
+    let request = json!({"metadata": {"annotations": {"eip.openelb.kubesphere.io/v1alpha1": "10.9.9.9"}}});
+    setup.kube.patch("services", "default", "a-5", None, &request).unwrap();
+    let refused = ("services", "default", "a-5");
+    let told = |service: &Value| service["status"]["conditions"].to_string().contains("AddressOutsidePools");
+    setup.kube.wait_for(refused, DEADLINE, told).unwrap();
+    let before = setup.writes_at_rest();
+    setup.lab.signal(second, "TERM").unwrap();
+    setup.lab.wait_exit(second, Duration::from_secs(10)).unwrap();
+
+    let _third = setup.controller(3);
+    setup.await_leader(3);
+    eventually("the third controller has decided", DEADLINE, || {
+        let code = ["curl", "-fsS", "-o", "/dev/null", "http://127.0.0.1:51003/readyz"];
+        Ok(setup.lab.run(setup.kube.host(), &code).is_ok().then_some(()))
     })
     .unwrap();
-    setup.check("pool");
+    let after = setup.writes_at_rest();
+    assert_eq!(after[before.len()..], [], "a restart wrote");
+    assert_eq!(setup.published(), published);
+    // That it would be seen: a new Service costs a commit and a publication.
+    setup.services(1, "new");
+    setup.await_published(20 + 5);
+    let new: Vec<(String, String)> = setup.writes_at_rest()[after.len()..]
+        .iter()
+        .map(|request| (request.resource.clone(), request.name.clone()))
+        .collect();
+    let wanted = [("eips/status", "pool"), ("services/status", "new-0")];
+    assert_eq!(new, wanted.map(|(resource, name)| (resource.to_owned(), name.to_owned())));
 }
 
 const ONE_ADDRESS: &str = "{apiVersion: network.kubesphere.io/v1alpha2, kind: Eip, metadata: {name: pool, \
@@ -197,11 +334,9 @@ fn a_leader_that_sleeps_between_commit_and_publication_does_no_harm_when_it_wake
     let setup = Setup::new("sleeper");
     setup.kube.apply(ONE_ADDRESS).unwrap();
     let faults = setup.kube.start_faults(1).unwrap();
-    let sleeper = setup.controller_through(1, faults.kubeconfig());
-    eventually("the first replica leads", DEADLINE, || {
-        Ok(setup.holder().starts_with("controller-1").then_some(()))
-    })
-    .unwrap();
+    let kubeconfig = faults.service_account_kubeconfig(NAMESPACE, "openelb-controller").unwrap();
+    let sleeper = setup.controller_through(1, &kubeconfig);
+    setup.await_leader(1);
     // What it publishes is on its way for longer than its Lease lasts.
     let late = Fault {
         name: "late".to_owned(),

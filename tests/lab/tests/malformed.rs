@@ -128,7 +128,6 @@ impl Setup {
         let kube = ControlPlane::start(&lab, Options { address: CONTROL_V4, ..Options::api_only() }).unwrap();
         let setup = Self { lab, kube };
         setup.apply_lax_crds();
-        setup.kube.apply("{apiVersion: v1, kind: Namespace, metadata: {name: openelb-system}}").unwrap();
         let nodes: Vec<Value> = NODES
             .iter()
             .map(|n| node_object(&node(*n), &[node_v4(*n), node_v6(*n)], &[], Ready::True))
@@ -153,13 +152,9 @@ impl Setup {
         self.kube.wait_crds().unwrap();
     }
 
-    /// Then those of `deploy/crds` as they are: what is stored is not looked at again.
-    fn tighten_crds(&self) {
-        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/crds");
-        let directory = directory.to_string_lossy();
-        self.kube
-            .kubectl(&["apply", "--server-side", "--force-conflicts", "--filename", &directory])
-            .unwrap();
+    /// Then OpenELB as it is installed: what is stored is not looked at again.
+    fn install(&self) {
+        self.kube.install().unwrap();
         eventually("the definitions to be in force", DEADLINE, || {
             let bad = r#"{"apiVersion": "network.kubesphere.io/v1alpha2", "kind": "Eip",
                 "metadata": {"name": "bad"}, "spec": {"address": 5}}"#;
@@ -171,10 +166,11 @@ impl Setup {
         .unwrap();
     }
 
+    /// With the token of its ServiceAccount.
     fn start(&self, role: &str, host: &str, arguments: &[&str]) -> Process {
         let program = binary("openelbd").unwrap();
-        let mut command =
-            vec![program.to_str().unwrap(), role, "--kubeconfig", self.kube.kubeconfig().to_str().unwrap()];
+        let kubeconfig = self.kube.kubeconfig_of(role).unwrap();
+        let mut command = vec![program.to_str().unwrap(), role, "--kubeconfig", kubeconfig.to_str().unwrap()];
         command.extend(arguments);
         self.lab.spawn(&format!("{role}-{host}"), host, &command).unwrap()
     }
@@ -235,7 +231,7 @@ fn one_malformed_object_stops_nothing_else() {
     let _router = router(&setup.lab);
     let file = setup.lab.write("malformed.yaml", MALFORMED).unwrap();
     setup.kube.kubectl(&["create", "--filename", &file.to_string_lossy()]).unwrap();
-    setup.tighten_crds();
+    setup.install();
     // What could not be made now is still there.
     assert_eq!(setup.ours("eips", "wrong-type").unwrap()["spec"]["priority"], "high");
     assert_eq!(setup.ours("eips", "garbled-status").unwrap()["status"]["used"], "all of them");

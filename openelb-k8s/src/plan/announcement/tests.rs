@@ -97,6 +97,44 @@ fn auto_announces_only_eligible_nodes_that_are_ready() {
 }
 
 #[test]
+fn a_hiccup_of_the_control_plane_withdraws_nothing_of_a_local_service() {
+    let down = json!([{"type": "Ready", "status": "Unknown"}]);
+    let unreachable = json!({"taints": [{"key": "node.kubernetes.io/unreachable", "effect": "NoExecute"}]});
+    for mode in ["Auto", "Self", "AllNodes"] {
+        let mut cluster = cluster(json!({"nextHopMode": mode}), &[1]);
+        cluster.service("s", json!({"externalTrafficPolicy": "Local"}), &["192.0.2.1"]);
+        let endpoints = |cluster: &mut Cluster, ready: [bool; 3]| {
+            let endpoint = |number: usize| {
+                json!({"addresses": [format!("10.1.{number}.1")], "nodeName": format!("node-{number}"),
+                       "conditions": {"ready": ready[number - 1], "serving": ready[number - 1]}})
+            };
+            cluster.indexes.apply(&object(json!({
+                "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+                "metadata": {"name": "s", "namespace": "ns", "labels": {"kubernetes.io/service-name": "s"}},
+                "endpoints": [endpoint(1), endpoint(2), endpoint(3)],
+            })));
+        };
+        // That of node-3 does not work.
+        endpoints(&mut cluster, [true, true, false]);
+        let before = plan(&cluster.indexes, &cluster.settings);
+        cluster.assert_carriers(&["node-1", "node-2"], true);
+        // The node lifecycle controller goes from node to node, and then to their Pods.
+        for number in 1..=3 {
+            cluster.node(number, json!({}), unreachable.clone(), down.clone());
+            assert_eq!(plan(&cluster.indexes, &cluster.settings).bgp, before.bgp, "{mode}");
+        }
+        for ready in [[true, false, false], [false, false, false]] {
+            endpoints(&mut cluster, ready);
+            assert_eq!(plan(&cluster.indexes, &cluster.settings), before, "{mode}: {ready:?}");
+        }
+        for number in 1..=3 {
+            cluster.node(number, json!({}), json!({}), json!(null));
+        }
+        assert_eq!(cluster.announced("192.0.2.1"), None, "{mode}: it is seen that nobody serves");
+    }
+}
+
+#[test]
 fn auto_announces_only_next_hops_that_the_neighbour_reaches() {
     let mut far = cluster(json!({}), &[1]);
     // The neighbour is 10.0.0.254.

@@ -14,7 +14,7 @@ use openelb_k8s::{
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::{Done, Owner};
+use super::{DECIDED_ON, Done, Owner};
 use crate::{
     api_events::Reporter,
     controller::Options,
@@ -120,4 +120,46 @@ async fn an_eip_that_cannot_be_used_is_told_as_the_go_openelb_did() {
         Change::Unreadable(ObjectRef::cluster(Kind::BgpPeer, "router"), unreadable),
     ]);
     assert_eq!(told(&mut owner, &mut seen), ["Eip other: add/update eip", "BgpPeer router: InvalidSpec"]);
+}
+
+/// What is decided on: an Eip with an address, and a Service that waits for one.
+fn waiting() -> Vec<Change> {
+    let eip = json!({"apiVersion": "network.kubesphere.io/v1alpha2", "kind": "Eip",
+        "metadata": {"name": "pool", "uid": "pool", "resourceVersion": "1",
+                     "annotations": {"eip.openelb.kubesphere.io/is-default-eip": "true"}},
+        "spec": {"address": "192.0.2.1"}});
+    let service = json!({"apiVersion": "v1", "kind": "Service",
+        "metadata": {"namespace": "ns", "name": "a", "uid": "a", "resourceVersion": "2"},
+        "spec": {"type": "LoadBalancer", "loadBalancerClass": "openelb.io/openelb", "ports": [{"port": 80}]}});
+    let objects = [eip, service].map(|value| Change::Apply(object(value)));
+    // Nothing but the lists is to be waited for.
+    objects.into_iter().chain([Change::Reached(Kind::Service, 2), Change::Reached(Kind::Eip, 2)]).collect()
+}
+
+#[tokio::test]
+async fn nothing_is_allocated_before_the_first_complete_lists() {
+    // Whichever comes last, and whether the Lease was had before the lists or comes after them.
+    for last in DECIDED_ON {
+        for leads_first in [true, false] {
+            let what = format!("{last:?} is listed last, leading first: {leads_first}");
+            let mut owner = owner();
+            let idle = |owner: &Owner| owner.queue.is_empty() && owner.tasks.is_empty();
+            owner.set_leading(leads_first);
+            owner.take_in(waiting());
+            owner.work();
+            assert!(idle(&owner), "{what}: no list is complete");
+            for kind in DECIDED_ON.into_iter().filter(|kind| *kind != last) {
+                owner.take_in(vec![Change::Listed(kind)]);
+                owner.work();
+                assert!(idle(&owner), "{what}: {kind:?} is complete, {last:?} is not");
+            }
+            owner.set_leading(true);
+            owner.work();
+            assert!(idle(&owner), "{what}: {last:?} is missing");
+            owner.take_in(vec![Change::Listed(last)]);
+            owner.work();
+            let committing: Vec<String> = owner.in_flight.values().map(ToString::to_string).collect();
+            assert_eq!(committing, ["Eip pool"], "{what}: the commit is under way");
+        }
+    }
 }

@@ -147,16 +147,19 @@ async fn endpoints_of_a_watch_that_has_ended_are_forgotten() {
     owner.decide(Instant::now());
     assert!(owner.is_unlisted(Kind::EndpointSlice), "they are watched from now on");
     owner.take_in_change(Change::Apply(slice("s", "node-1")));
-    assert!(owner.indexes.endpoints.any(&key));
+    assert!(owner.indexes.endpoints.any(&key, &owner.indexes.nodes));
     owner.apply(&service("s", "192.0.2.1", "Cluster"));
     owner.decide(Instant::now());
     // A batch that waited to be taken in.
     owner.take_in_change(Change::Apply(slice("s", "node-1")));
     owner.apply(&service("s", "192.0.2.1", "Local"));
     owner.decide(Instant::now());
-    assert!(!owner.indexes.endpoints.any(&key), "it may be gone, and the new watch cannot know");
+    assert!(
+        !owner.indexes.endpoints.any(&key, &owner.indexes.nodes),
+        "it may be gone, and the new watch cannot know"
+    );
     owner.take_in_change(Change::Apply(slice("s", "node-2")));
-    assert!(owner.indexes.endpoints.any(&key));
+    assert!(owner.indexes.endpoints.any(&key, &owner.indexes.nodes));
 }
 
 /// What was told of Services.

@@ -61,7 +61,7 @@ pub use control_plane::{ControlPlane, Options};
 pub use faults::{Action, Fault, Faults};
 pub use objects::{Ready, node_object, pod_object};
 pub use proxy::ProxyMode;
-pub use workload::Place;
+pub use workload::{NAMESPACE, Place};
 
 /// The environment variable that names another [`program`].
 pub const PROGRAM_VARIABLE: &str = "OPENELB_KUBE_BINARY";

@@ -11,6 +11,8 @@ pub enum Ready {
     True,
     /// It says that it is not.
     False,
+    /// It says nothing any more: what the node lifecycle controller makes of that.
+    Unknown,
 }
 
 impl Ready {
@@ -18,6 +20,7 @@ impl Ready {
         match self {
             Self::True => "True",
             Self::False => "False",
+            Self::Unknown => "Unknown",
         }
     }
 }

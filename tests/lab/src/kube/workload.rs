@@ -1,6 +1,9 @@
 //! The container of a Deployment or DaemonSet, as a process on a host.
 
-use std::{net::SocketAddr, path::Path};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, bail};
 use serde_json::Value;
@@ -77,7 +80,34 @@ impl Security {
     }
 }
 
+/// The namespace that `deploy/openelb.yaml` installs OpenELB into.
+pub const NAMESPACE: &str = "openelb-system";
+
 impl ControlPlane {
+    /// Applies `deploy/openelb.yaml`: definitions, roles with their ServiceAccounts, and workloads, of which nothing runs
+    /// by itself.
+    ///
+    /// # Errors
+    /// The API server refuses something, or does not establish the definitions within 30 seconds.
+    pub fn install(&self) -> anyhow::Result<()> {
+        let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/openelb.yaml");
+        // By force: a test may have had other definitions before.
+        self.kubectl(&["apply", "--server-side", "--force-conflicts", "--filename", manifest])?;
+        self.wait_crds()
+    }
+
+    /// The kubeconfig with which OpenELB's `controller` or `speaker` runs: with the token of its ServiceAccount, which may
+    /// do what the roles of [`install`](Self::install) allow and nothing else.
+    ///
+    /// # Errors
+    /// OpenELB is not installed.
+    pub fn kubeconfig_of(&self, program: &str) -> anyhow::Result<PathBuf> {
+        let account = format!("openelb-{program}");
+        let file = self.lab.path().join(format!("kube/{NAMESPACE}-{account}.kubeconfig"));
+        // Not written again while a process that was just started may be reading it.
+        if file.exists() { Ok(file) } else { self.service_account_kubeconfig(NAMESPACE, &account) }
+    }
+
     /// Starts the first container of a Deployment or DaemonSet (`deployments`, `daemonsets`) that was applied: with its
     /// arguments and environment, its user, capabilities and read-only root, its ServiceAccount's token where a Pod has
     /// it, and what it finds under `/var/lib` kept on its node. `program` runs in the place of the image's entry point.
