@@ -259,3 +259,102 @@ fn any_one_dies_and_addresses_routes_and_connections_stay() {
     }
     assert_eq!(setup.addresses(), addresses);
 }
+
+const LAYER2: &str = "
+apiVersion: network.kubesphere.io/v1alpha2
+kind: Eip
+metadata: {name: pool, annotations: {eip.openelb.kubesphere.io/is-default-eip: 'true'}}
+spec: {address: 192.168.50.200-192.168.50.209, protocol: layer2, interface: 'can_reach:192.168.50.1'}
+";
+
+impl Setup {
+    /// The node whose speaker says that it answers for the address, and no other says so.
+    fn owner(&self, address: IpAddr) -> anyhow::Result<Option<u8>> {
+        let mut owners = Vec::new();
+        for n in NODES {
+            let status = self.cluster.kube.get("speakerstatuses", "", &node(n))?;
+            let owned = status.pointer("/status/layer2Addresses").and_then(|all| all.as_array()).cloned();
+            if owned.unwrap_or_default().contains(&address.to_string().into()) {
+                owners.push(n);
+            }
+        }
+        Ok(if let [owner] = owners[..] { Some(owner) } else { None })
+    }
+
+    /// The MAC address that the router learns by asking.
+    fn answer(&self, address: IpAddr) -> anyhow::Result<Option<String>> {
+        let ask = ["arping", "-c", "1", "-w", "2", "-I", "fab0", &address.to_string()];
+        let output = self.lab().command(ROUTER, &ask).output()?;
+        let seen = String::from_utf8_lossy(&output.stdout).to_lowercase();
+        let mac = seen.split_once('[').and_then(|(_, rest)| rest.split_once(']'));
+        Ok(mac.map(|(mac, _)| mac.to_owned()))
+    }
+
+    fn is_of(&self, mac: &str, n: u8) -> anyhow::Result<bool> {
+        Ok(self.lab().run(&node(n), &["ip", "link", "show", "dev", "fab0"])?.contains(mac))
+    }
+
+    /// Whoever says that it owns the address also answers for it; the owner.
+    fn await_owner(&self, address: IpAddr, wanted: impl Fn(u8) -> bool) -> u8 {
+        let (owner, _) = eventually(&format!("one owner of {address}"), DEADLINE, || {
+            let Some(owner) = self.owner(address)?.filter(|owner| wanted(*owner)) else { return Ok(None) };
+            let Some(mac) = self.answer(address)? else { return Ok(None) };
+            Ok(self.is_of(&mac, owner)?.then_some(owner))
+        })
+        .unwrap();
+        owner
+    }
+}
+
+/// Layer 2 with the manifests that are installed: a rollout of the DaemonSet leaves each address where it is and breaks
+/// no download, nor does a speaker that is killed; a node that is excluded hands its addresses over.
+#[test]
+fn a_rollout_of_layer2_speakers_moves_no_address_and_breaks_nothing() {
+    let setup = Setup::new("ha-layer2");
+    let _controller = setup.controller(1);
+    let mut speakers: Vec<Process> = NODES.iter().map(|n| setup.speaker(*n)).collect();
+    setup.cluster.kube.apply(LAYER2).unwrap();
+    for number in 0..3 {
+        setup
+            .cluster
+            .kube
+            .apply(&format!(
+                "{{apiVersion: v1, kind: Service, metadata: {{name: web-{number}, namespace: default, \
+                 annotations: {{lb.kubesphere.io/v1alpha1: openelb}}}}, spec: {{type: LoadBalancer, \
+                 ipFamilies: [IPv4], selector: {{app: web}}, ports: [{{port: 80, targetPort: 8080}}]}}}}"
+            ))
+            .unwrap();
+    }
+    let (addresses, _) = eventually("addresses of three Services", DEADLINE, || {
+        Ok(Some(setup.addresses()).filter(|addresses| addresses.len() == 3))
+    })
+    .unwrap();
+    let owners: Vec<u8> = addresses.iter().map(|address| setup.await_owner(*address, |_| true)).collect();
+    for address in &addresses {
+        eventually("kube-proxy's rules", DEADLINE, || {
+            let target = format!("http://{address}/");
+            Ok(setup.lab().run(CLIENT, &["curl", "-sS", "--max-time", "1", &target]).ok())
+        })
+        .unwrap();
+    }
+
+    for (index, n) in NODES.into_iter().enumerate() {
+        for signal in ["TERM", "KILL"] {
+            let name = format!("{signal}-{n}");
+            let downloads = Downloads::start(setup.lab(), &name, &addresses);
+            setup.lab().signal(&speakers[index], signal).unwrap();
+            setup.lab().wait_exit(&speakers[index], DEADLINE).unwrap();
+            speakers[index] = setup.speaker(n);
+            downloads.finish(&name);
+            for (address, owner) in addresses.iter().zip(&owners) {
+                setup.await_owner(*address, |now| now == *owner);
+            }
+        }
+    }
+
+    let label = "node.kubernetes.io/exclude-from-external-load-balancers=";
+    setup.cluster.kube.kubectl(&["label", "node", &node(owners[0]), label]).unwrap();
+    let next = setup.await_owner(addresses[0], |now| now != owners[0]);
+    assert!(NODES.contains(&next));
+    assert_eq!(setup.addresses(), addresses);
+}
