@@ -147,8 +147,8 @@ async fn try_forward(proxy: &Proxy, request: Request) -> anyhow::Result<Response
     let watch = reads && query.contains("watch=true");
     let list = reads && !watch && query.contains("limit=");
     let key = parts.uri.to_string();
-    // The client that passes it on has an identity of its own.
-    for name in [header::HOST, header::AUTHORIZATION, header::CONTENT_LENGTH, header::ACCEPT_ENCODING] {
+    // Who asks is for the API server to see: the client that passes it on has no identity of its own.
+    for name in [header::HOST, header::CONTENT_LENGTH, header::ACCEPT_ENCODING] {
         parts.headers.remove(name);
     }
     parts.uri = http::Uri::try_from(parts.uri.path_and_query().map_or("/", |path| path.as_str()))?;

@@ -18,7 +18,10 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
     core::{ApiResource, GroupVersionKind},
 };
-use openelb_lab::{Lab, kube::ControlPlane};
+use openelb_lab::{
+    Lab,
+    kube::{ControlPlane, NAMESPACE},
+};
 use serde_json::Value;
 use tokio::time::sleep;
 
@@ -79,15 +82,15 @@ pub struct Report {
 pub fn run(name: &str, plan: Plan) -> anyhow::Result<Report> {
     let lab = Arc::new(Lab::start(name)?);
     let kube = ControlPlane::start_api(&lab)?;
-    kube.apply_crds()?;
-    kube.apply("{apiVersion: v1, kind: Namespace, metadata: {name: openelb-system}}")?;
+    kube.install()?;
     let direct = Kubeconfig::read_from(kube.kubeconfig())?;
     kube.create_with_status(&format!(
         "{{apiVersion: v1, kind: Node, metadata: {{name: {NODE}}}, status: {{conditions: [{{type: Ready, status: 'True'}}]}}}}"
     ))?;
     kube.apply(&objects())?;
-    let proxied = lab.write("proxied.kubeconfig", &through(PROXY))?;
-    let speakers = lab.write("speaker.kubeconfig", &through(SPEAKERS_PROXY))?;
+    let token = |account: &str| kube.token(NAMESPACE, account);
+    let proxied = lab.write("proxied.kubeconfig", &through(PROXY, &token("openelb-controller")?))?;
+    let speakers = lab.write("speaker.kubeconfig", &through(SPEAKERS_PROXY, &token("openelb-speaker")?))?;
     let stop = AtomicBool::new(false);
     let mut disruptor = Disruptor::new(&lab, &kube, [&proxied, &speakers], plan.seed, plan.api_restarts);
     let mut report = std::thread::scope(|scope| -> anyhow::Result<Report> {
@@ -111,11 +114,11 @@ pub fn run(name: &str, plan: Plan) -> anyhow::Result<Report> {
     Ok(report)
 }
 
-/// A kubeconfig that leads through a proxy.
-fn through(proxy: &str) -> String {
+/// A kubeconfig that leads through a proxy, with the token of a ServiceAccount.
+fn through(proxy: &str, token: &str) -> String {
     format!(
         "{{apiVersion: v1, kind: Config, current-context: p, clusters: [{{name: p, cluster: {{server: 'http://{proxy}'}}}}], \
-         users: [{{name: p, user: {{}}}}], contexts: [{{name: p, context: {{cluster: p, user: p}}}}]}}"
+         users: [{{name: p, user: {{token: '{token}'}}}}], contexts: [{{name: p, context: {{cluster: p, user: p}}}}]}}"
     )
 }
 
@@ -144,11 +147,20 @@ async fn client(kubeconfig: &Kubeconfig) -> anyhow::Result<Client> {
     Ok(Client::try_from(config)?)
 }
 
+/// Nobody, at the same API server: for those who say themselves who they are.
+fn without_identity(mut kubeconfig: Kubeconfig) -> Kubeconfig {
+    for user in &mut kubeconfig.auth_infos {
+        user.auth_info = Some(kube::config::AuthInfo::default());
+    }
+    kubeconfig
+}
+
 /// The load, in the API server's network.
 async fn drive(direct: Kubeconfig, plan: Plan, stop: &AtomicBool) -> anyhow::Result<Report> {
-    let proxy = Proxy::new(client(&direct).await?, plan.seed, true);
+    let nobody = without_identity(direct.clone());
+    let proxy = Proxy::new(client(&nobody).await?, plan.seed, true);
     let server = tokio::spawn(proxy.clone().serve(PROXY.parse()?));
-    let speakers = Proxy::new(client(&direct).await?, plan.seed, false);
+    let speakers = Proxy::new(client(&nobody).await?, plan.seed, false);
     let speakers_server = tokio::spawn(speakers.clone().serve(SPEAKERS_PROXY.parse()?));
     let checker = Arc::new(Mutex::new(Checker::new()));
     let watcher = tokio::spawn(watch(client(&direct).await?, Arc::clone(&checker)));

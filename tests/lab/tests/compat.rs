@@ -251,8 +251,7 @@ impl Setup {
             lab.run(&node(n), &other_name).unwrap();
         }
         let kube = ControlPlane::start(&lab, Options { address: CONTROL_V4, ..Options::api_only() }).unwrap();
-        kube.apply_crds().unwrap();
-        kube.apply("{apiVersion: v1, kind: Namespace, metadata: {name: openelb-system}}").unwrap();
+        kube.install().unwrap();
         let mut nodes: Vec<Value> = NODES
             .iter()
             .map(|n| node_object(&node(*n), &[node_v4(*n), node_v6(*n)], &[], Ready::True))
@@ -271,10 +270,11 @@ impl Setup {
         Bird::start(&self.lab, ROUTER, &configuration).unwrap()
     }
 
+    /// With the token of its ServiceAccount.
     fn start(&self, role: &str, host: &str, arguments: &[&str]) -> Process {
         let program = binary("openelbd").unwrap();
-        let mut command =
-            vec![program.to_str().unwrap(), role, "--kubeconfig", self.kube.kubeconfig().to_str().unwrap()];
+        let kubeconfig = self.kube.kubeconfig_of(role).unwrap();
+        let mut command = vec![program.to_str().unwrap(), role, "--kubeconfig", kubeconfig.to_str().unwrap()];
         command.extend(arguments);
         self.lab.spawn(&format!("{role}-{host}"), host, &command).unwrap()
     }

@@ -2,9 +2,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
 use std::{
+    collections::BTreeSet,
     fs,
-    net::{IpAddr, SocketAddr},
-    path::{Path, PathBuf},
+    io::{BufRead as _, BufReader, Write as _},
+    net::{IpAddr, SocketAddr, TcpStream},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -12,12 +14,12 @@ use openelb_lab::{
     Lab, Process, binary,
     bird::kernel_next_hops,
     client, eventually,
-    kube::{Cluster, Place, ProxyMode},
-    topology::{self, CLIENT, NODES, ROUTER, node, node_v4},
+    kube::{Cluster, NAMESPACE, Place, ProxyMode},
+    topology::{self, CLIENT, NODES, ROUTER, node, node_v4, node_v6},
 };
+use serde_json::{Value, json};
 
 const DEADLINE: Duration = Duration::from_secs(60);
-const NAMESPACE: &str = "openelb-system";
 /// The Service of the API server, as nodes with kube-proxy reach it.
 const API_SERVICE: ([u8; 4], u16) = ([10, 96, 0, 1], 443);
 const REPLICAS: [u8; 2] = [1, 2];
@@ -62,9 +64,7 @@ impl Setup {
                 }
             })
             .unwrap();
-        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/openelb.yaml");
-        cluster.kube.apply_path(&manifest).unwrap();
-        cluster.kube.wait_crds().unwrap();
+        cluster.kube.install().unwrap();
         Self { cluster, program: binary("openelbd").unwrap() }
     }
 
@@ -107,6 +107,20 @@ impl Setup {
         };
         let all: anyhow::Result<Option<Vec<IpAddr>>> = (0..3).map(address).collect();
         all.unwrap().unwrap_or_default()
+    }
+
+    /// Three Services that have their addresses.
+    fn three_services(&self) -> Vec<IpAddr> {
+        for number in 0..3 {
+            let service = format!(
+                "{{apiVersion: v1, kind: Service, metadata: {{name: web-{number}, namespace: default, \
+                 annotations: {{lb.kubesphere.io/v1alpha1: openelb}}}}, spec: {{type: LoadBalancer, \
+                 ipFamilies: [IPv4], selector: {{app: web}}, ports: [{{port: 80, targetPort: 8080}}]}}}}"
+            );
+            self.cluster.kube.apply(&service).unwrap();
+        }
+        let assigned = || Ok(Some(self.addresses()).filter(|addresses| addresses.len() == 3));
+        eventually("addresses of three Services", DEADLINE, assigned).unwrap().0
     }
 
     fn leader(&self) -> Option<u8> {
@@ -203,21 +217,7 @@ fn any_one_dies_and_addresses_routes_and_connections_stay() {
     let mut controllers: Vec<Process> = REPLICAS.iter().map(|n| setup.controller(*n)).collect();
     let mut speakers: Vec<Process> = NODES.iter().map(|n| setup.speaker(*n)).collect();
     setup.cluster.kube.apply(OBJECTS).unwrap();
-    for number in 0..3 {
-        setup
-            .cluster
-            .kube
-            .apply(&format!(
-                "{{apiVersion: v1, kind: Service, metadata: {{name: web-{number}, namespace: default, \
-                 annotations: {{lb.kubesphere.io/v1alpha1: openelb}}}}, spec: {{type: LoadBalancer, \
-                 ipFamilies: [IPv4], selector: {{app: web}}, ports: [{{port: 80, targetPort: 8080}}]}}}}"
-            ))
-            .unwrap();
-    }
-    let (addresses, _) = eventually("addresses of three Services", DEADLINE, || {
-        Ok(Some(setup.addresses()).filter(|addresses| addresses.len() == 3))
-    })
-    .unwrap();
+    let addresses = setup.three_services();
     let wanted: Vec<IpAddr> = NODES.iter().map(|n| node_v4(*n)).collect();
     setup.await_hops(&addresses, &wanted);
     // Each speaker announces all nodes: three sessions, nine routes for each address.
@@ -235,6 +235,8 @@ fn any_one_dies_and_addresses_routes_and_connections_stay() {
         })
         .unwrap();
     }
+
+    the_read_api_tells_what_is(&setup, &addresses);
 
     for (index, n) in NODES.into_iter().enumerate() {
         setup.kill(&speakers[index], &addresses, &wanted);
@@ -314,21 +316,7 @@ fn a_rollout_of_layer2_speakers_moves_no_address_and_breaks_nothing() {
     let _controller = setup.controller(1);
     let mut speakers: Vec<Process> = NODES.iter().map(|n| setup.speaker(*n)).collect();
     setup.cluster.kube.apply(LAYER2).unwrap();
-    for number in 0..3 {
-        setup
-            .cluster
-            .kube
-            .apply(&format!(
-                "{{apiVersion: v1, kind: Service, metadata: {{name: web-{number}, namespace: default, \
-                 annotations: {{lb.kubesphere.io/v1alpha1: openelb}}}}, spec: {{type: LoadBalancer, \
-                 ipFamilies: [IPv4], selector: {{app: web}}, ports: [{{port: 80, targetPort: 8080}}]}}}}"
-            ))
-            .unwrap();
-    }
-    let (addresses, _) = eventually("addresses of three Services", DEADLINE, || {
-        Ok(Some(setup.addresses()).filter(|addresses| addresses.len() == 3))
-    })
-    .unwrap();
+    let addresses = setup.three_services();
     let owners: Vec<u8> = addresses.iter().map(|address| setup.await_owner(*address, |_| true)).collect();
     for address in &addresses {
         eventually("kube-proxy's rules", DEADLINE, || {
@@ -357,4 +345,162 @@ fn a_rollout_of_layer2_speakers_moves_no_address_and_breaks_nothing() {
     let next = setup.await_owner(addresses[0], |now| now != owners[0]);
     assert!(NODES.contains(&next));
     assert_eq!(setup.addresses(), addresses);
+}
+
+/// Where the read API is, by default, on every host.
+const READ_API: ([u8; 4], u16) = ([127, 0, 0, 1], 50054);
+const LISTS: [&str; 5] = ["events", "nodes", "peers", "pools", "services"];
+
+/// The items of a list of the read API on a host.
+fn items(setup: &Setup, host: &str, list: &str) -> anyhow::Result<Vec<Value>> {
+    let (status, body) = client::get(setup.lab(), host, READ_API.into(), &format!("/api/v1/{list}"))?;
+    anyhow::ensure!(status == 200, "{status} {body}");
+    let answer: Value = serde_json::from_str(&body)?;
+    let items = answer["items"].as_array().cloned();
+    items.ok_or_else(|| anyhow::anyhow!("no items: {answer}"))
+}
+
+/// Only these fields of an object.
+fn only(value: &Value, fields: &[&str]) -> Value {
+    fields.iter().map(|field| ((*field).to_owned(), value[*field].clone())).collect()
+}
+
+fn sort_by_node(values: &mut [Value]) {
+    values.sort_by_key(|value| value["node"].as_str().unwrap_or_default().to_owned());
+}
+
+/// Controllers, the one that leads and the one that follows, show the cluster; speakers do, too, and say which node they
+/// are on.
+fn the_read_api_tells_what_is(setup: &Setup, addresses: &[IpAddr]) {
+    let peers = json!([{"neighbor": "192.168.50.1", "advertised": true}]);
+    let announced_by =
+        |nodes: &[u8]| -> Value { nodes.iter().map(|n| json!({"node": node(*n), "peers": peers})).collect() };
+    let session = |n: u8| {
+        json!({"name": "router", "node": node(n), "neighbor": "192.168.50.1", "localAs": 64501, "peerAs": 64512,
+               "routerId": "192.168.50.1", "state": "ESTABLISHED", "adminDown": false})
+    };
+    let controllers = REPLICAS.iter().map(|n| (format!("controller-{n}"), None));
+    for (host, speaker) in controllers.chain(NODES.iter().map(|n| (node(*n), Some(*n)))) {
+        // What speakers say of themselves comes with a delay.
+        let told = eventually(&format!("the whole picture in the read API of {host}"), DEADLINE, || {
+            let services: Vec<Value> = items(setup, &host, "services")?
+                .iter()
+                .map(|service| {
+                    let of_address = ["address", "protocol", "pool", "announcedBy"];
+                    let all = service["addresses"].as_array().into_iter().flatten();
+                    let mut all: Vec<Value> = all.map(|address| only(address, &of_address)).collect();
+                    for address in &mut all {
+                        sort_by_node(address["announcedBy"].as_array_mut().unwrap());
+                    }
+                    json!([service["namespace"], service["name"], service["reason"], all])
+                })
+                .collect();
+            let wanted: Vec<Value> = addresses
+                .iter()
+                .enumerate()
+                .map(|(number, address)| {
+                    let address = json!([{"address": address, "protocol": "bgp", "pool": "pool",
+                                          "announcedBy": announced_by(&NODES)}]);
+                    json!(["default", format!("web-{number}"), "Assigned", address])
+                })
+                .collect();
+            anyhow::ensure!(services == wanted, "{services:#?}");
+            let fields = ["name", "node", "neighbor", "localAs", "peerAs", "routerId", "state", "adminDown"];
+            let mut peers: Vec<Value> =
+                items(setup, &host, "peers")?.iter().map(|peer| only(peer, &fields)).collect();
+            sort_by_node(&mut peers);
+            anyhow::ensure!(peers == NODES.map(session), "{peers:#?}");
+            Ok(Some(()))
+        });
+        told.unwrap();
+        let nodes: Vec<Value> = NODES
+            .iter()
+            .map(|n| {
+                json!({"name": node(*n), "ready": true, "cordoned": false,
+                       "addresses": [node_v4(*n), node_v6(*n)], "self": speaker == Some(*n)})
+            })
+            .collect();
+        assert_eq!(items(setup, &host, "nodes").unwrap(), nodes, "{host}");
+
+        let pools = items(setup, &host, "pools").unwrap();
+        assert_eq!(pools.len(), 1, "{host}: {pools:#?}");
+        let pool = &pools[0];
+        assert_eq!(
+            (&pool["name"], &pool["ready"], &pool["default"]),
+            (&json!("pool"), &json!(true), &json!(true))
+        );
+        // A speaker does not follow who holds what.
+        if speaker.is_none() {
+            let figures = ["poolSize", "usage", "occupied", "firstIP", "lastIP", "deleting"];
+            let wanted = json!({"poolSize": 16, "usage": 3, "occupied": false, "deleting": false,
+                                "firstIP": "198.51.100.0", "lastIP": "198.51.100.15"});
+            assert_eq!(only(pool, &figures), wanted, "{host}");
+            let conditions = pool["conditions"].as_array().unwrap();
+            let ready = conditions.iter().find(|condition| condition["type"] == "Ready").unwrap();
+            assert_eq!(ready["status"], "True", "{host}: {ready}");
+        }
+
+        // What does not exist, and what may not be asked.
+        let get = |path: &str| client::get(setup.lab(), &host, READ_API.into(), path).unwrap();
+        let (status, body) = get("/api/v1/secrets");
+        let error: Value = serde_json::from_str(&body).unwrap();
+        assert_eq!(status, 404, "{host}: {body}");
+        assert!(LISTS.iter().all(|list| error["error"].as_str().unwrap().contains(list)), "{host}: {body}");
+        for path in ["/api/v1/services/default/none", "/api/v1/", "/metrics", "/"] {
+            assert_eq!(get(path).0, 404, "{host}{path}");
+        }
+        let curl = |arguments: &[&str]| {
+            let code = [
+                "curl",
+                "-sS",
+                "-o",
+                "/dev/null",
+                "-w",
+                "%{http_code}",
+                "http://127.0.0.1:50054/api/v1/pools",
+            ];
+            setup.lab().run(&host, &[&code[..], arguments].concat()).unwrap()
+        };
+        assert_eq!(curl(&["-X", "DELETE"]), "405", "{host}");
+        assert_eq!(curl(&["-H", "Host: example.com"]), "421", "{host}");
+        assert_eq!(streamed(setup, &host), BTreeSet::from(LISTS.map(str::to_owned)), "{host}");
+    }
+    // Who decided remembers it.
+    let leader = format!("controller-{}", setup.leader().unwrap());
+    let events = items(setup, &leader, "events").unwrap();
+    for number in 0..3 {
+        let name = format!("web-{number}");
+        let told = |event: &&Value| event["name"] == *name && event["reason"] == "AssignIP";
+        let event = events.iter().find(told).unwrap_or_else(|| panic!("{name}: {events:#?}"));
+        let fields = only(event, &["kind", "namespace", "type"]);
+        assert_eq!(fields, json!({"kind": "Service", "namespace": "default", "type": "Normal"}));
+        assert!(event["message"].as_str().unwrap().contains(&addresses[number].to_string()), "{event}");
+    }
+}
+
+/// The names of the events with which the stream begins: one for each list, with its items.
+fn streamed(setup: &Setup, host: &str) -> BTreeSet<String> {
+    let lists = setup.lab().within(host, || -> anyhow::Result<BTreeSet<String>> {
+        let mut stream = TcpStream::connect(SocketAddr::from(READ_API))?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        write!(stream, "GET /api/v1/stream HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
+        let mut lines = BufReader::new(stream).lines();
+        let mut found = BTreeSet::new();
+        while found.len() < LISTS.len() {
+            let mut field = |name: &str| -> anyhow::Result<String> {
+                loop {
+                    let line = lines.next().ok_or_else(|| anyhow::anyhow!("the stream ended"))??;
+                    if let Some(value) = line.strip_prefix(name) {
+                        return Ok(value.to_owned());
+                    }
+                }
+            };
+            let list = field("event: ")?;
+            let data: Value = serde_json::from_str(&field("data: ")?)?;
+            anyhow::ensure!(data["items"].is_array(), "{list}: {data}");
+            found.insert(list);
+        }
+        Ok(found)
+    });
+    lists.unwrap().unwrap()
 }

@@ -2,22 +2,15 @@
 //! audit log, with the ServiceAccounts that `deploy/openelb.yaml` makes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
 
-use std::{
-    collections::BTreeSet,
-    os::unix::fs::symlink,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, os::unix::fs::symlink, sync::Arc, time::Duration};
 
 use openelb_lab::{
     Lab, binary, eventually,
-    kube::{Action, ControlPlane, Fault, Faults, Options, Request},
+    kube::{Action, ControlPlane, Fault, Faults, NAMESPACE, Options, Request},
 };
 use serde_json::{Value, json};
 
 const DEADLINE: Duration = Duration::from_secs(60);
-const NAMESPACE: &str = "openelb-system";
 
 /// A verb on a resource of a group, in one namespace or everywhere (empty), of one name or any (empty).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -129,16 +122,11 @@ fn await_series(kube: &ControlPlane, reporter: &str, reason: &str, mut happen: i
     .unwrap();
 }
 
-fn manifest() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/openelb.yaml")
-}
-
 /// A control plane with an audit log, and OpenELB's objects on it.
 fn installed(name: &str) -> (Arc<Lab>, ControlPlane) {
     let lab = Arc::new(Lab::start(name).unwrap());
     let kube = ControlPlane::start_api_with(&lab, Options { audit: true, ..Options::api_only() }).unwrap();
-    kube.kubectl(&["apply", "--server-side", "--filename", manifest().to_str().unwrap()]).unwrap();
-    kube.kubectl(&["wait", "--for=condition=Established", "--timeout=30s", "crds", "--all"]).unwrap();
+    kube.install().unwrap();
     (lab, kube)
 }
 
@@ -266,7 +254,7 @@ fn the_speaker_uses_every_right_it_has_and_asks_for_no_other() {
     kube.apply(secret).unwrap();
     let peer = json!({"spec": {"passwordSecretRef": {"name": "password", "key": "key"}}});
     kube.patch("bgppeers.network.kubesphere.io", "", "router", None, &peer).unwrap();
-    let kubeconfig = kube.service_account_kubeconfig(NAMESPACE, "openelb-speaker").unwrap();
+    let kubeconfig = kube.kubeconfig_of("speaker").unwrap();
     let checkpoint = lab.path().join("speaker.checkpoint");
     let program = binary("openelbd").unwrap();
     let arguments = [

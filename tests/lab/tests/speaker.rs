@@ -195,8 +195,11 @@ fn routes_stay_for_a_minute_without_ready_nodes() {
     let _router = setup.router();
     // The speakers announce for each other and for node-3, which has none: this is where a node that is not Ready might
     // be left out.
-    let mode = json!({"spec": {"nextHopMode": "AllNodes"}});
-    setup.kube.patch("bgpconfs.network.kubesphere.io", "", "default", None, &mode).unwrap();
+    let mode = |mode: &str| {
+        let mode = json!({"spec": {"nextHopMode": mode}});
+        setup.kube.patch("bgpconfs.network.kubesphere.io", "", "default", None, &mode).unwrap();
+    };
+    mode("AllNodes");
     let speakers = [1, 2];
     let _speakers: Vec<Process> = speakers.iter().map(|n| setup.speaker(*n)).collect();
     setup.services(1..=5);
@@ -230,10 +233,21 @@ fn routes_stay_for_a_minute_without_ready_nodes() {
     taint(json!([unreachable("NoSchedule"), unreachable("NoExecute")]));
     setup.endpoints(LOCAL, &[(1, false), (2, false), (3, true)]);
     setup.endpoints(LOCAL, &[(1, false), (2, false), (3, false)]);
-    setup.stay(&before_all, MINUTE, "nodes that are not seen");
+    // On the way there some were not Ready beside others that were, and left out by those that announce for them. Now
+    // nothing is said any more.
+    setup.stay(&before_all, MINUTE / 6, "nodes that are not seen, in mode AllNodes");
+    let settled = speakers.map(count);
+    setup.stay(&before_all, MINUTE / 3, "nodes that are not seen, in mode AllNodes");
+    assert_eq!(speakers.map(count), settled);
     // New Services are announced meanwhile.
     setup.services(6..=6);
     setup.await_hops(6, &ALL);
+    mode("Auto");
+    let during_auto: Vec<(u8, &[u8])> = before_all.iter().copied().chain([(6, all)]).collect();
+    for (number, nodes) in &during_auto {
+        setup.await_hops(*number, nodes);
+    }
+    setup.stay(&during_auto, MINUTE / 2, "nodes that are not seen, in mode Auto");
 
     taint(json!([]));
     nodes(Ready::True);
