@@ -29,6 +29,8 @@ use crate::{
 
 /// Frames that are received or sent with one system call.
 pub(super) const BATCH: usize = 32;
+/// Of them, on an idle link.
+const LITTLE: usize = 4;
 const SNAP: usize = SNAP_LENGTH as usize;
 /// Octets that the kernel keeps for frames that wait: some 1,500 of them, twice as many as a burst of 64 clients for
 /// every address of a /29.
@@ -44,6 +46,9 @@ pub(super) struct Batch {
     octets: Box<[[u8; SNAP]; BATCH]>,
     lengths: [usize; BATCH],
     count: usize,
+    /// For how many frames the next system call makes room: few on an idle link, so that an answer waits for no more than
+    /// it needs.
+    room: usize,
     receive: MultiHeaders<()>,
     send: MultiHeaders<()>,
     /// Answers that wait for being sent.
@@ -56,6 +61,7 @@ impl Batch {
             octets: Box::new([[0; SNAP]; BATCH]),
             lengths: [0; BATCH],
             count: 0,
+            room: LITTLE,
             receive: MultiHeaders::preallocate(BATCH, None),
             send: MultiHeaders::preallocate(BATCH, None),
             replies: Vec::with_capacity(BATCH),
@@ -118,9 +124,19 @@ impl PacketSockets {
     pub(super) fn receive(&self, batch: &mut Batch, mut each: impl FnMut(&mut Batch)) -> u64 {
         let mut errors = 0;
         for socket in [&self.arp, &self.ipv6] {
-            match socket.try_io(Interest::READABLE, || receive(socket, batch)) {
+            let read = || {
+                let room = batch.room;
+                receive(socket, batch)?;
+                // Less than there was room for: nothing waits. The next frame wakes the task, without asking for it in vain.
+                if batch.count < room { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
+            };
+            match socket.try_io(Interest::READABLE, read) {
                 Ok(()) => each(batch),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if batch.count > 0 {
+                        each(batch);
+                    }
+                }
                 // A link that goes down says so once.
                 Err(_) => errors += 1,
             }
@@ -155,9 +171,10 @@ impl PacketSockets {
         let replies = std::mem::take(&mut batch.replies);
         while let Some(rest) = replies.get(sent..).filter(|rest| !rest.is_empty()) {
             let count = rest.len().min(BATCH);
-            let slices: [[IoSlice<'_>; 1]; BATCH] = std::array::from_fn(|n| {
-                [IoSlice::new(rest.get(n).map_or(&[][..], |frame| frame.as_bytes()))]
-            });
+            let mut slices = [[IoSlice::new(&[])]; BATCH];
+            for (slice, frame) in slices.iter_mut().zip(rest) {
+                *slice = [IoSlice::new(frame.as_bytes())];
+            }
             let addresses: [Option<()>; BATCH] = [None; BATCH];
             let (Some(slices), Some(addresses)) = (slices.get(..count), addresses.get(..count)) else {
                 break;
@@ -192,13 +209,18 @@ fn is_down(error: &io::Error) -> bool {
 
 fn receive(socket: &UdpSocket, batch: &mut Batch) -> io::Result<()> {
     batch.count = 0;
-    let mut slices = batch.octets.each_mut().map(|octets| [IoSliceMut::new(octets)]);
+    let mut slices: [[IoSliceMut<'_>; 1]; BATCH] = std::array::from_fn(|_| [IoSliceMut::new(&mut [])]);
+    for (slice, octets) in slices.iter_mut().zip(batch.octets.iter_mut()).take(batch.room) {
+        *slice = [IoSliceMut::new(octets)];
+    }
     let flags = MsgFlags::MSG_DONTWAIT;
-    let received = recvmmsg(socket.as_raw_fd(), &mut batch.receive, slices.iter_mut(), flags, None)?;
+    let slices = slices.iter_mut().take(batch.room);
+    let received = recvmmsg(socket.as_raw_fd(), &mut batch.receive, slices, flags, None)?;
     for (length, message) in batch.lengths.iter_mut().zip(received) {
         *length = message.bytes.min(SNAP);
         batch.count += 1;
     }
+    batch.room = if batch.count < batch.room { batch.count.max(LITTLE) } else { BATCH };
     Ok(())
 }
 
