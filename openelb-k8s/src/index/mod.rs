@@ -113,11 +113,11 @@ impl Indexes {
             Object::Service(service) => self.services.apply(service),
             Object::EndpointSlice(slice) => self.endpoints.apply(slice, &self.nodes),
             Object::Node(node) => {
-                let changed = self.nodes.apply(node);
                 let name = node.metadata.name.as_deref().unwrap_or_default();
-                if self.nodes.get(name).is_some_and(|node| node.ready) {
-                    self.endpoints.seen(name);
-                }
+                let before = self.nodes.get(name).map(|node| node.ready);
+                let changed = self.nodes.apply(node);
+                let ready = self.nodes.get(name).is_some_and(|node| node.ready);
+                self.endpoints.node_is(name, ready, before, self.nodes.none_is_ready());
                 changed
             }
             Object::Namespace(namespace) => self.namespaces.apply(
@@ -134,13 +134,23 @@ impl Indexes {
         }
     }
 
+    /// What is said of the endpoints of a Node that is Ready again is what is known of them from now on: see
+    /// [`Endpoints::returning`].
+    pub fn judge(&mut self, node: &str) {
+        self.endpoints.judge(node, &self.nodes);
+    }
+
     /// Forgets an object. Says whether it was there.
     pub fn delete(&mut self, reference: &ObjectRef) -> bool {
         match reference.kind {
             Kind::Eip => self.pools.delete(&reference.name),
             Kind::Service => self.services.delete(&reference.key()),
             Kind::EndpointSlice => self.endpoints.delete(&reference.key()),
-            Kind::Node => self.nodes.delete(&reference.name),
+            Kind::Node => {
+                let deleted = self.nodes.delete(&reference.name);
+                self.endpoints.node_is_gone(&reference.name, self.nodes.none_is_ready());
+                deleted
+            }
             Kind::Namespace => self.namespaces.delete(&reference.name),
             Kind::BgpConf => self.peers.delete_conf(&reference.name),
             Kind::BgpPeer => self.peers.delete_peer(&reference.name),

@@ -365,84 +365,127 @@ fn while_no_node_is_ready_endpoints_that_had_not_failed_count() {
     const UNREADY: Option<[bool; 3]> = Some([false, false, false]);
     const ENDS: Option<[bool; 3]> = Some([false, true, true]);
     const ENDED: Option<[bool; 3]> = Some([false, false, true]);
-    /// Which of the nodes a and b are Ready, and what is said of the endpoints then.
-    struct Step(&'static [(&'static str, bool)], &'static [Seen], &'static [&'static str]);
-    let cases: [(&str, &[Step]); 8] = [
+    /// What is said of the nodes a and b, or that they are judged; and what is said of the endpoints then.
+    struct Step(&'static [(&'static str, &'static str)], &'static [Seen], &'static [&'static str]);
+    let cases: [(&str, &[Step]); 11] = [
         (
             "all are lost from sight, one after the other, and come back",
             &[
-                Step(&[("a", true), ("b", true)], &[("a", READY), ("b", READY)], &["a", "b"]),
-                Step(&[("a", false), ("b", false)], &[("a", READY), ("b", READY)], &["a", "b"]),
+                Step(&[("a", "True"), ("b", "True")], &[("a", READY), ("b", READY)], &["a", "b"]),
+                Step(&[("a", "Unknown"), ("b", "Unknown")], &[("a", READY), ("b", READY)], &["a", "b"]),
                 Step(&[], &[("a", UNREADY), ("b", READY)], &["a", "b"]),
                 Step(&[], &[("a", UNREADY), ("b", UNREADY)], &["a", "b"]),
                 Step(&[], &[("a", READY), ("b", UNREADY)], &["a", "b"]),
-                Step(&[("a", true)], &[("a", READY), ("b", UNREADY)], &["a"]),
-                Step(&[("b", true)], &[("a", READY), ("b", READY)], &["a", "b"]),
+                Step(&[("a", "True")], &[("a", UNREADY), ("b", UNREADY)], &["a", "b"]),
+                Step(&[], &[("a", READY), ("b", UNREADY)], &["a", "b"]),
+                Step(&[("b", "True")], &[("a", READY), ("b", UNREADY)], &["a", "b"]),
+                Step(&[("a", "judged")], &[("a", READY), ("b", UNREADY)], &["a", "b"]),
+                Step(&[], &[("a", READY), ("b", READY)], &["a", "b"]),
+                Step(&[("b", "judged")], &[("a", READY), ("b", READY)], &["a", "b"]),
+                Step(&[], &[("a", READY), ("b", UNREADY)], &["a"]),
+            ],
+        ),
+        (
+            "all are lost from sight, and one does not come back",
+            &[
+                Step(&[("a", "True"), ("b", "True")], &[("a", READY), ("b", READY)], &["a", "b"]),
+                Step(&[("a", "Unknown"), ("b", "Unknown")], &[("a", UNREADY), ("b", UNREADY)], &["a", "b"]),
+                Step(&[("a", "True")], &[("a", READY), ("b", UNREADY)], &["a", "b"]),
+                Step(&[("a", "judged")], &[("a", READY), ("b", UNREADY)], &["a"]),
+                Step(&[("b", "True")], &[("a", READY), ("b", UNREADY)], &["a"]),
+                Step(&[("b", "judged")], &[("a", UNREADY), ("b", UNREADY)], &[]),
+            ],
+        ),
+        (
+            "all are lost from sight, and an endpoint fails soon after they came back",
+            &[
+                Step(&[("a", "True")], &[("a", READY)], &["a"]),
+                Step(&[("a", "Unknown")], &[("a", UNREADY)], &["a"]),
+                Step(&[("a", "True")], &[("a", READY)], &["a"]),
+                Step(&[], &[("a", READY)], &["a"]),
+                Step(&[], &[("a", UNREADY)], &[]),
+                Step(&[("a", "Unknown")], &[("a", UNREADY)], &[]),
+            ],
+        ),
+        (
+            "all are lost from sight, and an endpoint does not come back",
+            &[
+                Step(&[("a", "True")], &[("a", READY)], &["a"]),
+                Step(&[("a", "Unknown")], &[("a", UNREADY)], &["a"]),
+                Step(&[("a", "True")], &[("a", UNREADY)], &["a"]),
+                Step(&[("a", "judged")], &[("a", UNREADY)], &[]),
             ],
         ),
         (
             "the news of endpoints are faster than those of their nodes",
             &[
-                Step(&[("a", true)], &[("a", READY)], &["a"]),
+                Step(&[("a", "True")], &[("a", READY)], &["a"]),
                 Step(&[], &[("a", UNREADY)], &[]),
-                Step(&[("a", false)], &[("a", UNREADY)], &["a"]),
+                Step(&[("a", "Unknown")], &[("a", UNREADY)], &["a"]),
             ],
         ),
         (
             "one had failed before: its node is Ready after it",
             &[
-                Step(&[("a", true), ("b", true)], &[("a", READY), ("b", READY)], &["a", "b"]),
+                Step(&[("a", "True"), ("b", "True")], &[("a", READY), ("b", READY)], &["a", "b"]),
                 Step(&[], &[("a", READY), ("b", UNREADY)], &["a"]),
-                Step(&[("b", true)], &[("a", READY), ("b", UNREADY)], &["a"]),
-                Step(&[("a", false), ("b", false)], &[("a", UNREADY), ("b", UNREADY)], &["a"]),
+                Step(&[("b", "True")], &[("a", READY), ("b", UNREADY)], &["a"]),
+                Step(&[("a", "Unknown"), ("b", "Unknown")], &[("a", UNREADY), ("b", UNREADY)], &["a"]),
             ],
         ),
         (
             "one was never ready",
             &[
-                Step(&[("a", true), ("b", true)], &[("a", READY), ("b", UNREADY)], &["a"]),
-                Step(&[("a", false), ("b", false)], &[("a", UNREADY), ("b", UNREADY)], &["a"]),
+                Step(&[("a", "True"), ("b", "True")], &[("a", READY), ("b", UNREADY)], &["a"]),
+                Step(&[("a", "Unknown"), ("b", "Unknown")], &[("a", UNREADY), ("b", UNREADY)], &["a"]),
             ],
         ),
         (
             "one had failed and was mended",
             &[
-                Step(&[("a", true)], &[("a", UNREADY)], &[]),
+                Step(&[("a", "True")], &[("a", UNREADY)], &[]),
                 Step(&[], &[("a", READY)], &["a"]),
-                Step(&[("a", false)], &[("a", UNREADY)], &["a"]),
+                Step(&[("a", "Unknown")], &[("a", UNREADY)], &["a"]),
             ],
         ),
         (
             "what ends serves where nothing else does, and no longer than it serves",
             &[
-                Step(&[("a", true), ("b", true)], &[("a", ENDS), ("b", READY)], &["b"]),
-                Step(&[("a", false), ("b", false)], &[("a", ENDS), ("b", UNREADY)], &["b"]),
+                Step(&[("a", "True"), ("b", "True")], &[("a", ENDS), ("b", READY)], &["b"]),
+                Step(&[("a", "Unknown"), ("b", "Unknown")], &[("a", ENDS), ("b", UNREADY)], &["b"]),
                 Step(&[], &[("a", ENDS), ("b", None)], &["a"]),
                 Step(&[], &[("a", ENDED), ("b", None)], &[]),
             ],
         ),
         (
-            "some node is Ready: what is said of endpoints is known",
+            "one of two nodes is lost from sight: what was there counts where nothing else does",
             &[
-                Step(&[("a", true), ("b", true)], &[("a", READY), ("b", READY)], &["a", "b"]),
-                Step(&[("a", false)], &[("a", UNREADY), ("b", READY)], &["b"]),
-                Step(&[], &[("a", UNREADY), ("b", None)], &[]),
+                Step(&[("a", "True"), ("b", "True")], &[("a", READY), ("b", READY)], &["a", "b"]),
+                Step(&[("a", "Unknown")], &[("a", UNREADY), ("b", READY)], &["b"]),
+                Step(&[], &[("a", UNREADY), ("b", None)], &["a"]),
+                Step(&[], &[("a", UNREADY), ("b", ENDS)], &["a", "b"]),
+                Step(&[("a", "True")], &[("a", UNREADY), ("b", None)], &["a"]),
+                Step(&[("a", "judged")], &[("a", UNREADY), ("b", None)], &[]),
+                Step(&[("a", "Unknown")], &[("a", UNREADY), ("b", None)], &[]),
             ],
         ),
         (
             "a start in the dark",
-            &[Step(&[("a", false), ("b", false)], &[("a", UNREADY), ("b", READY)], &["a", "b"])],
+            &[Step(&[("a", "Unknown"), ("b", "Unknown")], &[("a", UNREADY), ("b", READY)], &["a", "b"])],
         ),
     ];
     let key = NamespacedName::new("ns", "s");
     for (what, steps) in cases {
         let mut indexes = Indexes::default();
         for (number, Step(nodes, endpoints, wanted)) in steps.iter().enumerate() {
-            for (name, ready) in *nodes {
-                let ready = if *ready { "True" } else { "Unknown" };
+            for (name, said) in *nodes {
+                if *said == "judged" {
+                    indexes.judge(name);
+                    continue;
+                }
                 indexes.apply(&object(json!({
                     "apiVersion": "v1", "kind": "Node", "metadata": {"name": name},
-                    "status": {"conditions": [{"type": "Ready", "status": ready}]},
+                    "status": {"conditions": [{"type": "Ready", "status": said}]},
                 })));
             }
             let endpoints = endpoints.iter().filter_map(|(node, said)| {

@@ -184,8 +184,10 @@ impl<'a> Carriers<'a> {
             .filter(|node| may_carry(node, spec, settings))
             .filter(|node| forwarding.iter().any(|forwarding| forwarding.includes(node)))
             .collect();
-        // NotReady removes nodes that are announced by others, never this one by itself, and not all of them.
-        let ready: Vec<&NodeView> = nodes.iter().copied().filter(|node| node.ready || this(node)).collect();
+        // NotReady removes nodes that are announced by others, never this one by itself, and not all of them; nor, while
+        // they come back one after the other, those that have not yet.
+        let ready = |node: &&NodeView| node.ready || this(node) || self.indexes.endpoints.sight_is_lost();
+        let ready: Vec<&NodeView> = nodes.iter().copied().filter(ready).collect();
         let some_ready = ready.iter().any(|node| node.ready) || nodes.iter().all(|node| this(node));
         let nodes = if some_ready { ready } else { nodes };
         let this = nodes.iter().any(|node| this(node));

@@ -51,6 +51,10 @@ const SAVE_EVERY: Duration = Duration::from_secs(5);
 /// What is looked at without being told: connected prefixes, warnings about the whole cluster.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
+/// A Node that is Ready again says within this time how its Pods are: a kubelet says it of the Node first, and a probe of
+/// a Pod takes ten seconds unless told otherwise.
+const RETURN_WITHIN: Duration = Duration::from_secs(30);
+
 /// What must be listed before anything is decided.
 const REQUIRED: [Kind; 7] = [
     Kind::Service,
@@ -115,6 +119,8 @@ pub(super) struct Owner {
     unshown: bool,
     shown_at: Option<Instant>,
     looked_at: Option<Instant>,
+    /// Nodes that are Ready again, and until when what is said of their Pods may be from before.
+    returned: BTreeMap<String, Instant>,
     /// Services that are announced; `None`: nothing was settled yet, so that nothing is news.
     announced_services: Option<BTreeSet<NamespacedName>>,
     /// How the addresses of each pool are to be announced; `None`: as above.
@@ -162,6 +168,7 @@ impl Owner {
             unshown: true,
             shown_at: None,
             looked_at: None,
+            returned: BTreeMap::new(),
             announced_services: None,
             arranged: None,
             hindered: BTreeSet::new(),
@@ -187,7 +194,8 @@ impl Owner {
         let save = (self.unsaved && self.checkpoint.is_some())
             .then(|| self.saved_at.map_or(now, |at| at + SAVE_EVERY));
         let look = self.looked_at.map_or(now, |at| at + LOOK_EVERY);
-        [show, decide, save, Some(look)].into_iter().flatten().min()
+        let judge = self.returned.values().min().copied();
+        [show, decide, save, Some(look), judge].into_iter().flatten().min()
     }
 
     fn decide_at(&self, now: Instant) -> Instant {
@@ -205,6 +213,7 @@ impl Owner {
             if self.looked_at.is_none_or(|at| at + LOOK_EVERY <= now) {
                 self.look(now);
             }
+            self.judge_returned(now);
             if self.undecided && self.decide_at(now) <= now {
                 self.decide(now);
             }
@@ -216,6 +225,23 @@ impl Owner {
         }
         if self.unshown && self.shown_at.is_none_or(|at| at + SHOW_EVERY <= now) {
             self.show(now);
+        }
+    }
+
+    /// Nodes that are Ready again have had the time to say how their Pods are.
+    fn judge_returned(&mut self, now: Instant) {
+        let returning = self.indexes.endpoints.returning();
+        self.returned.retain(|node, _| returning.contains(node));
+        for node in returning {
+            if !self.returned.contains_key(node) {
+                self.returned.insert(node.clone(), now + RETURN_WITHIN);
+            }
+        }
+        let due = self.returned.iter().filter(|(_, at)| **at <= now).map(|(node, _)| node.clone());
+        for node in due.collect::<Vec<_>>() {
+            self.returned.remove(&node);
+            self.indexes.judge(&node);
+            self.decide_anew();
         }
     }
 
@@ -287,7 +313,7 @@ impl Owner {
                 });
         if needed != self.parts.watches.watches(Kind::EndpointSlice) {
             // A new watch does not know what was told by the last one, and so cannot say that it is gone.
-            self.indexes.endpoints = openelb_k8s::index::Endpoints::default();
+            self.indexes.endpoints.clear();
             if needed {
                 self.parts.watches.add(Selection::all(Kind::EndpointSlice));
                 self.unlisted.insert(Kind::EndpointSlice);

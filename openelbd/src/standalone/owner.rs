@@ -321,6 +321,10 @@ impl Owner {
                     self.unannounced = true;
                     self.undecided |= is_decided_on(reference.kind);
                 }
+                if reference.kind == Kind::Node {
+                    // No kubelet has to look after Pods first.
+                    self.indexes.judge(&reference.name);
+                }
                 self.notes.apply(&object);
                 self.tell_spec_problems(&reference);
                 self.unreported |= reference.kind.is_ours();

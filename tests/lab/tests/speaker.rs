@@ -249,8 +249,12 @@ fn routes_stay_for_a_minute_without_ready_nodes() {
     }
     setup.stay(&during_auto, MINUTE / 2, "nodes that are not seen, in mode Auto");
 
+    // A kubelet says of the Node first that it is Ready, and then looks after its Pods.
     taint(json!([]));
     nodes(Ready::True);
+    setup.stay(&during_auto, MINUTE / 12, "nodes that are seen again before their Pods");
+    setup.endpoints(LOCAL, &[(1, true), (2, false), (3, false)]);
+    setup.stay(&during_auto, MINUTE / 12, "one Pod that is seen again before the other");
     setup.endpoints(LOCAL, &[(1, true), (2, false), (3, true)]);
     setup.services(7..=7);
     setup.await_hops(7, &ALL);

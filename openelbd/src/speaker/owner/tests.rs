@@ -14,7 +14,7 @@ use openelb_k8s::{
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::{Owner, Parts, REQUIRED};
+use super::{Owner, Parts, REQUIRED, RETURN_WITHIN};
 use crate::{
     adapter::{bgp::ApiOptions, layer2::Layer2Options},
     api_events::Reporter,
@@ -160,6 +160,47 @@ async fn endpoints_of_a_watch_that_has_ended_are_forgotten() {
     );
     owner.take_in_change(Change::Apply(slice("s", "node-2")));
     assert!(owner.indexes.endpoints.any(&key, &owner.indexes.nodes));
+}
+
+#[tokio::test]
+async fn a_node_that_is_ready_again_has_time_to_say_how_its_pods_are() {
+    let mut owner = owner();
+    owner.apply(&service("s", "192.0.2.1", "Local"));
+    owner.decide(Instant::now());
+    owner.take_in_change(Change::Listed(Kind::EndpointSlice));
+    let said = |owner: &mut Owner, ready: bool| {
+        let ready = if ready { "True" } else { "Unknown" };
+        let conditions = json!({"status": {"conditions": [{"type": "Ready", "status": ready}]}});
+        for node in ["node-1", "node-2"] {
+            owner.apply(&object("Node", "v1", node, conditions.clone()));
+        }
+    };
+    let pod = |owner: &mut Owner, ready: bool| {
+        let Object::EndpointSlice(mut slice) = slice("s", "node-1") else { panic!("no slice") };
+        let conditions = json!({"ready": ready, "serving": ready});
+        slice.endpoints.as_mut().unwrap()[0].conditions = Some(serde_json::from_value(conditions).unwrap());
+        owner.apply(&Object::EndpointSlice(slice));
+    };
+    let carried = |owner: &mut Owner, now: Instant| {
+        owner.judge_returned(now);
+        owner.decide(now);
+        owner.desired.as_ref().unwrap().addresses.contains_key(&"192.0.2.1".parse().unwrap())
+    };
+    let now = Instant::now();
+    said(&mut owner, true);
+    pod(&mut owner, true);
+    assert!(carried(&mut owner, now));
+    said(&mut owner, false);
+    pod(&mut owner, false);
+    assert!(carried(&mut owner, now), "nobody sees it");
+    said(&mut owner, true);
+    assert!(carried(&mut owner, now));
+    let end = now + RETURN_WITHIN;
+    assert!(carried(&mut owner, end - Duration::from_millis(1)), "the kubelet has not come to it yet");
+    assert_eq!(owner.returned.len(), 2);
+    assert!(owner.due().is_some_and(|at| at <= end), "nothing else would wake it");
+    assert!(!carried(&mut owner, end), "it does not serve");
+    assert!(owner.returned.is_empty());
 }
 
 /// What was told of Services.
