@@ -1,5 +1,6 @@
 //! One neighbour: its state machine, its connections, its session.
 
+mod offer;
 mod remains;
 
 use std::{
@@ -13,32 +14,28 @@ use bytes::BytesMut;
 use super::{
     bfd_path::BfdPath,
     challenger::{Challenger, Said},
-    config::{GracefulRestartConfig, PeerConfig, SpeakerConfig},
+    config::{PeerConfig, SpeakerConfig},
     event::{Accepted, ConnectionId, Event, Output, PeerId, Refusal},
-    options::{PathState, PrefixLimit, ReceivedRoutes},
+    options::PathState,
     reception::StaleRoutes,
     scanner::Scanner,
     session::Session,
     stats::{LastError, PeerCounters, PeerDetails, PeerSource, PeerStatus, SessionStatus},
 };
 use crate::{
-    fsm::{self, ConnectionInfo, Direction, DownReason, FamilyOffer, Fsm, FsmConfig, State},
+    fsm::{self, ConnectionInfo, Direction, DownReason, Fsm, State},
     rib::Rib,
-    wire::{
-        GracefulRestart, GracefulRestartFamily, Message, Notification, Prefix, RouteRefreshKind,
-        SessionContext,
-    },
+    wire::{Message, Notification, Prefix, RouteRefreshKind, SessionContext},
 };
 
-pub(super) use remains::Before;
+use offer::{complete_at, fsm_config, graceful_restart};
+pub(super) use {offer::same_session, remains::Before};
 
 /// UPDATEs are made only while fewer octets than this are on their way: a slow neighbour sees the state of the day,
 /// not a backlog.
 const WINDOW: usize = 64 * 1024;
 /// TTL of iBGP, and of peers of which nobody knows beforehand whether they are external.
 const DEFAULT_TTL: u8 = 64;
-/// So much before the neighbour would drop our routes End-of-RIB is sent, complete or not.
-const BEFORE_RESTART_TIME: Duration = Duration::from_secs(10);
 
 /// One of the two connections.
 #[derive(Clone, Copy, Debug, Default)]
@@ -100,27 +97,6 @@ pub(super) struct Peer {
     pub(super) timer: Option<Instant>,
     /// The peer stands in the speaker's queue.
     pub(super) ready: bool,
-}
-
-/// Whether two configurations have the same session: the rest can change while it stays up.
-pub(super) fn same_session(a: &PeerConfig, b: &PeerConfig) -> bool {
-    let plain = |config: &PeerConfig| PeerConfig {
-        // Of graceful restart these two only say what has been; they go into the next OPEN.
-        graceful_restart: config.graceful_restart.map(|restart| GracefulRestartConfig {
-            restarting: false,
-            forwarding_preserved: false,
-            ..restart
-        }),
-        connect_retry: Duration::ZERO,
-        connect_retry_max: Duration::ZERO,
-        connect_timeout: Duration::ZERO,
-        bfd: None,
-        link_failover: false,
-        prefix_limit: PrefixLimit::default(),
-        received_routes: ReceivedRoutes::Count,
-        ..config.clone()
-    };
-    plain(a) == plain(b)
 }
 
 impl Peer {
@@ -721,56 +697,5 @@ impl Peer {
             last_error: self.last_error.clone(),
             counters: self.counters,
         }
-    }
-}
-
-/// When routes count as complete on sessions with this neighbour, whatever is missing.
-fn complete_at(peer: &PeerConfig, speaker: &SpeakerConfig, began: Instant) -> Option<Instant> {
-    let restart_time = peer.graceful_restart.map(|restart| restart.restart_time);
-    let within = restart_time.map(|time| time.saturating_sub(BEFORE_RESTART_TIME).max(time / 2));
-    Some(began + speaker.end_of_rib_within.or(within)?)
-}
-
-/// The capability to offer. F says that forwarding went on over the restart, and is set where there was none or it is
-/// history: losing a session does not stop it.
-fn graceful_restart(peer: &PeerConfig, restarting: bool) -> Option<GracefulRestart> {
-    let restart = peer.graceful_restart?;
-    let forwarding = restart.forwarding_preserved || !restarting;
-    let row = |family| GracefulRestartFamily { family, forwarding };
-    Some(GracefulRestart {
-        restarted: restarting,
-        notification: restart.notification,
-        time: u16::try_from(restart.restart_time.as_secs())
-            .unwrap_or(u16::MAX)
-            .min(GracefulRestart::MAX_TIME),
-        families: peer
-            .families
-            .iter()
-            .filter(|offer| offer.graceful_restart)
-            .map(|offer| row(offer.family))
-            .collect(),
-    })
-}
-
-/// What the state machine is to know of the configuration.
-fn fsm_config(peer: &PeerConfig, speaker: &SpeakerConfig, local_asn: u32, restarting: bool) -> FsmConfig {
-    let offers = peer.families.iter().map(|offer| FamilyOffer {
-        family: offer.family,
-        add_path_send: offer.add_path_send > 1,
-        add_path_receive: offer.add_path_receive,
-    });
-    FsmConfig {
-        peer_asn: (peer.asn != 0).then_some(peer.asn),
-        external_only: peer.external_only,
-        passive: peer.passive,
-        hold_time: u16::try_from(peer.hold_time.as_secs()).unwrap_or(u16::MAX),
-        keepalive: peer.keepalive,
-        connect_retry: peer.connect_retry,
-        connect_retry_max: peer.connect_retry_max,
-        families: offers.collect(),
-        graceful_restart: graceful_restart(peer, restarting),
-        extended_messages: peer.extended_messages,
-        extended_next_hop: peer.extended_next_hop,
-        ..FsmConfig::new(local_asn, speaker.router_id)
     }
 }
