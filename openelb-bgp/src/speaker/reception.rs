@@ -294,6 +294,10 @@ impl Peer {
         for known in &mut session.families {
             let received = known.received(self.id, around.rib) as u64;
             let now_is = LimitTold::of(received, max, limit.warning_percent);
+            // Whatever was told: the action may have been another one then.
+            if now_is == LimitTold::Over && limit.action == LimitAction::Cease {
+                over = Some(known.family);
+            }
             if now_is == known.limit_told {
                 continue;
             }
@@ -306,9 +310,6 @@ impl Peer {
                     limit: limit.max_prefixes,
                     exceeded: now_is == LimitTold::Over,
                 });
-            }
-            if now_is == LimitTold::Over && limit.action == LimitAction::Cease {
-                over = Some(known.family);
             }
         }
         if let Some(family) = over {

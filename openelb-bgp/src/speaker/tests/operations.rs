@@ -488,6 +488,26 @@ fn a_lower_prefix_limit_holds_at_once() {
 }
 
 #[test]
+fn a_limit_that_only_warned_ends_the_session_once_it_is_to() {
+    let mut scripted = Scripted::new(|peer| {
+        peer.prefix_limit.max_prefixes = 1;
+        peer.prefix_limit.action = LimitAction::Warn;
+    });
+    let connection = scripted.establish(their_open(None));
+    announcing(&mut scripted, connection, &["203.0.113.1/32", "203.0.113.2/32"]);
+    assert_eq!(scripted.status().state, State::Established);
+    scripted.events.clear();
+    let mut config = (*scripted.speaker.peers.values().next().unwrap().config).clone();
+    config.prefix_limit.action = LimitAction::Cease;
+    scripted.speaker.set_peers(vec![config], scripted.now).unwrap();
+    scripted.settle();
+    assert_eq!(last_notification(&scripted), Some(Notification::maximum_prefixes(Family::IPV4_UNICAST, 1)));
+    assert_eq!((scripted.status().state, scripted.status().counters.dropped), (State::Idle, 1));
+    let told = scripted.events.iter().filter(|event| matches!(event, Event::PrefixLimit { .. }));
+    assert_eq!(told.count(), 0, "it was told before");
+}
+
+#[test]
 fn a_prefix_limit_that_only_warns_says_so_once_each_time() {
     let mut scripted = Scripted::new(|peer| {
         peer.prefix_limit.max_prefixes = 1;
