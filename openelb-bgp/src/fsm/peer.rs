@@ -9,7 +9,7 @@ use bytes::BytesMut;
 
 use super::{
     ConnectionInfo, Direction, DownReason, FsmConfig, Output, State,
-    connection::{Connection, Stage},
+    connection::{Connection, Stage, is_deferred, stage_state},
     timers::{Jitter, Timer, Timers},
 };
 use crate::wire::{
@@ -172,6 +172,14 @@ impl Fsm {
         self.config.graceful_restart = capability;
     }
 
+    /// Whether an OPEN of ours has offered to keep routes over NOTIFICATIONs and an expired hold time (the N bit, RFC
+    /// 8538), on a connection that is still there.
+    #[must_use]
+    pub fn has_offered_notification_restart(&self) -> bool {
+        self.connections()
+            .any(|(_, known)| known.offered.as_ref().is_some_and(|offered| offered.notification))
+    }
+
     /// The OPEN that the next connection begins with.
     #[must_use]
     pub fn open(&self) -> Open {
@@ -209,7 +217,7 @@ impl Fsm {
         if self.is_idle() {
             self.outputs.push_back(Output::Close { direction: Direction::Incoming });
         } else {
-            self.incoming = Some(Connection::new(info));
+            self.incoming = Some(Connection::new(info, self.config.graceful_restart.clone()));
             self.timers.set(hold_timer(Direction::Incoming), now + OPEN_HOLD);
         }
         self.update_state();
@@ -237,7 +245,7 @@ impl Fsm {
         if direction == Direction::Outgoing {
             self.timers.clear(Timer::ConnectRetry);
         }
-        *self.slot(direction) = Some(Connection::new(info));
+        *self.slot(direction) = Some(Connection::new(info, self.config.graceful_restart.clone()));
         self.send(direction, &Message::Open(self.config.open()));
         self.timers.set(hold_timer(direction), now + OPEN_HOLD);
         self.update_state();
@@ -439,8 +447,10 @@ impl Fsm {
 
     /// The connection's OPEN is accepted: answer it.
     fn confirm(&mut self, direction: Direction, open: &Open, now: Instant) {
-        let Some(info) = self.connection(direction).map(|connection| connection.info) else { return };
-        let Ok(negotiated) = self.config.accept(open, direction, info) else { return };
+        let Some(connection) = self.connection(direction) else { return };
+        let graceful_restart = connection.offered.clone();
+        let offered = FsmConfig { graceful_restart, ..self.config.clone() };
+        let Ok(negotiated) = offered.accept(open, direction, connection.info) else { return };
         self.send(direction, &Message::Keepalive);
         self.hold_time = negotiated.hold_time;
         self.keepalive = negotiated.keepalive;
@@ -736,18 +746,6 @@ impl Fsm {
             self.outputs.push_back(Output::StateChanged(state));
         }
     }
-}
-
-const fn stage_state(stage: &Stage) -> State {
-    match stage {
-        Stage::OpenSent | Stage::Deferred(_) => State::OpenSent,
-        Stage::OpenConfirm(_) => State::OpenConfirm,
-        Stage::Established { .. } => State::Established,
-    }
-}
-
-const fn is_deferred(connection: &Connection) -> bool {
-    matches!(connection.stage, Stage::Deferred(_))
 }
 
 /// What becomes of a connection whose OPEN has come.

@@ -28,8 +28,8 @@ use crate::{
     wire::{Message, Notification, Prefix, RouteRefreshKind, SessionContext},
 };
 
-use offer::{complete_at, fsm_config, graceful_restart};
-pub(super) use {offer::same_session, remains::Before};
+use offer::{complete_at, fsm_config, graceful_restart, same_session};
+pub(super) use remains::Before;
 
 /// UPDATEs are made only while fewer octets than this are on their way: a slow neighbour sees the state of the day,
 /// not a backlog.
@@ -214,8 +214,16 @@ impl Peer {
         }
     }
 
-    /// A configuration with the [same session](same_session). Gives the prefixes of received routes that are kept no
-    /// more.
+    /// Whether the session, if there is one, is as this configuration wants it: the rest can change while it stays up.
+    pub(super) fn has_session_of(&self, config: &PeerConfig) -> bool {
+        // The N bit goes into the next OPEN. But where it was offered and is to be no more, the neighbour would keep
+        // routes for longer than it may from now on.
+        let may_keep = config.graceful_restart.is_some_and(|restart| restart.notification);
+        same_session(&self.config, config) && (may_keep || !self.fsm.has_offered_notification_restart())
+    }
+
+    /// A configuration with the [same session](Self::has_session_of). Gives the prefixes of received routes that are
+    /// kept no more.
     pub(super) fn set_config(
         &mut self,
         config: Arc<PeerConfig>,
@@ -236,6 +244,10 @@ impl Peer {
         self.limit_changed |= self.config.prefix_limit != config.prefix_limit;
         if config.bfd.is_none() {
             self.path = None;
+        }
+        let notification = |config: &PeerConfig| config.graceful_restart.map(|restart| restart.notification);
+        if notification(&self.config) != notification(&config) {
+            self.drop_challenger(); // our OPEN on it says something else
         }
         self.config = config;
         self.fsm.set_graceful_restart(graceful_restart(&self.config, self.restarting));

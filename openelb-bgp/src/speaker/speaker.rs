@@ -13,7 +13,7 @@ use super::{
     config::{ConfigError, Delta, PeerConfig, PeerName, Route, SpeakerConfig, index_peers},
     event::{Accepted, ConnectionId, Event, Output, PeerId, Refusal},
     operations::Neighbors,
-    peer::{Before, Peer, Surroundings, same_session},
+    peer::{Before, Peer, Surroundings},
     queries::BestPaths,
     reception::withdrawals,
     stats::{Advertisement, PeerSource, PeersSnapshot, RouteStatus, RoutesSnapshot, TableStats},
@@ -224,7 +224,8 @@ impl Speaker {
 
     /// Makes this the whole set of neighbours of `source`; those of other sources stay. One that has not changed is not
     /// touched; one whose session must differ (its address, AS number, timers, families, ...) is reset; limits, connect
-    /// timers, what is kept of its routes, and BFD change in place.
+    /// timers, what is kept of its routes, and BFD change in place. The N bit of graceful restart goes into the next
+    /// OPEN; the session is reset only where it was offered and is to be no more.
     ///
     /// Of two neighbours of different sources with one name or address that of the source which sorts first is there;
     /// the other one is told of in [`PeersSnapshot::clashes`], and takes over when the first one goes.
@@ -257,7 +258,7 @@ impl Speaker {
             let of_group = if dynamic { self.neighbors.dynamic_config(&peer.config) } else { None };
             let configured = wanted.get(&name).cloned().or(of_group);
             match configured {
-                Some((config, source)) if same_session(&peer.config, &config) => {
+                Some((config, source)) if peer.has_session_of(&config) => {
                     let mut gone = Vec::new();
                     if *peer.config != config {
                         gone = peer.set_config(Arc::new(config), &self.config, &mut self.rib);

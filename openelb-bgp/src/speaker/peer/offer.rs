@@ -14,13 +14,14 @@ use crate::{
 /// So much before the neighbour would drop our routes End-of-RIB is sent, complete or not.
 const BEFORE_RESTART_TIME: Duration = Duration::from_secs(10);
 
-/// Whether two configurations have the same session: the rest can change while it stays up.
-pub(in crate::speaker) fn same_session(a: &PeerConfig, b: &PeerConfig) -> bool {
+/// Whether two configurations have the same session, but for the N bit: the rest can change while it stays up.
+pub(super) fn same_session(a: &PeerConfig, b: &PeerConfig) -> bool {
     let plain = |config: &PeerConfig| PeerConfig {
-        // Of graceful restart these two only say what has been; they go into the next OPEN.
+        // Of graceful restart these go into the next OPEN; the first two only say what has been.
         graceful_restart: config.graceful_restart.map(|restart| GracefulRestartConfig {
             restarting: false,
             forwarding_preserved: false,
+            notification: false,
             ..restart
         }),
         connect_retry: Duration::ZERO,
