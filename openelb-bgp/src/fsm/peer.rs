@@ -154,6 +154,22 @@ impl Fsm {
         self.update_state();
     }
 
+    /// Until when it pauses: it neither connects nor takes connections.
+    #[must_use]
+    pub fn paused_until(&self) -> Option<Instant> {
+        self.timers.get(Timer::IdleHold)
+    }
+
+    /// Ends that pause.
+    pub fn end_pause(&mut self, now: Instant) {
+        if self.paused_until().is_some() {
+            self.timers.clear(Timer::IdleHold);
+            self.failures = 0;
+            self.try_connect(now);
+            self.update_state();
+        }
+    }
+
     /// Ends everything without a word, because none would arrive, and starts anew after the first, shortest pause.
     pub fn abandon(&mut self, reason: DownReason, now: Instant) {
         if self.wanted == Wanted::Stopped {

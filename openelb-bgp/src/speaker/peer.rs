@@ -83,6 +83,8 @@ pub(super) struct Peer {
     told: bool,
     /// The prefix limit is another one.
     limit_changed: bool,
+    /// Until when the pause lasts that began when the limit was exceeded.
+    limit_pause: Option<Instant>,
     /// Bugs that were met soon after each other, and when the last one.
     bugs: Option<(u32, Instant)>,
     /// When End-of-RIB is sent though routes may be missing; taken when it has passed.
@@ -145,6 +147,7 @@ impl Peer {
             restarting,
             told: before.told,
             limit_changed: false,
+            limit_pause: None,
             bugs: before.bugs,
             complete: complete_at.is_some_and(|at| at <= now),
             complete_at: complete_at.filter(|at| *at > now),
@@ -166,9 +169,15 @@ impl Peer {
         session.map_or(self.config.asn, |session| session.negotiated.remote_open.four_octet_asn())
     }
 
-    /// Ends the session because of what the neighbour does; the next one after a pause.
-    pub(super) fn end_for(&mut self, notification: Notification, pause: Option<Duration>, now: Instant) {
+    /// Ends the session because the neighbour exceeds its limit; the next one after a pause.
+    pub(super) fn end_for_limit(
+        &mut self,
+        notification: Notification,
+        pause: Option<Duration>,
+        now: Instant,
+    ) {
         self.fsm.reset_after(notification, pause, now);
+        self.limit_pause = self.fsm.paused_until();
     }
 
     fn link(&mut self, direction: Direction) -> &mut Link {
@@ -229,6 +238,7 @@ impl Peer {
         config: Arc<PeerConfig>,
         speaker: &SpeakerConfig,
         rib: &mut Rib,
+        now: Instant,
     ) -> Vec<Prefix> {
         let mut gone = Vec::new();
         self.fsm.set_connect_retry(config.connect_retry, config.connect_retry_max);
@@ -242,6 +252,12 @@ impl Peer {
         self.told &= !again;
         self.restarting = (self.restarting || again) && begins(&config);
         self.limit_changed |= self.config.prefix_limit != config.prefix_limit;
+        if config.prefix_limit.allows_more_than(&self.config.prefix_limit)
+            && self.limit_pause.is_some()
+            && self.limit_pause == self.fsm.paused_until()
+        {
+            self.fsm.end_pause(now);
+        }
         if config.bfd.is_none() {
             self.path = None;
         }

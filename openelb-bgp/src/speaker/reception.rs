@@ -315,7 +315,7 @@ impl Peer {
         if let Some(family) = over {
             session.ending = true;
             let notification = Notification::maximum_prefixes(family, limit.max_prefixes);
-            return self.end_for(notification, limit.restart_after, now);
+            return self.end_for_limit(notification, limit.restart_after, now);
         }
         let octets = around.rib.received.octets(self.id) + session.counted_octets();
         let max = limit.octets();
@@ -336,7 +336,7 @@ impl Peer {
                 "the neighbour's routes take more memory than the {max} octets that its prefix limit allows: raise it, or \
                  let the neighbour send fewer routes or smaller attributes"
             ));
-            self.end_for(Notification::out_of_resources(), limit.restart_after, now);
+            self.end_for_limit(Notification::out_of_resources(), limit.restart_after, now);
         }
     }
 }

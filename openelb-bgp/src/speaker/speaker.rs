@@ -261,7 +261,7 @@ impl Speaker {
                 Some((config, source)) if peer.has_session_of(&config) => {
                     let mut gone = Vec::new();
                     if *peer.config != config {
-                        gone = peer.set_config(Arc::new(config), &self.config, &mut self.rib);
+                        gone = peer.set_config(Arc::new(config), &self.config, &mut self.rib, now);
                         if self.tell_received {
                             self.events.extend(withdrawals(&peer.config, &gone));
                             self.lost_events += bound(&mut self.events);
