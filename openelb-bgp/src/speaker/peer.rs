@@ -77,8 +77,8 @@ pub(super) struct Peer {
     shutdown: Option<String>,
     /// What BFD says.
     path: Option<PathState>,
-    /// The neighbour has not had all our routes since this speaker began (the R bit).
-    restarting: bool,
+    /// The neighbour has not had all our routes since this speaker began (the R bit), and waits for them until then.
+    restarting: Option<Instant>,
     /// It has had them.
     told: bool,
     /// The prefix limit is another one.
@@ -113,10 +113,12 @@ impl Peer {
         // The restart is over once the neighbour was told everything, or has given up waiting for us.
         let restarting = config
             .graceful_restart
-            .is_some_and(|restart| restart.restarting && !before.told && now < began + restart.restart_time);
+            .filter(|restart| restart.restarting && !before.told)
+            .map(|restart| began + restart.restart_time)
+            .filter(|at| *at > now);
         // Peers must not draw the same jitter: they would move in lock-step.
         let seed = speaker.seed ^ (id.0 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let mut fsm = Fsm::new(fsm_config(&config, speaker, local_asn, restarting), seed);
+        let mut fsm = Fsm::new(fsm_config(&config, speaker, local_asn, restarting.is_some()), seed);
         if !config.admin_down && before.shutdown.is_none() {
             match before.pause {
                 Some(pause) => fsm.start_after(pause, now),
@@ -247,10 +249,12 @@ impl Peer {
         {
             gone = session.set_reception(config.received_routes, (self.id, speaker.seed), rib);
         }
-        let begins = |config: &PeerConfig| config.graceful_restart.is_some_and(|restart| restart.restarting);
-        let again = !begins(&self.config) && begins(&config);
-        self.told &= !again;
-        self.restarting = (self.restarting || again) && begins(&config);
+        let begins = |config: &PeerConfig| config.graceful_restart.filter(|restart| restart.restarting);
+        match (begins(&self.config), begins(&config)) {
+            (None, Some(restart)) => (self.told, self.restarting) = (false, Some(now + restart.restart_time)),
+            (Some(_), Some(_)) => {}
+            (_, None) => self.restarting = None,
+        }
         self.limit_changed |= self.config.prefix_limit != config.prefix_limit;
         if config.prefix_limit.allows_more_than(&self.config.prefix_limit)
             && self.limit_pause.is_some()
@@ -266,7 +270,7 @@ impl Peer {
             self.drop_challenger(); // our OPEN on it says something else
         }
         self.config = config;
-        self.fsm.set_graceful_restart(graceful_restart(&self.config, self.restarting));
+        self.fsm.set_graceful_restart(graceful_restart(&self.config, self.restarting.is_some()));
         self.changed = true;
         gone
     }
@@ -438,6 +442,9 @@ impl Peer {
             self.complete_at = None;
             self.complete = true;
         }
+        if self.restarting.is_some_and(|at| at <= now) {
+            self.end_restart();
+        }
         if self.challenger.as_ref().and_then(|challenger| challenger.deadline).is_some_and(|at| at <= now) {
             self.drop_challenger();
         }
@@ -446,8 +453,15 @@ impl Peer {
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let challenger = self.challenger.as_ref().and_then(|challenger| challenger.deadline);
-        let all = [self.fsm.poll_timeout(), challenger, self.complete_at, self.stale.deadline()];
+        let all =
+            [self.fsm.poll_timeout(), challenger, self.restarting, self.complete_at, self.stale.deadline()];
         all.into_iter().flatten().min()
+    }
+
+    /// The neighbour knows everything, or waits for us no more: the next OPEN says nothing of a restart.
+    fn end_restart(&mut self) {
+        self.restarting = None;
+        self.fsm.set_graceful_restart(graceful_restart(&self.config, false));
     }
 
     fn is_admin_down(&self) -> bool {
@@ -550,10 +564,10 @@ impl Peer {
             return None;
         }
         let pulled = session.pull(around.routes_complete || self.complete, around.rib);
-        if !self.told && session.is_complete() {
-            self.told = true;
-            self.restarting = false;
-            self.fsm.set_graceful_restart(graceful_restart(&self.config, false));
+        let told = session.is_complete();
+        link.in_flight += pulled.bytes.len();
+        if told && !std::mem::replace(&mut self.told, true) {
+            self.end_restart();
         }
         if pulled.bytes.is_empty() {
             return None;
@@ -561,7 +575,6 @@ impl Peer {
         self.counters.sent.update += pulled.updates;
         self.counters.sent.route_refresh += pulled.route_refreshes;
         self.counters.sent.bytes += pulled.bytes.len() as u64;
-        link.in_flight += pulled.bytes.len();
         self.routes_changed = true;
         self.fsm.handle_update_sent(now);
         Some(Output::Send { connection: self.connection(direction), bytes: pulled.bytes.freeze() })

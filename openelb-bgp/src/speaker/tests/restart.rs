@@ -480,3 +480,35 @@ fn an_n_bit_that_changes_between_both_opens_counts_as_our_open_said_it() {
     set_notification(&mut scripted, true);
     assert_eq!((scripted.closed.last(), scripted.status().state), (Some(&second), State::Established));
 }
+
+#[test]
+fn the_r_bit_is_told_no_longer_than_neighbours_wait_for_us() {
+    let mut scripted = Scripted::new(graceful);
+    let restarted = |scripted: &mut Scripted| {
+        let connection = scripted.connect();
+        let offer = offered(scripted, connection);
+        scripted.speaker.handle_closed(connection, scripted.now);
+        scripted.settle();
+        assert!(offer.families.iter().all(|row| row.forwarding != offer.restarted), "{offer:?}");
+        offer.restarted
+    };
+    let set = |scripted: &mut Scripted, change: fn(&mut PeerConfig)| {
+        let mut config = (*scripted.speaker.peers.values().next().unwrap().config).clone();
+        change(&mut config);
+        scripted.speaker.set_peers(vec![config], scripted.now).unwrap();
+        scripted.settle();
+    };
+    scripted.advance(Duration::from_secs(59));
+    assert!(restarted(&mut scripted));
+    scripted.advance(Duration::from_secs(1));
+    assert!(!restarted(&mut scripted), "it has not been up, and has nothing of ours to keep");
+    set(&mut scripted, |peer| peer.link_failover = false);
+    assert!(!restarted(&mut scripted));
+    // Said anew it counts from now.
+    set(&mut scripted, |peer| peer.graceful_restart.as_mut().unwrap().restarting = false);
+    set(&mut scripted, |peer| peer.graceful_restart.as_mut().unwrap().restarting = true);
+    scripted.advance(Duration::from_secs(59));
+    assert!(restarted(&mut scripted));
+    scripted.advance(Duration::from_secs(1));
+    assert!(!restarted(&mut scripted));
+}
