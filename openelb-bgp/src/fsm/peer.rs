@@ -17,8 +17,6 @@ use crate::wire::{
     SessionContext,
 };
 
-/// The hold time before a session is established (RFC 4271 §8.2.2 suggests 4 minutes).
-const OPEN_HOLD: Duration = Duration::from_secs(240);
 /// The least send hold time (RFC 9687 §6: 8 minutes or twice the hold time, whichever is greater).
 const SEND_HOLD: Duration = Duration::from_secs(480);
 /// A session that lasted this long was a good one: the next pause starts small again.
@@ -234,7 +232,7 @@ impl Fsm {
             self.outputs.push_back(Output::Close { direction: Direction::Incoming });
         } else {
             self.incoming = Some(Connection::new(info, self.config.graceful_restart.clone()));
-            self.timers.set(hold_timer(Direction::Incoming), now + OPEN_HOLD);
+            self.timers.set(hold_timer(Direction::Incoming), now + self.config.open_hold);
         }
         self.update_state();
     }
@@ -263,7 +261,7 @@ impl Fsm {
         }
         *self.slot(direction) = Some(Connection::new(info, self.config.graceful_restart.clone()));
         self.send(direction, &Message::Open(self.config.open()));
-        self.timers.set(hold_timer(direction), now + OPEN_HOLD);
+        self.timers.set(hold_timer(direction), now + self.config.open_hold);
         self.update_state();
     }
 

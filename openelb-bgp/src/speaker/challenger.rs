@@ -13,8 +13,8 @@ use crate::{
     wire::{MAX_MESSAGE_LEN, Message, Notification, Open, SessionContext, frame},
 };
 
-/// How long such a connection may take to bring its OPEN.
-const OPEN_WITHIN: Duration = Duration::from_secs(10);
+/// How long such a connection may take to bring its OPEN; also that of a neighbour that we know by its prefix alone.
+pub(super) const OPEN_WITHIN: Duration = Duration::from_secs(10);
 
 /// The connection, until it is decided.
 #[derive(Debug)]

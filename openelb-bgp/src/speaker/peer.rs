@@ -13,7 +13,7 @@ use bytes::BytesMut;
 
 use super::{
     bfd_path::BfdPath,
-    challenger::{Challenger, Said},
+    challenger::{Challenger, OPEN_WITHIN, Said},
     config::{PeerConfig, SpeakerConfig},
     event::{Accepted, ConnectionId, Event, Output, PeerId, Refusal},
     options::PathState,
@@ -118,7 +118,12 @@ impl Peer {
             .filter(|at| *at > now);
         // Peers must not draw the same jitter: they would move in lock-step.
         let seed = speaker.seed ^ (id.0 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let mut fsm = Fsm::new(fsm_config(&config, speaker, local_asn, restarting.is_some()), seed);
+        let mut terms = fsm_config(&config, speaker, local_asn, restarting.is_some());
+        if matches!(before.source, PeerSource::Dynamic(_)) {
+            // There is not room for many who say nothing.
+            terms.open_hold = OPEN_WITHIN;
+        }
+        let mut fsm = Fsm::new(terms, seed);
         if !config.admin_down && before.shutdown.is_none() {
             match before.pause {
                 Some(pause) => fsm.start_after(pause, now),

@@ -382,6 +382,29 @@ fn who_connects_from_a_prefix_is_a_neighbour_until_it_goes() {
 }
 
 #[test]
+fn who_connects_from_a_prefix_and_says_nothing_makes_room_after_ten_seconds() {
+    let mut speaker = Speaker::new(SpeakerConfig::new(65000, ADDRESSES[0]), *ORIGIN).unwrap();
+    speaker.set_dynamic_peers(vec![group("10.1.0.0/16", 2)], *ORIGIN).unwrap();
+    for last in [1, 2] {
+        let connection = speaker.accept(from(last), *ORIGIN).unwrap().connection;
+        speaker.handle_connected(connection, from(last), *ORIGIN);
+        while speaker.poll_output(*ORIGIN).is_some() {}
+    }
+    let mut advance = |seconds| {
+        let now = *ORIGIN + Duration::from_secs(seconds);
+        while let Some(at) = speaker.poll_timeout().filter(|at| *at <= now) {
+            speaker.handle_timeout(at);
+            while speaker.poll_output(at).is_some() {}
+        }
+        let (known, outcome) = (speaker.peers().peers.len(), speaker.accept(from(3), now));
+        (known, outcome.map(|_| ()))
+    };
+    assert!(matches!(advance(9), (2, Err(Refusal::TooManyDynamicPeers { .. }))));
+    // The pause after an error included.
+    assert!(matches!(advance(11), (0, Ok(()))));
+}
+
+#[test]
 fn who_connects_from_a_prefix_does_not_become_internal_by_saying_so() {
     for (external_only, said, state, ttl) in [
         (true, ASNS[0], State::Idle, 1),
