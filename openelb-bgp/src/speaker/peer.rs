@@ -13,7 +13,7 @@ use bytes::BytesMut;
 
 use super::{
     bfd_path::BfdPath,
-    challenger::{Challenger, OPEN_WITHIN, Said},
+    challenger::{Challenger, OPEN_WITHIN, Pause, Said},
     config::{PeerConfig, SpeakerConfig},
     event::{Accepted, ConnectionId, Event, Output, PeerId, Refusal},
     options::PathState,
@@ -60,6 +60,8 @@ pub(super) struct Peer {
     /// Of incoming connections.
     generations: u32,
     challenger: Option<Challenger>,
+    /// Before another connection is heard beside one that is there.
+    pause: Pause,
     /// To be handed out before all else.
     pending: VecDeque<Output>,
     pub(super) session: Option<Session>,
@@ -139,6 +141,7 @@ impl Peer {
             links: [Link::default(); 2],
             generations: 0,
             challenger: None,
+            pause: Pause::default(),
             pending: VecDeque::new(),
             session: None,
             stale: StaleRoutes::default(),
@@ -280,7 +283,7 @@ impl Peer {
         gone
     }
 
-    pub(super) fn accept(&mut self, info: ConnectionInfo) -> Result<Accepted, Refusal> {
+    pub(super) fn accept(&mut self, info: ConnectionInfo, now: Instant) -> Result<Accepted, Refusal> {
         let peer = || self.config.name.clone();
         if self.is_admin_down() {
             return Err(Refusal::AdminDown { peer: peer() });
@@ -290,7 +293,8 @@ impl Peer {
         {
             return Err(Refusal::LocalAddress { peer: peer(), expected, local: info.local });
         }
-        if self.challenger.is_some() {
+        let beside = self.links.iter().any(|link| link.live);
+        if self.challenger.is_some() || (beside && !self.pause.is_over(now)) {
             return Err(Refusal::Busy { peer: peer() });
         }
         // RFC 4271 §8.2.2. Refused at once, so that a neighbour that comes back and back leaves nothing behind.
@@ -377,6 +381,7 @@ impl Peer {
             (Said::Open(open), Some(info)) => self.fsm.challenge(&open, info).map_err(|(_, answer)| answer),
             (Said::Nonsense(answer), _) => Err(answer),
         };
+        self.pause.begin(now);
         match verdict {
             Ok(()) => self.promote(now),
             Err(answer) => {
@@ -613,6 +618,10 @@ impl Peer {
             fsm::Output::Close { direction } => {
                 let connection = self.connection(direction);
                 if std::mem::take(&mut self.link(direction).live) {
+                    // Our connection, or the attempt at one, goes on: the machine does not pause.
+                    if direction == Direction::Incoming && self.fsm.state() != State::Idle {
+                        self.pause.begin(now);
+                    }
                     return Some(Output::Close { connection });
                 }
             }
@@ -624,6 +633,7 @@ impl Peer {
             }
             fsm::Output::Established(negotiated) => {
                 self.counters.established += 1;
+                self.pause.shorten(now);
                 let session = Session::new(&self.config, around.config, *negotiated, around.rib, now);
                 if let Some(before) = self.session.replace(session) {
                     before.release(around.rib);
@@ -634,6 +644,7 @@ impl Peer {
             fsm::Output::Down(reason) => {
                 if let Some(session) = self.session.take() {
                     self.last_session = Some((session.since, now));
+                    self.pause.shorten(now);
                     self.end_reception(&session, &reason, around, now);
                     session.release(around.rib);
                     self.counters.dropped += 1;

@@ -476,7 +476,7 @@ impl Speaker {
             None => self.add_dynamic_peer(address, scope, info.remote, now)?,
         };
         let peer = self.peers.get_mut(&id).ok_or(Refusal::Unconfigured { source_address: info.remote })?;
-        let accepted = peer.accept(info);
+        let accepted = peer.accept(info, now);
         self.touch(id);
         accepted
     }
