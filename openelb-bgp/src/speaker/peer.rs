@@ -66,7 +66,7 @@ pub(super) struct Peer {
     pending: VecDeque<Output>,
     pub(super) session: Option<Session>,
     pub(super) stale: StaleRoutes,
-    state: State,
+    pub(super) state: State,
     state_since: Instant,
     /// From when to when the session before this one was established.
     last_session: Option<(Instant, Instant)>,

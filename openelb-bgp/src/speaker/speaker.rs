@@ -19,7 +19,7 @@ use super::{
     stats::{Advertisement, PeerSource, PeersSnapshot, RouteStatus, RoutesSnapshot, TableStats},
 };
 use crate::{
-    fsm::ConnectionInfo,
+    fsm::{ConnectionInfo, State},
     rib::{
         Rib,
         adj_out::Urgency,
@@ -348,8 +348,15 @@ impl Speaker {
         if let Some(at) = peer.timer {
             self.timers.remove(&(at, id));
         }
+        let (config, state) = (Arc::clone(&peer.config), peer.state);
         let (farewells, prefixes) = peer.farewell(why, &mut self.rib, now);
         self.farewells.extend(farewells);
+        if self.tell_received {
+            self.events.extend(withdrawals(&config, &prefixes));
+        }
+        if state != State::Idle {
+            self.events.push_back(Event::State { peer: name.clone(), state: State::Idle });
+        }
         self.push_event(Event::PeerRemoved { peer: name });
         self.tell_best_paths(prefixes);
         self.state_revision += 1;
