@@ -262,8 +262,9 @@ fn set_limit(speaker: &mut Speaker, change: impl FnOnce(&mut PrefixLimit), now: 
 
 #[test]
 fn a_higher_limit_ends_the_pause_after_a_lower_one_was_exceeded() {
+    type Change = fn(&mut PrefixLimit);
     let hour = Some(Duration::from_secs(3600));
-    let table: [(&str, fn(&mut PrefixLimit), bool); 7] = [
+    let table: [(&str, Change, bool); 7] = [
         ("more prefixes", |limit| limit.max_prefixes = 4, true),
         ("no limit", |limit| *limit = PrefixLimit::default(), true),
         ("only a warning", |limit| limit.action = LimitAction::Warn, true),
