@@ -2,8 +2,10 @@
 
 use bytes::{Buf, BytesMut};
 
-use super::{ConnectionInfo, Negotiated};
-use crate::wire::{DecodeError, HeaderError, MAX_MESSAGE_LEN, Message, Open, SessionContext, frame};
+use super::{ConnectionInfo, Negotiated, State};
+use crate::wire::{
+    DecodeError, GracefulRestart, HeaderError, MAX_MESSAGE_LEN, Message, Open, SessionContext, frame,
+};
 
 /// How far the handshake is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,14 +28,16 @@ pub(super) enum Stage {
 #[derive(Clone, Debug)]
 pub(super) struct Connection {
     pub(super) info: ConnectionInfo,
+    /// What our OPEN said on it; what is configured may be another one by now.
+    pub(super) offered: Option<GracefulRestart>,
     pub(super) stage: Stage,
     /// Less than one message, but while [`Connection::next`] is being called.
     buffer: BytesMut,
 }
 
 impl Connection {
-    pub(super) fn new(info: ConnectionInfo) -> Self {
-        Self { info, stage: Stage::OpenSent, buffer: BytesMut::new() }
+    pub(super) fn new(info: ConnectionInfo, offered: Option<GracefulRestart>) -> Self {
+        Self { info, offered, stage: Stage::OpenSent, buffer: BytesMut::new() }
     }
 
     pub(super) fn receive(&mut self, bytes: &[u8]) {
@@ -69,4 +73,16 @@ impl Connection {
         self.buffer.advance(length);
         Some(message)
     }
+}
+
+pub(super) const fn stage_state(stage: &Stage) -> State {
+    match stage {
+        Stage::OpenSent | Stage::Deferred(_) => State::OpenSent,
+        Stage::OpenConfirm(_) => State::OpenConfirm,
+        Stage::Established { .. } => State::Established,
+    }
+}
+
+pub(super) const fn is_deferred(connection: &Connection) -> bool {
+    matches!(connection.stage, Stage::Deferred(_))
 }

@@ -40,6 +40,8 @@ pub struct FsmConfig {
     pub connect_retry: Duration,
     /// The longest pause between attempts.
     pub connect_retry_max: Duration,
+    /// How long we wait for the neighbour's OPEN; 4 minutes, as RFC 4271 §8.2.2 suggests.
+    pub open_hold: Duration,
     /// Families to offer, with add-path.
     pub families: Vec<FamilyOffer>,
     /// The graceful restart capability to offer.
@@ -65,6 +67,7 @@ impl FsmConfig {
             keepalive: Duration::from_secs(10),
             connect_retry: Duration::from_secs(1),
             connect_retry_max: Duration::from_secs(60),
+            open_hold: Duration::from_secs(240),
             families: vec![plain(Family::IPV4_UNICAST), plain(Family::IPV6_UNICAST)],
             graceful_restart: None,
             extended_messages: true,

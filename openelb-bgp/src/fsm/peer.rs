@@ -9,7 +9,7 @@ use bytes::BytesMut;
 
 use super::{
     ConnectionInfo, Direction, DownReason, FsmConfig, Output, State,
-    connection::{Connection, Stage},
+    connection::{Connection, Stage, is_deferred, stage_state},
     timers::{Jitter, Timer, Timers},
 };
 use crate::wire::{
@@ -17,8 +17,6 @@ use crate::wire::{
     SessionContext,
 };
 
-/// The hold time before a session is established (RFC 4271 §8.2.2 suggests 4 minutes).
-const OPEN_HOLD: Duration = Duration::from_secs(240);
 /// The least send hold time (RFC 9687 §6: 8 minutes or twice the hold time, whichever is greater).
 const SEND_HOLD: Duration = Duration::from_secs(480);
 /// A session that lasted this long was a good one: the next pause starts small again.
@@ -154,6 +152,22 @@ impl Fsm {
         self.update_state();
     }
 
+    /// Until when it pauses: it neither connects nor takes connections.
+    #[must_use]
+    pub fn paused_until(&self) -> Option<Instant> {
+        self.timers.get(Timer::IdleHold)
+    }
+
+    /// Ends that pause.
+    pub fn end_pause(&mut self, now: Instant) {
+        if self.paused_until().is_some() {
+            self.timers.clear(Timer::IdleHold);
+            self.failures = 0;
+            self.try_connect(now);
+            self.update_state();
+        }
+    }
+
     /// Ends everything without a word, because none would arrive, and starts anew after the first, shortest pause.
     pub fn abandon(&mut self, reason: DownReason, now: Instant) {
         if self.wanted == Wanted::Stopped {
@@ -170,6 +184,14 @@ impl Fsm {
     /// Changes the graceful restart capability, from the next OPEN on.
     pub fn set_graceful_restart(&mut self, capability: Option<GracefulRestart>) {
         self.config.graceful_restart = capability;
+    }
+
+    /// Whether an OPEN of ours has offered to keep routes over NOTIFICATIONs and an expired hold time (the N bit, RFC
+    /// 8538), on a connection that is still there.
+    #[must_use]
+    pub fn has_offered_notification_restart(&self) -> bool {
+        self.connections()
+            .any(|(_, known)| known.offered.as_ref().is_some_and(|offered| offered.notification))
     }
 
     /// The OPEN that the next connection begins with.
@@ -209,8 +231,8 @@ impl Fsm {
         if self.is_idle() {
             self.outputs.push_back(Output::Close { direction: Direction::Incoming });
         } else {
-            self.incoming = Some(Connection::new(info));
-            self.timers.set(hold_timer(Direction::Incoming), now + OPEN_HOLD);
+            self.incoming = Some(Connection::new(info, self.config.graceful_restart.clone()));
+            self.timers.set(hold_timer(Direction::Incoming), now + self.config.open_hold);
         }
         self.update_state();
     }
@@ -237,9 +259,9 @@ impl Fsm {
         if direction == Direction::Outgoing {
             self.timers.clear(Timer::ConnectRetry);
         }
-        *self.slot(direction) = Some(Connection::new(info));
+        *self.slot(direction) = Some(Connection::new(info, self.config.graceful_restart.clone()));
         self.send(direction, &Message::Open(self.config.open()));
-        self.timers.set(hold_timer(direction), now + OPEN_HOLD);
+        self.timers.set(hold_timer(direction), now + self.config.open_hold);
         self.update_state();
     }
 
@@ -439,8 +461,10 @@ impl Fsm {
 
     /// The connection's OPEN is accepted: answer it.
     fn confirm(&mut self, direction: Direction, open: &Open, now: Instant) {
-        let Some(info) = self.connection(direction).map(|connection| connection.info) else { return };
-        let Ok(negotiated) = self.config.accept(open, direction, info) else { return };
+        let Some(connection) = self.connection(direction) else { return };
+        let graceful_restart = connection.offered.clone();
+        let offered = FsmConfig { graceful_restart, ..self.config.clone() };
+        let Ok(negotiated) = offered.accept(open, direction, connection.info) else { return };
         self.send(direction, &Message::Keepalive);
         self.hold_time = negotiated.hold_time;
         self.keepalive = negotiated.keepalive;
@@ -736,18 +760,6 @@ impl Fsm {
             self.outputs.push_back(Output::StateChanged(state));
         }
     }
-}
-
-const fn stage_state(stage: &Stage) -> State {
-    match stage {
-        Stage::OpenSent | Stage::Deferred(_) => State::OpenSent,
-        Stage::OpenConfirm(_) => State::OpenConfirm,
-        Stage::Established { .. } => State::Established,
-    }
-}
-
-const fn is_deferred(connection: &Connection) -> bool {
-    matches!(connection.stage, Stage::Deferred(_))
 }
 
 /// What becomes of a connection whose OPEN has come.

@@ -13,8 +13,42 @@ use crate::{
     wire::{MAX_MESSAGE_LEN, Message, Notification, Open, SessionContext, frame},
 };
 
-/// How long such a connection may take to bring its OPEN.
-const OPEN_WITHIN: Duration = Duration::from_secs(10);
+/// How long such a connection may take to bring its OPEN; also that of a neighbour that we know by its prefix alone.
+pub(super) const OPEN_WITHIN: Duration = Duration::from_secs(10);
+
+/// The pauses after such a connection was decided on: one that is closed takes a descriptor for seconds, and one may
+/// follow the other as fast as the neighbour's host can. The first and the longest.
+const PAUSE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(30)];
+
+/// No further connection is heard beside the one that is there, for a while that doubles.
+#[derive(Debug, Default)]
+pub(super) struct Pause {
+    doublings: u32,
+    until: Option<Instant>,
+}
+
+impl Pause {
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        self.until.is_none_or(|until| until <= now)
+    }
+
+    /// One was decided on.
+    pub(super) fn begin(&mut self, now: Instant) {
+        let [first, longest] = PAUSE;
+        if self.until.is_none_or(|until| until + longest <= now) {
+            self.doublings = 0;
+        }
+        self.until = Some(now + first.saturating_mul(1 << self.doublings.min(16)).min(longest));
+        self.doublings = self.doublings.saturating_add(1);
+    }
+
+    /// A session came up: the next pause is the first again.
+    pub(super) fn shorten(&mut self, now: Instant) {
+        let [first, _] = PAUSE;
+        self.doublings = 0;
+        self.until = self.until.map(|until| until.min(now + first));
+    }
+}
 
 /// The connection, until it is decided.
 #[derive(Debug)]

@@ -160,7 +160,8 @@ pub struct GracefulRestartConfig {
     /// How long the neighbour keeps our routes while the session is away; 1 s to 4095 s.
     pub restart_time: Duration,
     /// The R bit: this speaker has just restarted. It is told until the neighbour has had the End-of-RIB of all its
-    /// families once; then it is cleared without touching the session (RFC 4724 §4.1). Say what holds at the start.
+    /// families once, or until the restart time is over; then it is cleared without touching the session (RFC 4724
+    /// §4.1). Say what holds at the start.
     pub restarting: bool,
     /// The F bit: forwarding state was preserved over that restart. Once R is cleared F is set in any case: a session
     /// that is lost later has not touched forwarding.

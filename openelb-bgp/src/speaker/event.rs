@@ -185,8 +185,8 @@ pub enum Refusal {
         /// Which.
         peer: PeerName,
     },
-    /// The peer has an incoming connection already, and another one that may take its place.
-    #[error("peer {peer} has two incoming connections already")]
+    /// The peer has a connection already, and another one that may take its place, or that was decided on just before.
+    #[error("peer {peer} has a connection, and another one is, or was just, looked at")]
     Busy {
         /// Which.
         peer: PeerName,

@@ -46,7 +46,8 @@ pub struct PrefixLimit {
     pub warning_percent: u8,
     /// What happens with more.
     pub action: LimitAction,
-    /// After Cease the neighbour is connected to again when this has passed; `None`: when the usual back-off ends.
+    /// After Cease the neighbour is connected to again when this has passed, or the limit is raised; `None`: when the
+    /// usual back-off ends.
     pub restart_after: Option<Duration>,
 }
 
@@ -67,6 +68,13 @@ impl PrefixLimit {
         };
         let usual = FREE_OCTETS + OCTETS_PER_PREFIX * u64::from(prefixes);
         self.max_octets.unwrap_or_else(|| usual.min(MOST_OCTETS))
+    }
+
+    /// Whether something is allowed that another limit ends the session for.
+    pub(super) fn allows_more_than(&self, other: &Self) -> bool {
+        self.max_prefixes > other.max_prefixes
+            || self.octets() > other.octets()
+            || (self.action, other.action) == (LimitAction::Warn, LimitAction::Cease)
     }
 }
 

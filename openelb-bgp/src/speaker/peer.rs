@@ -1,5 +1,6 @@
 //! One neighbour: its state machine, its connections, its session.
 
+mod offer;
 mod remains;
 
 use std::{
@@ -12,24 +13,22 @@ use bytes::BytesMut;
 
 use super::{
     bfd_path::BfdPath,
-    challenger::{Challenger, Said},
-    config::{GracefulRestartConfig, PeerConfig, SpeakerConfig},
+    challenger::{Challenger, OPEN_WITHIN, Pause, Said},
+    config::{PeerConfig, SpeakerConfig},
     event::{Accepted, ConnectionId, Event, Output, PeerId, Refusal},
-    options::{PathState, PrefixLimit, ReceivedRoutes},
+    options::PathState,
     reception::StaleRoutes,
     scanner::Scanner,
     session::Session,
     stats::{LastError, PeerCounters, PeerDetails, PeerSource, PeerStatus, SessionStatus},
 };
 use crate::{
-    fsm::{self, ConnectionInfo, Direction, DownReason, FamilyOffer, Fsm, FsmConfig, State},
+    fsm::{self, ConnectionInfo, Direction, DownReason, Fsm, State},
     rib::Rib,
-    wire::{
-        GracefulRestart, GracefulRestartFamily, Message, Notification, Prefix, RouteRefreshKind,
-        SessionContext,
-    },
+    wire::{Message, Notification, Prefix, RouteRefreshKind, SessionContext},
 };
 
+use offer::{complete_at, fsm_config, graceful_restart, same_session};
 pub(super) use remains::Before;
 
 /// UPDATEs are made only while fewer octets than this are on their way: a slow neighbour sees the state of the day,
@@ -37,8 +36,6 @@ pub(super) use remains::Before;
 const WINDOW: usize = 64 * 1024;
 /// TTL of iBGP, and of peers of which nobody knows beforehand whether they are external.
 const DEFAULT_TTL: u8 = 64;
-/// So much before the neighbour would drop our routes End-of-RIB is sent, complete or not.
-const BEFORE_RESTART_TIME: Duration = Duration::from_secs(10);
 
 /// One of the two connections.
 #[derive(Clone, Copy, Debug, Default)]
@@ -63,11 +60,13 @@ pub(super) struct Peer {
     /// Of incoming connections.
     generations: u32,
     challenger: Option<Challenger>,
+    /// Before another connection is heard beside one that is there.
+    pause: Pause,
     /// To be handed out before all else.
     pending: VecDeque<Output>,
     pub(super) session: Option<Session>,
     pub(super) stale: StaleRoutes,
-    state: State,
+    pub(super) state: State,
     state_since: Instant,
     /// From when to when the session before this one was established.
     last_session: Option<(Instant, Instant)>,
@@ -80,12 +79,14 @@ pub(super) struct Peer {
     shutdown: Option<String>,
     /// What BFD says.
     path: Option<PathState>,
-    /// The neighbour has not had all our routes since this speaker began (the R bit).
-    restarting: bool,
+    /// The neighbour has not had all our routes since this speaker began (the R bit), and waits for them until then.
+    restarting: Option<Instant>,
     /// It has had them.
     told: bool,
     /// The prefix limit is another one.
     limit_changed: bool,
+    /// Until when the pause lasts that began when the limit was exceeded.
+    limit_pause: Option<Instant>,
     /// Bugs that were met soon after each other, and when the last one.
     bugs: Option<(u32, Instant)>,
     /// When End-of-RIB is sent though routes may be missing; taken when it has passed.
@@ -102,27 +103,6 @@ pub(super) struct Peer {
     pub(super) ready: bool,
 }
 
-/// Whether two configurations have the same session: the rest can change while it stays up.
-pub(super) fn same_session(a: &PeerConfig, b: &PeerConfig) -> bool {
-    let plain = |config: &PeerConfig| PeerConfig {
-        // Of graceful restart these two only say what has been; they go into the next OPEN.
-        graceful_restart: config.graceful_restart.map(|restart| GracefulRestartConfig {
-            restarting: false,
-            forwarding_preserved: false,
-            ..restart
-        }),
-        connect_retry: Duration::ZERO,
-        connect_retry_max: Duration::ZERO,
-        connect_timeout: Duration::ZERO,
-        bfd: None,
-        link_failover: false,
-        prefix_limit: PrefixLimit::default(),
-        received_routes: ReceivedRoutes::Count,
-        ..config.clone()
-    };
-    plain(a) == plain(b)
-}
-
 impl Peer {
     pub(super) fn new(
         id: PeerId,
@@ -135,10 +115,17 @@ impl Peer {
         // The restart is over once the neighbour was told everything, or has given up waiting for us.
         let restarting = config
             .graceful_restart
-            .is_some_and(|restart| restart.restarting && !before.told && now < began + restart.restart_time);
+            .filter(|restart| restart.restarting && !before.told)
+            .map(|restart| began + restart.restart_time)
+            .filter(|at| *at > now);
         // Peers must not draw the same jitter: they would move in lock-step.
         let seed = speaker.seed ^ (id.0 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let mut fsm = Fsm::new(fsm_config(&config, speaker, local_asn, restarting), seed);
+        let mut terms = fsm_config(&config, speaker, local_asn, restarting.is_some());
+        if matches!(before.source, PeerSource::Dynamic(_)) {
+            // There is not room for many who say nothing.
+            terms.open_hold = OPEN_WITHIN;
+        }
+        let mut fsm = Fsm::new(terms, seed);
         if !config.admin_down && before.shutdown.is_none() {
             match before.pause {
                 Some(pause) => fsm.start_after(pause, now),
@@ -154,6 +141,7 @@ impl Peer {
             links: [Link::default(); 2],
             generations: 0,
             challenger: None,
+            pause: Pause::default(),
             pending: VecDeque::new(),
             session: None,
             stale: StaleRoutes::default(),
@@ -169,6 +157,7 @@ impl Peer {
             restarting,
             told: before.told,
             limit_changed: false,
+            limit_pause: None,
             bugs: before.bugs,
             complete: complete_at.is_some_and(|at| at <= now),
             complete_at: complete_at.filter(|at| *at > now),
@@ -190,9 +179,15 @@ impl Peer {
         session.map_or(self.config.asn, |session| session.negotiated.remote_open.four_octet_asn())
     }
 
-    /// Ends the session because of what the neighbour does; the next one after a pause.
-    pub(super) fn end_for(&mut self, notification: Notification, pause: Option<Duration>, now: Instant) {
+    /// Ends the session because the neighbour exceeds its limit; the next one after a pause.
+    pub(super) fn end_for_limit(
+        &mut self,
+        notification: Notification,
+        pause: Option<Duration>,
+        now: Instant,
+    ) {
         self.fsm.reset_after(notification, pause, now);
+        self.limit_pause = self.fsm.paused_until();
     }
 
     fn link(&mut self, direction: Direction) -> &mut Link {
@@ -238,13 +233,22 @@ impl Peer {
         }
     }
 
-    /// A configuration with the [same session](same_session). Gives the prefixes of received routes that are kept no
-    /// more.
+    /// Whether the session, if there is one, is as this configuration wants it: the rest can change while it stays up.
+    pub(super) fn has_session_of(&self, config: &PeerConfig) -> bool {
+        // The N bit goes into the next OPEN. But where it was offered and is to be no more, the neighbour would keep
+        // routes for longer than it may from now on.
+        let may_keep = config.graceful_restart.is_some_and(|restart| restart.notification);
+        same_session(&self.config, config) && (may_keep || !self.fsm.has_offered_notification_restart())
+    }
+
+    /// A configuration with the [same session](Self::has_session_of). Gives the prefixes of received routes that are
+    /// kept no more.
     pub(super) fn set_config(
         &mut self,
         config: Arc<PeerConfig>,
         speaker: &SpeakerConfig,
         rib: &mut Rib,
+        now: Instant,
     ) -> Vec<Prefix> {
         let mut gone = Vec::new();
         self.fsm.set_connect_retry(config.connect_retry, config.connect_retry_max);
@@ -253,21 +257,33 @@ impl Peer {
         {
             gone = session.set_reception(config.received_routes, (self.id, speaker.seed), rib);
         }
-        let begins = |config: &PeerConfig| config.graceful_restart.is_some_and(|restart| restart.restarting);
-        let again = !begins(&self.config) && begins(&config);
-        self.told &= !again;
-        self.restarting = (self.restarting || again) && begins(&config);
+        let begins = |config: &PeerConfig| config.graceful_restart.filter(|restart| restart.restarting);
+        match (begins(&self.config), begins(&config)) {
+            (None, Some(restart)) => (self.told, self.restarting) = (false, Some(now + restart.restart_time)),
+            (Some(_), Some(_)) => {}
+            (_, None) => self.restarting = None,
+        }
         self.limit_changed |= self.config.prefix_limit != config.prefix_limit;
+        if config.prefix_limit.allows_more_than(&self.config.prefix_limit)
+            && self.limit_pause.is_some()
+            && self.limit_pause == self.fsm.paused_until()
+        {
+            self.fsm.end_pause(now);
+        }
         if config.bfd.is_none() {
             self.path = None;
         }
+        let notification = |config: &PeerConfig| config.graceful_restart.map(|restart| restart.notification);
+        if notification(&self.config) != notification(&config) {
+            self.drop_challenger(); // our OPEN on it says something else
+        }
         self.config = config;
-        self.fsm.set_graceful_restart(graceful_restart(&self.config, self.restarting));
+        self.fsm.set_graceful_restart(graceful_restart(&self.config, self.restarting.is_some()));
         self.changed = true;
         gone
     }
 
-    pub(super) fn accept(&mut self, info: ConnectionInfo) -> Result<Accepted, Refusal> {
+    pub(super) fn accept(&mut self, info: ConnectionInfo, now: Instant) -> Result<Accepted, Refusal> {
         let peer = || self.config.name.clone();
         if self.is_admin_down() {
             return Err(Refusal::AdminDown { peer: peer() });
@@ -277,7 +293,8 @@ impl Peer {
         {
             return Err(Refusal::LocalAddress { peer: peer(), expected, local: info.local });
         }
-        if self.challenger.is_some() {
+        let beside = self.links.iter().any(|link| link.live);
+        if self.challenger.is_some() || (beside && !self.pause.is_over(now)) {
             return Err(Refusal::Busy { peer: peer() });
         }
         // RFC 4271 §8.2.2. Refused at once, so that a neighbour that comes back and back leaves nothing behind.
@@ -364,6 +381,7 @@ impl Peer {
             (Said::Open(open), Some(info)) => self.fsm.challenge(&open, info).map_err(|(_, answer)| answer),
             (Said::Nonsense(answer), _) => Err(answer),
         };
+        self.pause.begin(now);
         match verdict {
             Ok(()) => self.promote(now),
             Err(answer) => {
@@ -434,6 +452,9 @@ impl Peer {
             self.complete_at = None;
             self.complete = true;
         }
+        if self.restarting.is_some_and(|at| at <= now) {
+            self.end_restart();
+        }
         if self.challenger.as_ref().and_then(|challenger| challenger.deadline).is_some_and(|at| at <= now) {
             self.drop_challenger();
         }
@@ -442,8 +463,15 @@ impl Peer {
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         let challenger = self.challenger.as_ref().and_then(|challenger| challenger.deadline);
-        let all = [self.fsm.poll_timeout(), challenger, self.complete_at, self.stale.deadline()];
+        let all =
+            [self.fsm.poll_timeout(), challenger, self.restarting, self.complete_at, self.stale.deadline()];
         all.into_iter().flatten().min()
+    }
+
+    /// The neighbour knows everything, or waits for us no more: the next OPEN says nothing of a restart.
+    fn end_restart(&mut self) {
+        self.restarting = None;
+        self.fsm.set_graceful_restart(graceful_restart(&self.config, false));
     }
 
     fn is_admin_down(&self) -> bool {
@@ -546,10 +574,10 @@ impl Peer {
             return None;
         }
         let pulled = session.pull(around.routes_complete || self.complete, around.rib);
-        if !self.told && session.is_complete() {
-            self.told = true;
-            self.restarting = false;
-            self.fsm.set_graceful_restart(graceful_restart(&self.config, false));
+        let told = session.is_complete();
+        link.in_flight += pulled.bytes.len();
+        if told && !std::mem::replace(&mut self.told, true) {
+            self.end_restart();
         }
         if pulled.bytes.is_empty() {
             return None;
@@ -557,7 +585,6 @@ impl Peer {
         self.counters.sent.update += pulled.updates;
         self.counters.sent.route_refresh += pulled.route_refreshes;
         self.counters.sent.bytes += pulled.bytes.len() as u64;
-        link.in_flight += pulled.bytes.len();
         self.routes_changed = true;
         self.fsm.handle_update_sent(now);
         Some(Output::Send { connection: self.connection(direction), bytes: pulled.bytes.freeze() })
@@ -591,6 +618,10 @@ impl Peer {
             fsm::Output::Close { direction } => {
                 let connection = self.connection(direction);
                 if std::mem::take(&mut self.link(direction).live) {
+                    // Our connection, or the attempt at one, goes on: the machine does not pause.
+                    if direction == Direction::Incoming && self.fsm.state() != State::Idle {
+                        self.pause.begin(now);
+                    }
                     return Some(Output::Close { connection });
                 }
             }
@@ -602,6 +633,7 @@ impl Peer {
             }
             fsm::Output::Established(negotiated) => {
                 self.counters.established += 1;
+                self.pause.shorten(now);
                 let session = Session::new(&self.config, around.config, *negotiated, around.rib, now);
                 if let Some(before) = self.session.replace(session) {
                     before.release(around.rib);
@@ -612,6 +644,7 @@ impl Peer {
             fsm::Output::Down(reason) => {
                 if let Some(session) = self.session.take() {
                     self.last_session = Some((session.since, now));
+                    self.pause.shorten(now);
                     self.end_reception(&session, &reason, around, now);
                     session.release(around.rib);
                     self.counters.dropped += 1;
@@ -721,56 +754,5 @@ impl Peer {
             last_error: self.last_error.clone(),
             counters: self.counters,
         }
-    }
-}
-
-/// When routes count as complete on sessions with this neighbour, whatever is missing.
-fn complete_at(peer: &PeerConfig, speaker: &SpeakerConfig, began: Instant) -> Option<Instant> {
-    let restart_time = peer.graceful_restart.map(|restart| restart.restart_time);
-    let within = restart_time.map(|time| time.saturating_sub(BEFORE_RESTART_TIME).max(time / 2));
-    Some(began + speaker.end_of_rib_within.or(within)?)
-}
-
-/// The capability to offer. F says that forwarding went on over the restart, and is set where there was none or it is
-/// history: losing a session does not stop it.
-fn graceful_restart(peer: &PeerConfig, restarting: bool) -> Option<GracefulRestart> {
-    let restart = peer.graceful_restart?;
-    let forwarding = restart.forwarding_preserved || !restarting;
-    let row = |family| GracefulRestartFamily { family, forwarding };
-    Some(GracefulRestart {
-        restarted: restarting,
-        notification: restart.notification,
-        time: u16::try_from(restart.restart_time.as_secs())
-            .unwrap_or(u16::MAX)
-            .min(GracefulRestart::MAX_TIME),
-        families: peer
-            .families
-            .iter()
-            .filter(|offer| offer.graceful_restart)
-            .map(|offer| row(offer.family))
-            .collect(),
-    })
-}
-
-/// What the state machine is to know of the configuration.
-fn fsm_config(peer: &PeerConfig, speaker: &SpeakerConfig, local_asn: u32, restarting: bool) -> FsmConfig {
-    let offers = peer.families.iter().map(|offer| FamilyOffer {
-        family: offer.family,
-        add_path_send: offer.add_path_send > 1,
-        add_path_receive: offer.add_path_receive,
-    });
-    FsmConfig {
-        peer_asn: (peer.asn != 0).then_some(peer.asn),
-        external_only: peer.external_only,
-        passive: peer.passive,
-        hold_time: u16::try_from(peer.hold_time.as_secs()).unwrap_or(u16::MAX),
-        keepalive: peer.keepalive,
-        connect_retry: peer.connect_retry,
-        connect_retry_max: peer.connect_retry_max,
-        families: offers.collect(),
-        graceful_restart: graceful_restart(peer, restarting),
-        extended_messages: peer.extended_messages,
-        extended_next_hop: peer.extended_next_hop,
-        ..FsmConfig::new(local_asn, speaker.router_id)
     }
 }

@@ -294,6 +294,10 @@ impl Peer {
         for known in &mut session.families {
             let received = known.received(self.id, around.rib) as u64;
             let now_is = LimitTold::of(received, max, limit.warning_percent);
+            // Whatever was told: the action may have been another one then.
+            if now_is == LimitTold::Over && limit.action == LimitAction::Cease {
+                over = Some(known.family);
+            }
             if now_is == known.limit_told {
                 continue;
             }
@@ -307,14 +311,11 @@ impl Peer {
                     exceeded: now_is == LimitTold::Over,
                 });
             }
-            if now_is == LimitTold::Over && limit.action == LimitAction::Cease {
-                over = Some(known.family);
-            }
         }
         if let Some(family) = over {
             session.ending = true;
             let notification = Notification::maximum_prefixes(family, limit.max_prefixes);
-            return self.end_for(notification, limit.restart_after, now);
+            return self.end_for_limit(notification, limit.restart_after, now);
         }
         let octets = around.rib.received.octets(self.id) + session.counted_octets();
         let max = limit.octets();
@@ -335,7 +336,7 @@ impl Peer {
                 "the neighbour's routes take more memory than the {max} octets that its prefix limit allows: raise it, or \
                  let the neighbour send fewer routes or smaller attributes"
             ));
-            self.end_for(Notification::out_of_resources(), limit.restart_after, now);
+            self.end_for_limit(Notification::out_of_resources(), limit.restart_after, now);
         }
     }
 }

@@ -13,13 +13,13 @@ use super::{
     config::{ConfigError, Delta, PeerConfig, PeerName, Route, SpeakerConfig, index_peers},
     event::{Accepted, ConnectionId, Event, Output, PeerId, Refusal},
     operations::Neighbors,
-    peer::{Before, Peer, Surroundings, same_session},
+    peer::{Before, Peer, Surroundings},
     queries::BestPaths,
     reception::withdrawals,
     stats::{Advertisement, PeerSource, PeersSnapshot, RouteStatus, RoutesSnapshot, TableStats},
 };
 use crate::{
-    fsm::ConnectionInfo,
+    fsm::{ConnectionInfo, State},
     rib::{
         Rib,
         adj_out::Urgency,
@@ -224,7 +224,8 @@ impl Speaker {
 
     /// Makes this the whole set of neighbours of `source`; those of other sources stay. One that has not changed is not
     /// touched; one whose session must differ (its address, AS number, timers, families, ...) is reset; limits, connect
-    /// timers, what is kept of its routes, and BFD change in place.
+    /// timers, what is kept of its routes, and BFD change in place. The N bit of graceful restart goes into the next
+    /// OPEN; the session is reset only where it was offered and is to be no more.
     ///
     /// Of two neighbours of different sources with one name or address that of the source which sorts first is there;
     /// the other one is told of in [`PeersSnapshot::clashes`], and takes over when the first one goes.
@@ -257,10 +258,10 @@ impl Speaker {
             let of_group = if dynamic { self.neighbors.dynamic_config(&peer.config) } else { None };
             let configured = wanted.get(&name).cloned().or(of_group);
             match configured {
-                Some((config, source)) if same_session(&peer.config, &config) => {
+                Some((config, source)) if peer.has_session_of(&config) => {
                     let mut gone = Vec::new();
                     if *peer.config != config {
-                        gone = peer.set_config(Arc::new(config), &self.config, &mut self.rib);
+                        gone = peer.set_config(Arc::new(config), &self.config, &mut self.rib, now);
                         if self.tell_received {
                             self.events.extend(withdrawals(&peer.config, &gone));
                             self.lost_events += bound(&mut self.events);
@@ -347,8 +348,15 @@ impl Speaker {
         if let Some(at) = peer.timer {
             self.timers.remove(&(at, id));
         }
+        let (config, state) = (Arc::clone(&peer.config), peer.state);
         let (farewells, prefixes) = peer.farewell(why, &mut self.rib, now);
         self.farewells.extend(farewells);
+        if self.tell_received {
+            self.events.extend(withdrawals(&config, &prefixes));
+        }
+        if state != State::Idle {
+            self.events.push_back(Event::State { peer: name.clone(), state: State::Idle });
+        }
         self.push_event(Event::PeerRemoved { peer: name });
         self.tell_best_paths(prefixes);
         self.state_revision += 1;
@@ -475,7 +483,7 @@ impl Speaker {
             None => self.add_dynamic_peer(address, scope, info.remote, now)?,
         };
         let peer = self.peers.get_mut(&id).ok_or(Refusal::Unconfigured { source_address: info.remote })?;
-        let accepted = peer.accept(info);
+        let accepted = peer.accept(info, now);
         self.touch(id);
         accepted
     }

@@ -237,11 +237,13 @@ fn a_second_connection_that_says_nothing_or_nonsense_leaves_nothing_behind() {
     assert!(
         matches!(scripted.messages_on(wild).last(), Some(Message::Notification(told)) if *told == Notification::connection_not_synchronized())
     );
+    scripted.advance(Duration::from_secs(1));
     let early = scripted.connect();
     scripted.send(early, Message::Keepalive);
     assert!(
         matches!(scripted.messages_on(early).last(), Some(Message::Notification(told)) if *told == Notification::unexpected_message(1, MessageKind::Keepalive))
     );
+    scripted.advance(Duration::from_secs(2));
     let wrong = scripted.connect();
     let mut stranger = their_open(None);
     stranger.capabilities[0] = Capability::FourOctetAs(65_099);
@@ -252,4 +254,110 @@ fn a_second_connection_that_says_nothing_or_nonsense_leaves_nothing_behind() {
     assert_eq!(scripted.closed, [silent, wild, early, wrong]);
     scripted.send(first, Message::Keepalive);
     assert_eq!((scripted.status().state, scripted.status().counters.dropped), (State::Established, 0));
+}
+
+const NONSENSE: &[u8] = b"GET / HTTP/1.1\r\n\r\n";
+
+/// Each that is answered lingers for a while: so many at once would take the process's descriptors.
+#[test]
+fn after_a_second_connection_that_was_refused_the_next_waits_for_a_pause_that_grows() {
+    let open = || their_open(Some(restart_capability(true, false)));
+    let mut scripted = Scripted::new(graceful);
+    let first = scripted.establish(open());
+    let flood = |scripted: &mut Scripted, seconds: u32| {
+        let mut taken = 0;
+        for _ in 0..seconds * 100 {
+            match scripted.try_connect() {
+                Ok(connection) => {
+                    taken += 1;
+                    scripted.send_raw(connection, NONSENSE);
+                }
+                Err(refusal) => assert!(matches!(refusal, Refusal::Busy { .. }), "{refusal:?}"),
+            }
+            scripted.advance(Duration::from_millis(10));
+        }
+        taken
+    };
+    assert_eq!(flood(&mut scripted, 10), 4, "at 0, 1, 3 and 7 s");
+    scripted.send(first, Message::Keepalive);
+    assert_eq!(flood(&mut scripted, 60), 3, "at 15, 31 and 61 s: the pause has a bound");
+    scripted.send(first, Message::Keepalive);
+    // A neighbour that has restarted gets through when it is over, and makes all good.
+    scripted.advance(Duration::from_secs(30));
+    let second = scripted.connect();
+    scripted.send(second, open());
+    scripted.send(second, Message::Keepalive);
+    assert_eq!((scripted.status().state, scripted.status().counters.dropped), (State::Established, 1));
+    scripted.advance(Duration::from_secs(1));
+    assert_eq!(flood(&mut scripted, 2), 2, "at 0 and 1 s again");
+    // One that comes long after is the first.
+    scripted.send(second, Message::Keepalive);
+    scripted.advance(Duration::from_secs(60));
+    scripted.send(second, Message::Keepalive);
+    assert_eq!(flood(&mut scripted, 2), 2);
+}
+
+#[test]
+fn connections_that_take_each_others_place_do_so_once_a_second() {
+    let mut scripted = Scripted::new(graceful);
+    scripted.establish(their_open(Some(restart_capability(true, false))));
+    let before = scripted.closed.len();
+    for _ in 0..100 {
+        if let Ok(connection) = scripted.try_connect() {
+            scripted.send(connection, their_open(Some(restart_capability(true, false))));
+            scripted.send(connection, Message::Keepalive);
+        }
+        assert_eq!(scripted.status().state, State::Established);
+        scripted.advance(Duration::from_millis(10));
+    }
+    assert_eq!(scripted.closed.len() - before, 1);
+}
+
+/// There the neighbour's connection is the first of its direction, and the state machine refuses it.
+#[test]
+fn connections_beside_a_session_that_we_opened_wait_for_a_pause_as_well() {
+    let mut speaker = Speaker::new(SpeakerConfig::new(ASNS[0], ADDRESSES[0]), *ORIGIN).unwrap();
+    let mut peer = PeerConfig::new("other", ADDRESSES[1].into(), ASNS[1]);
+    peer.hold_time = Duration::from_secs(90);
+    graceful(&mut peer);
+    speaker.set_peers(vec![peer], *ORIGIN).unwrap();
+    let ends = |local, remote| ConnectionInfo {
+        local: SocketAddr::new(ADDRESSES[0].into(), local),
+        remote: SocketAddr::new(ADDRESSES[1].into(), remote),
+    };
+    let Some(Output::Connect { connection: ours, .. }) = speaker.poll_output(*ORIGIN) else {
+        panic!("no attempt");
+    };
+    let open = || Message::from(their_open(Some(restart_capability(true, false))));
+    let send = |speaker: &mut Speaker, connection, message: Message, now| {
+        speaker.handle_bytes(connection, &bytes_of(message, &SessionContext::default()), now);
+        while speaker.poll_output(now).is_some() {}
+    };
+    speaker.handle_connected(ours, ends(40_000, 179), *ORIGIN);
+    send(&mut speaker, ours, open(), *ORIGIN);
+    send(&mut speaker, ours, Message::Keepalive, *ORIGIN);
+    let state = |speaker: &Speaker| speaker.peers().peers[&"other".into()].state;
+    let mut taken = 0;
+    for step in 0..1000 {
+        let now = *ORIGIN + Duration::from_millis(10 * step);
+        speaker.handle_timeout(now);
+        if let Ok(accepted) = speaker.accept(ends(179, 50_000), now) {
+            taken += 1;
+            speaker.handle_connected(accepted.connection, ends(179, 50_000), now);
+            speaker.handle_bytes(accepted.connection, NONSENSE, now);
+        }
+        while speaker.poll_output(now).is_some() {}
+    }
+    assert_eq!((taken, state(&speaker)), (4, State::Established), "at 0, 1, 3 and 7 s");
+    // A neighbour that has restarted takes the place of ours when the pause is over.
+    let now = *ORIGIN + Duration::from_secs(16);
+    let theirs = speaker.accept(ends(179, 50_001), now).unwrap().connection;
+    speaker.handle_connected(theirs, ends(179, 50_001), now);
+    send(&mut speaker, theirs, open(), now);
+    send(&mut speaker, theirs, Message::Keepalive, now);
+    let status = speaker.peers().peers[&"other".into()].clone();
+    assert_eq!(
+        (status.state, status.session.unwrap().remote),
+        (State::Established, ends(179, 50_001).remote)
+    );
 }

@@ -2,10 +2,11 @@
 
 use super::{
     challenge::{Scripted, bytes_of, their_open},
+    operations::update,
     *,
 };
 use crate::{
-    speaker::{BfdConfig, PeerScope, RouteStatus},
+    speaker::{BfdConfig, Event, PeerName, PeerScope, ReceivedRoutes, RouteStatus},
     wire::{RouteRefresh, RouteRefreshKind, SessionContext},
 };
 
@@ -386,4 +387,39 @@ fn the_next_path_moves_up_when_the_best_of_too_many_goes() {
     let delta = Delta { add: vec![], remove: vec![key(1, 1)] };
     assert_eq!(cost(&mut pair, |speaker, now| speaker.apply("test", delta, now)), Cost::Updates(2));
     assert_eq!(ids(&pair), [2, 3]);
+}
+
+#[test]
+fn who_watches_is_told_the_end_of_a_neighbour_that_is_removed_or_configured_anew() {
+    for removed in [true, false] {
+        let mut scripted = Scripted::new(|peer| peer.received_routes = ReceivedRoutes::Keep);
+        scripted.speaker.watch_received(true);
+        let connection = scripted.establish(their_open(None));
+        scripted.send(connection, update(["203.0.113.1/32", "203.0.113.2/32"].map(nlri).into_iter()));
+        scripted.events.clear();
+        let mut config = (*scripted.speaker.peers.values().next().unwrap().config).clone();
+        config.hold_time = Duration::from_secs(33);
+        let peers = if removed { vec![] } else { vec![config] };
+        scripted.speaker.set_peers(peers, scripted.now).unwrap();
+        scripted.settle();
+        let peer = || PeerName::from("other");
+        let gone = |text: &str| Event::Received {
+            peer: peer(),
+            prefix: text.parse().unwrap(),
+            path_id: 0,
+            route: None,
+        };
+        let state = |state| Event::State { peer: peer(), state };
+        let mut withdrawn: Vec<Event> = scripted.events.drain(..2).collect();
+        withdrawn.sort_by_key(|event| format!("{event:?}"));
+        assert_eq!(withdrawn, [gone("203.0.113.1/32"), gone("203.0.113.2/32")]);
+        let mut expected = vec![state(State::Idle), Event::PeerRemoved { peer: peer() }];
+        expected.extend((!removed).then(|| state(State::Active)));
+        assert_eq!(scripted.events, expected);
+    }
+    // Of one that was down already there is nothing to tell.
+    let mut scripted = Scripted::new(|peer| peer.admin_down = true);
+    scripted.speaker.set_peers(vec![], scripted.now).unwrap();
+    scripted.settle();
+    assert_eq!(scripted.events, [Event::PeerRemoved { peer: "other".into() }]);
 }

@@ -253,3 +253,65 @@ fn paths_that_are_not_kept_are_counted_told_of_once_and_hidden_from_who_watches(
     scripted.send(connection, Update { announced: list, ..update(std::iter::empty()) });
     assert_eq!(warned(&scripted), 1);
 }
+
+fn set_limit(speaker: &mut Speaker, change: impl FnOnce(&mut PrefixLimit), now: Instant) {
+    let mut config = (*speaker.peers.values().next().unwrap().config).clone();
+    change(&mut config.prefix_limit);
+    speaker.set_peers(vec![config], now).unwrap();
+}
+
+#[test]
+fn a_higher_limit_ends_the_pause_after_a_lower_one_was_exceeded() {
+    type Change = fn(&mut PrefixLimit);
+    let hour = Some(Duration::from_secs(3600));
+    let table: [(&str, Change, bool); 7] = [
+        ("more prefixes", |limit| limit.max_prefixes = 4, true),
+        ("no limit", |limit| *limit = PrefixLimit::default(), true),
+        ("only a warning", |limit| limit.action = LimitAction::Warn, true),
+        ("more memory", |limit| limit.max_octets = Some(1 << 40), true),
+        ("fewer prefixes", |limit| limit.max_prefixes = 1, false),
+        ("an earlier warning", |limit| limit.warning_percent = 50, false),
+        ("another pause", |limit| limit.restart_after = None, false),
+    ];
+    for (name, change, ends) in table {
+        let mut scripted = Scripted::new(|peer| {
+            (peer.prefix_limit.max_prefixes, peer.prefix_limit.restart_after) = (2, hour);
+        });
+        let connection = scripted.establish(their_open(None));
+        scripted.send(connection, update((0..3).map(prefix)));
+        scripted.advance(Duration::from_secs(600));
+        assert!(matches!(scripted.try_connect(), Err(Refusal::Idle { .. })), "{name}");
+        set_limit(&mut scripted.speaker, change, scripted.now);
+        scripted.settle();
+        assert_eq!(scripted.status().state, if ends { State::Active } else { State::Idle }, "{name}");
+        if ends {
+            scripted.establish(their_open(None));
+        }
+    }
+    // Also where it is up to us to connect.
+    let mut pair = Pair::with(|peer| {
+        (peer.prefix_limit.max_prefixes, peer.prefix_limit.restart_after) = (2, hour);
+    });
+    pair.establish();
+    pair.speakers[1].set_routes("test", (1..=3).map(|last| route(&format!("203.0.113.{last}/32"))), pair.now);
+    pair.advance(Duration::from_secs(60));
+    assert_eq!(pair.status(0).state, State::Idle);
+    set_limit(&mut pair.speakers[0], |limit| limit.max_prefixes = 3, pair.now);
+    pair.establish();
+}
+
+#[test]
+fn a_higher_limit_leaves_the_pause_after_another_error_alone() {
+    let mut scripted = Scripted::new(|peer| {
+        peer.connect_retry = Duration::from_secs(40);
+        peer.prefix_limit.max_prefixes = 2;
+    });
+    let connection = scripted.establish(their_open(None));
+    scripted.send(connection, update((0..3).map(prefix)));
+    scripted.advance(Duration::from_secs(40));
+    let connection = scripted.connect();
+    scripted.send_raw(connection, b"GET / HTTP/1.1\r\n\r\n");
+    set_limit(&mut scripted.speaker, |limit| limit.max_prefixes = 3, scripted.now);
+    scripted.settle();
+    assert!(matches!(scripted.try_connect(), Err(Refusal::Idle { .. })));
+}

@@ -382,6 +382,29 @@ fn who_connects_from_a_prefix_is_a_neighbour_until_it_goes() {
 }
 
 #[test]
+fn who_connects_from_a_prefix_and_says_nothing_makes_room_after_ten_seconds() {
+    let mut speaker = Speaker::new(SpeakerConfig::new(65000, ADDRESSES[0]), *ORIGIN).unwrap();
+    speaker.set_dynamic_peers(vec![group("10.1.0.0/16", 2)], *ORIGIN).unwrap();
+    for last in [1, 2] {
+        let connection = speaker.accept(from(last), *ORIGIN).unwrap().connection;
+        speaker.handle_connected(connection, from(last), *ORIGIN);
+        while speaker.poll_output(*ORIGIN).is_some() {}
+    }
+    let mut advance = |seconds| {
+        let now = *ORIGIN + Duration::from_secs(seconds);
+        while let Some(at) = speaker.poll_timeout().filter(|at| *at <= now) {
+            speaker.handle_timeout(at);
+            while speaker.poll_output(at).is_some() {}
+        }
+        let (known, outcome) = (speaker.peers().peers.len(), speaker.accept(from(3), now));
+        (known, outcome.map(|_| ()))
+    };
+    assert!(matches!(advance(9), (2, Err(Refusal::TooManyDynamicPeers { .. }))));
+    // The pause after an error included.
+    assert!(matches!(advance(11), (0, Ok(()))));
+}
+
+#[test]
 fn who_connects_from_a_prefix_does_not_become_internal_by_saying_so() {
     for (external_only, said, state, ttl) in [
         (true, ASNS[0], State::Idle, 1),
@@ -485,6 +508,26 @@ fn a_lower_prefix_limit_holds_at_once() {
     scripted.settle();
     assert_eq!(last_notification(&scripted), Some(Notification::maximum_prefixes(Family::IPV4_UNICAST, 1)));
     assert_eq!(scripted.status().counters.dropped, 1);
+}
+
+#[test]
+fn a_limit_that_only_warned_ends_the_session_once_it_is_to() {
+    let mut scripted = Scripted::new(|peer| {
+        peer.prefix_limit.max_prefixes = 1;
+        peer.prefix_limit.action = LimitAction::Warn;
+    });
+    let connection = scripted.establish(their_open(None));
+    announcing(&mut scripted, connection, &["203.0.113.1/32", "203.0.113.2/32"]);
+    assert_eq!(scripted.status().state, State::Established);
+    scripted.events.clear();
+    let mut config = (*scripted.speaker.peers.values().next().unwrap().config).clone();
+    config.prefix_limit.action = LimitAction::Cease;
+    scripted.speaker.set_peers(vec![config], scripted.now).unwrap();
+    scripted.settle();
+    assert_eq!(last_notification(&scripted), Some(Notification::maximum_prefixes(Family::IPV4_UNICAST, 1)));
+    assert_eq!((scripted.status().state, scripted.status().counters.dropped), (State::Idle, 1));
+    let told = scripted.events.iter().filter(|event| matches!(event, Event::PrefixLimit { .. }));
+    assert_eq!(told.count(), 0, "it was told before");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use super::{
     challenge::{Scripted, graceful, restart_capability, their_open},
-    operations::update,
+    operations::{last_notification, update},
     *,
 };
 use crate::{
@@ -415,4 +415,100 @@ fn a_restart_within_the_time_loses_no_route_at_the_helper() {
     pair.settle();
     let left = kept(&pair);
     assert_eq!((left.len(), left[0].stale), (1, false));
+}
+
+/// Says the N bit anew, as BFD that is switched on or off does.
+fn set_notification(scripted: &mut Scripted, notification: bool) {
+    let mut config = (*scripted.speaker.peers.values().next().unwrap().config).clone();
+    config.graceful_restart.as_mut().unwrap().notification = notification;
+    scripted.speaker.set_peers(vec![config], scripted.now).unwrap();
+    scripted.settle();
+}
+
+/// Ends the session, and gives what the neighbour was told.
+fn reset(scripted: &mut Scripted) -> Option<Notification> {
+    scripted.speaker.reset(&"other".into(), "", scripted.now).unwrap();
+    scripted.settle();
+    let told = last_notification(scripted);
+    scripted.advance(Duration::from_secs(2));
+    told
+}
+
+#[test]
+fn the_n_bit_goes_into_the_next_open_and_ends_the_session_only_where_it_was_offered() {
+    let open = || their_open(Some(restart_capability(true, true)));
+    let mut scripted = Scripted::new(graceful);
+    scripted.establish(open());
+    for notification in [true, false, true] {
+        set_notification(&mut scripted, notification);
+        assert_eq!((scripted.status().state, scripted.status().counters.dropped), (State::Established, 0));
+    }
+    let plain = Notification::administrative_reset("");
+    assert_eq!(reset(&mut scripted), Some(plain.clone()), "it was not agreed on in this session");
+    let second = scripted.establish(open());
+    assert!(offered(&scripted, second).notification);
+    assert_eq!(reset(&mut scripted), Some(Notification::hard_reset(&plain)));
+    // The neighbour would keep our routes when the hold time ends, and without BFD it must not.
+    scripted.establish(open());
+    set_notification(&mut scripted, false);
+    assert_eq!(last_notification(&scripted), Some(Notification::other_configuration_change()));
+    assert_eq!(scripted.status().counters.dropped, 3);
+    let third = scripted.establish(open());
+    assert!(!offered(&scripted, third).notification);
+}
+
+#[test]
+fn an_n_bit_that_changes_between_both_opens_counts_as_our_open_said_it() {
+    let open = || their_open(Some(restart_capability(true, true)));
+    let mut scripted = Scripted::new(graceful);
+    let connection = scripted.connect();
+    set_notification(&mut scripted, true);
+    scripted.send(connection, open());
+    scripted.send(connection, Message::Keepalive);
+    let session = scripted.status().session.unwrap();
+    assert!(
+        session.local_capabilities.contains(&Capability::GracefulRestart(offered(&scripted, connection)))
+    );
+    assert_eq!(reset(&mut scripted), Some(Notification::administrative_reset("")));
+    // Offered, and taken back before the neighbour has answered.
+    let connection = scripted.connect();
+    set_notification(&mut scripted, false);
+    assert_eq!(scripted.closed.last(), Some(&connection));
+    // A second connection of the neighbour that was greeted without it.
+    scripted.establish(open());
+    let second = scripted.connect();
+    set_notification(&mut scripted, true);
+    assert_eq!((scripted.closed.last(), scripted.status().state), (Some(&second), State::Established));
+}
+
+#[test]
+fn the_r_bit_is_told_no_longer_than_neighbours_wait_for_us() {
+    let mut scripted = Scripted::new(graceful);
+    let restarted = |scripted: &mut Scripted| {
+        let connection = scripted.connect();
+        let offer = offered(scripted, connection);
+        scripted.speaker.handle_closed(connection, scripted.now);
+        scripted.settle();
+        assert!(offer.families.iter().all(|row| row.forwarding != offer.restarted), "{offer:?}");
+        offer.restarted
+    };
+    let set = |scripted: &mut Scripted, change: fn(&mut PeerConfig)| {
+        let mut config = (*scripted.speaker.peers.values().next().unwrap().config).clone();
+        change(&mut config);
+        scripted.speaker.set_peers(vec![config], scripted.now).unwrap();
+        scripted.settle();
+    };
+    scripted.advance(Duration::from_secs(59));
+    assert!(restarted(&mut scripted));
+    scripted.advance(Duration::from_secs(1));
+    assert!(!restarted(&mut scripted), "it has not been up, and has nothing of ours to keep");
+    set(&mut scripted, |peer| peer.link_failover = false);
+    assert!(!restarted(&mut scripted));
+    // Said anew it counts from now.
+    set(&mut scripted, |peer| peer.graceful_restart.as_mut().unwrap().restarting = false);
+    set(&mut scripted, |peer| peer.graceful_restart.as_mut().unwrap().restarting = true);
+    scripted.advance(Duration::from_secs(59));
+    assert!(restarted(&mut scripted));
+    scripted.advance(Duration::from_secs(1));
+    assert!(!restarted(&mut scripted));
 }
