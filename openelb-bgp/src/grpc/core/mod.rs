@@ -23,11 +23,11 @@ pub use routes::{Listing, Lookup, NewRoute, RouteName, Table, TableSize};
 
 use crate::{
     net::SpeakerHandle,
-    speaker::{PeerStatus, PeersSnapshot, SpeakerConfig},
+    speaker::{GUESTS, PeerStatus, PeersSnapshot, SpeakerConfig},
 };
 
-/// The source of the routes and neighbours that clients add.
-pub const SOURCE: &str = "grpc";
+/// The source of the routes and neighbours that clients add: the embedder's routes are better.
+pub const SOURCE: &str = GUESTS;
 /// Whole tables that may be listed at the same time: each is held until its reader has it.
 const LISTINGS: usize = 8;
 /// Clients that may watch at the same time.
