@@ -39,6 +39,9 @@ const WAITING: usize = 16;
 /// Routes in one response.
 const PATHS_PER_RESPONSE: usize = 256;
 
+/// Why the table of a neighbour cannot be shown that has none.
+const HAS_NONE: [ErrorKind; 2] = [ErrorKind::FailedPrecondition, ErrorKind::NotFound];
+
 /// A client that takes none of them for so long is dropped.
 const TAKEN_WITHIN: Duration = Duration::from_secs(10);
 
@@ -127,6 +130,10 @@ fn too_slow(missed: &str) -> Error {
 /// The client has gone, or does not read.
 struct Gone;
 
+fn left_behind(_: Gone) -> Error {
+    too_slow("what is there")
+}
+
 impl Watcher {
     async fn run(self, events: broadcast::Receiver<Event>, end: Arc<OnceLock<Error>>) {
         let why = tokio::select! {
@@ -148,8 +155,8 @@ impl Watcher {
 
     /// Until the speaker stops or the client does not follow.
     async fn tell_all(&self, mut events: broadcast::Receiver<Event>) -> Error {
-        if self.tell_what_is_there().await.is_err() {
-            return too_slow("what is there");
+        if let Err(why) = self.tell_what_is_there().await {
+            return why;
         }
         loop {
             let event = match events.recv().await {
@@ -167,44 +174,62 @@ impl Watcher {
         }
     }
 
-    async fn tell_what_is_there(&self) -> Result<(), Gone> {
+    async fn tell_what_is_there(&self) -> Result<(), Error> {
         if self.interest.peers {
-            for view in self.core.peers(None).await {
-                self.send_peer(Type::Init, Some(peer::peer(&view))).await?;
-            }
-            self.send_peer(Type::EndOfInit, None).await?;
+            self.tell_peers().await.map_err(left_behind)?;
         }
         for family in [Family::IPV4_UNICAST, Family::IPV6_UNICAST] {
             if self.interest.best == Some(true) {
-                let entries = self.speaker.rib(family).await;
-                for some in entries.chunks(PATHS_PER_RESPONSE) {
-                    let mut paths = Vec::with_capacity(some.len());
-                    for entry in some {
-                        let best = entry.paths.first();
-                        paths.extend(best.map(|path| path::rib_path(&self.core, entry.prefix, path, true)));
-                    }
-                    self.send_paths(paths).await?;
-                }
+                self.tell_table(Table::Local, family).await?;
             }
             if self.interest.received == Some(true) {
                 for address in self.addresses() {
-                    // A neighbour whose routes are only counted has none to show.
-                    let Ok((Listing::AdjIn(from, routes), _permit)) =
-                        self.core.list(Table::AdjIn(address), family, &[]).await
-                    else {
-                        continue;
-                    };
-                    for some in routes.chunks(PATHS_PER_RESPONSE) {
-                        let mut paths = Vec::with_capacity(some.len());
-                        for route in some {
-                            paths.push(path::received(&from, route));
-                        }
-                        self.send_paths(paths).await?;
+                    match self.tell_table(Table::AdjIn(address), family).await {
+                        // A neighbour whose routes are only counted has none to show, nor has one that is gone.
+                        Err(error) if HAS_NONE.contains(&error.kind) => {}
+                        outcome => outcome?,
                     }
                 }
             }
         }
         Ok(())
+    }
+
+    async fn tell_peers(&self) -> Result<(), Gone> {
+        for view in self.core.peers(None).await {
+            self.send_peer(Type::Init, Some(peer::peer(&view))).await?;
+        }
+        self.send_peer(Type::EndOfInit, None).await
+    }
+
+    /// Tells a whole table. It takes one of the places for listings until the client has all of it.
+    async fn tell_table(&self, table: Table, family: Family) -> Result<(), Error> {
+        let (listing, _permit) = self.core.list(table, family, &[]).await?;
+        let told = match listing {
+            Listing::Local(entries) => {
+                let best = entries.into_iter().filter_map(|entry| {
+                    let path = entry.paths.first()?;
+                    Some(path::rib_path(&self.core, entry.prefix, path, true))
+                });
+                self.send_all(best).await
+            }
+            Listing::AdjIn(from, routes) => {
+                self.send_all(routes.into_iter().map(|route| path::received(&from, &route))).await
+            }
+            Listing::AdjOut(..) => Ok(()),
+        };
+        told.map_err(left_behind)
+    }
+
+    /// What was sent is kept no longer.
+    async fn send_all(&self, mut paths: impl Iterator<Item = apipb::Path>) -> Result<(), Gone> {
+        loop {
+            let some: Vec<apipb::Path> = paths.by_ref().take(PATHS_PER_RESPONSE).collect();
+            if some.is_empty() {
+                return Ok(());
+            }
+            self.send_paths(some).await?;
+        }
     }
 
     fn addresses(&self) -> Vec<IpAddr> {
