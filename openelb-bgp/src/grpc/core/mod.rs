@@ -5,6 +5,8 @@ mod error;
 mod owner;
 mod peers;
 mod routes;
+#[cfg(test)]
+mod tests;
 
 use std::{
     net::IpAddr,
@@ -114,6 +116,18 @@ impl Core {
     fn added(&self) -> MutexGuard<'_, Added> {
         // A holder that panicked left whole values behind: each change is one call.
         self.added.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What clients have added, to be changed, and the speaker that is to be told. Whatever speaker comes after it is
+    /// given what was added, once that is free again.
+    ///
+    /// # Errors
+    /// If there is no speaker.
+    fn changing(&self) -> Result<(MutexGuard<'_, Added>, SpeakerHandle), Error> {
+        let added = self.added();
+        // Not before: a speaker that takes its place meanwhile would never hear of the change.
+        let speaker = self.speaker()?;
+        Ok((added, speaker))
     }
 
     /// The speaker.
