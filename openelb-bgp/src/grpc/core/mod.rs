@@ -25,7 +25,7 @@ pub use routes::{Listing, Lookup, NewRoute, RouteName, Table, TableSize};
 
 use crate::{
     net::SpeakerHandle,
-    speaker::{GUESTS, PeerStatus, PeersSnapshot, SpeakerConfig},
+    speaker::{GUESTS, PeerStatus, PeersSnapshot, Route, SpeakerConfig},
 };
 
 /// The source of the routes and neighbours that clients add: the embedder's routes are better.
@@ -111,6 +111,12 @@ impl Core {
             // They were taken one by one.
             tracing::error!(%error, "neighbours that clients added are refused");
         }
+    }
+
+    /// The routes that clients have added. Who takes the speaker away first knows all that it has been told of them.
+    #[must_use]
+    pub fn added_routes(&self) -> Vec<Route> {
+        self.added().routes().map(|known| known.route.clone()).collect()
     }
 
     fn added(&self) -> MutexGuard<'_, Added> {

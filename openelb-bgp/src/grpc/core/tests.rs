@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use tokio::sync::watch;
 
 use super::*;
-use crate::{net, speaker::Route};
+use crate::net;
 
 #[derive(Debug)]
 struct Changing(watch::Sender<Option<SpeakerHandle>>);
