@@ -11,7 +11,7 @@ use hashbrown::{HashTable, hash_table::Entry};
 
 use super::{
     attributes::{AttributeStore, AttributesId, NONE},
-    best_path,
+    best_path::{self, Candidate},
 };
 use crate::wire::{Nlri, Prefix};
 
@@ -21,6 +21,8 @@ pub(crate) type DestinationId = u32;
 pub(crate) type PathIndex = u32;
 /// A source of routes.
 pub(crate) type SourceId = u16;
+/// The source of guests: its routes come after those of all others.
+pub(crate) const GUESTS: SourceId = SourceId::MAX;
 
 const END: u32 = u32::MAX;
 /// The index is split so that growing moves a small part of it at a time: one change must stay far below 1 ms.
@@ -57,12 +59,19 @@ impl Path {
     }
 }
 
-/// A route that another source's route hides: same prefix and path identifier, and a name that sorts first.
+/// A route that another source's route hides: same prefix and path identifier, and a source that sorts first.
 #[derive(Clone, Copy, Debug)]
 struct Hidden {
     source: SourceId,
     attributes: AttributesId,
     mark: u32,
+}
+
+impl Hidden {
+    /// Whether nobody hears or sees anything else of the prefix when one takes the other's place.
+    fn says_as_much_as(&self, other: &Self) -> bool {
+        self.attributes == other.attributes && (self.source == GUESTS) == (other.source == GUESTS)
+    }
 }
 
 /// Who wants a route.
@@ -233,7 +242,7 @@ impl Table {
         if order(source) < order(path.source) {
             let visible = Hidden { source: path.source, attributes: path.attributes, mark: path.mark };
             (path.source, path.mark) = (new.source, new.mark);
-            let equal = visible.attributes == new.attributes;
+            let equal = visible.says_as_much_as(&new);
             changed = self.set_attributes(index, new.attributes, store).filter(|_| !equal);
             self.drop_hidden(index, source, store);
             new = visible;
@@ -291,7 +300,7 @@ impl Table {
             self.drop_hidden(index, source, store);
             return None;
         }
-        let old = path.attributes;
+        let gone = Hidden { source, attributes: path.attributes, mark: path.mark };
         let heir = self.hidden.get_mut(&index).and_then(|hidden| {
             let best = hidden.iter().enumerate().min_by_key(|(_, known)| order(known.source))?.0;
             Some(hidden.swap_remove(best))
@@ -303,11 +312,11 @@ impl Table {
             Some(heir) => {
                 let path = self.paths.get_mut(index as usize)?;
                 (path.source, path.mark) = (heir.source, heir.mark);
-                self.set_attributes(index, heir.attributes, store).filter(|_| heir.attributes != old)
+                self.set_attributes(index, heir.attributes, store).filter(|_| !heir.says_as_much_as(&gone))
             }
             None => self.set_attributes(index, NONE, store),
         };
-        store.release(old);
+        store.release(gone.attributes);
         changed
     }
 
@@ -356,7 +365,11 @@ impl Table {
 
     fn link(&mut self, index: PathIndex, store: &AttributeStore) {
         let Some(new) = self.path(index).copied() else { return };
-        let rank = |path: &Path| (store.get(path.attributes), path.path_id);
+        let rank = |path: &Path| Candidate {
+            set: store.get(path.attributes),
+            guest: path.source == GUESTS,
+            path_id: path.path_id,
+        };
         let mut before = None;
         let mut next = END;
         for (other, path) in self.chain(new.destination) {

@@ -8,11 +8,11 @@ use proptest::prelude::*;
 use super::{
     adj_out::{AdjOut, Urgency},
     attributes::{AttributeSet, AttributeStore},
-    best_path,
+    best_path::{self, Candidate},
     egress::{Egress, Ineligible},
     packer::Packer,
     significant_octets,
-    table::{Claim, Table},
+    table::{Claim, GUESTS, Table},
 };
 use crate::{
     speaker::{NextHop, PeerScope, RouteAttributes},
@@ -159,15 +159,19 @@ enum Step {
     Reset { neighbour: usize },
 }
 
+fn source() -> impl Strategy<Value = u16> {
+    prop_oneof![Just(0), Just(1), Just(GUESTS)]
+}
+
 fn step() -> impl Strategy<Value = Step> {
     let route = || (0..12u8, 0..3u32, 0..6u8);
     prop_oneof![
-        6 => (0..2u16, route(), any::<bool>()).prop_map(|(source, (prefix, path, attributes), fresh)| {
+        6 => (source(), route(), any::<bool>()).prop_map(|(source, (prefix, path, attributes), fresh)| {
             Step::Insert { source, prefix, path, attributes, fresh }
         }),
-        4 => (0..2u16, route(), any::<bool>())
+        4 => (source(), route(), any::<bool>())
             .prop_map(|(source, (prefix, path, _), fresh)| Step::Remove { source, prefix, path, fresh }),
-        1 => (0..2u16, prop::collection::vec(route(), 0..20))
+        1 => (source(), prop::collection::vec(route(), 0..20))
             .prop_map(|(source, routes)| Step::Whole { source, routes }),
         3 => (0..3usize, 1..200usize).prop_map(|(neighbour, limit)| Step::Pull { neighbour, limit }),
         1 => (0..3usize).prop_map(|neighbour| Step::Refresh { neighbour }),
@@ -175,20 +179,24 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+fn rank((set, guest, path_id): &(AttributeSet, bool, u32)) -> Candidate<'_> {
+    Candidate { set: Some(set), guest: *guest, path_id: *path_id }
+}
+
 /// What a neighbour is to have.
 fn expected(wanted: &BTreeMap<(u8, u32), BTreeMap<u16, u8>>, paths: usize, add_path: bool) -> Received {
-    let mut by_prefix: BTreeMap<u8, Vec<(AttributeSet, u32)>> = BTreeMap::new();
+    let mut by_prefix: BTreeMap<u8, Vec<(AttributeSet, bool, u32)>> = BTreeMap::new();
     for ((prefix, path), sources) in wanted {
-        if let Some(index) = sources.values().next() {
+        if let Some((source, index)) = sources.iter().next() {
             let (next_hop, attributes) = attributes(*index);
             let set = AttributeSet { next_hop, attributes, scope: PeerScope::All };
-            by_prefix.entry(*prefix).or_default().push((set, *path));
+            by_prefix.entry(*prefix).or_default().push((set, *source == GUESTS, *path));
         }
     }
     let mut received = Received::new();
     for (index, mut routes) in by_prefix {
-        routes.sort_by(|a, b| best_path::compare((Some(&a.0), a.1), (Some(&b.0), b.1)));
-        for (set, path) in routes.into_iter().take(paths) {
+        routes.sort_by(|a, b| best_path::compare(rank(a), rank(b)));
+        for (set, _, path) in routes.into_iter().take(paths) {
             let next_hop = match set.next_hop {
                 NextHop::SelfAddress => Ipv4Addr::new(10, 255, 0, 1),
                 NextHop::Address(std::net::IpAddr::V4(address)) => address,
@@ -269,7 +277,7 @@ proptest! {
         }
         // Nothing is left behind once nothing is wanted.
         let mut changed = Vec::new();
-        for source in 0..2 {
+        for source in [0, 1, GUESTS] {
             let mark = table.begin();
             table.sweep(source, mark, &mut store, &order, &mut changed);
         }

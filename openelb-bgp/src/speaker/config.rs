@@ -557,14 +557,18 @@ pub enum PeerScope {
     Only(Arc<BTreeSet<PeerName>>),
 }
 
+/// The source of routes of guests in the embedder's speaker, such as clients of GoBGP's gRPC interface: they come after
+/// those of all other sources, whatever they say.
+pub const GUESTS: &str = "grpc";
+
 /// A route to announce.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
     /// Where to.
     pub prefix: IpNet,
     /// Tells several routes of one prefix apart, those of other sources too: of equal ones only that of the source whose
-    /// name sorts first counts, whatever their [`scope`](Self::scope). It is the path identifier on sessions with
-    /// add-path (RFC 7911).
+    /// name sorts first counts ([`GUESTS`] after all others), whatever their [`scope`](Self::scope). It is the path
+    /// identifier on sessions with add-path (RFC 7911).
     pub path_id: u32,
     /// The next hop.
     pub next_hop: NextHop,

@@ -22,8 +22,8 @@ mod tests;
 mod view;
 
 pub use config::{
-    ConfigError, Delta, FamilyConfig, GracefulRestartConfig, NextHop, PeerConfig, PeerName, PeerScope, Route,
-    RouteAttributes, RouteKey, RouteOrigin, Secret, SpeakerConfig,
+    ConfigError, Delta, FamilyConfig, GUESTS, GracefulRestartConfig, NextHop, PeerConfig, PeerName,
+    PeerScope, Route, RouteAttributes, RouteKey, RouteOrigin, Secret, SpeakerConfig,
 };
 #[cfg(feature = "tokio")]
 pub(crate) use config::{index_dynamic_peers, index_peers};

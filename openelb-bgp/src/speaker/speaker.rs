@@ -10,7 +10,7 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
-    config::{ConfigError, Delta, PeerConfig, PeerName, Route, SpeakerConfig, index_peers},
+    config::{ConfigError, Delta, GUESTS, PeerConfig, PeerName, Route, SpeakerConfig, index_peers},
     event::{Accepted, ConnectionId, Event, Output, PeerId, Refusal},
     operations::Neighbors,
     peer::{Before, Peer, Surroundings},
@@ -23,7 +23,7 @@ use crate::{
     rib::{
         Rib,
         adj_out::Urgency,
-        table::{Claim, DestinationId, SourceId},
+        table::{Claim, DestinationId, GUESTS as GUESTS_ID, SourceId},
     },
     wire::{Family, Nlri, Notification, Prefix},
 };
@@ -108,6 +108,9 @@ pub(super) struct Sources {
 
 impl Sources {
     fn id(&mut self, name: &str) -> SourceId {
+        if name == GUESTS {
+            return GUESTS_ID;
+        }
         let known = self.names.iter().position(|known| known == name);
         let index = known.unwrap_or_else(|| {
             self.names.push(name.to_owned());
@@ -116,13 +119,17 @@ impl Sources {
             self.ranks = self.names.iter().map(|name| sorted.binary_search(&name).unwrap_or(0)).collect();
             self.names.len() - 1
         });
-        SourceId::try_from(index).unwrap_or(SourceId::MAX)
+        SourceId::try_from(index).map_or(GUESTS_ID - 1, |id| id.min(GUESTS_ID - 1))
     }
 
     pub(super) fn name(&self, source: SourceId) -> &str {
+        if source == GUESTS_ID {
+            return GUESTS;
+        }
         self.names.get(usize::from(source)).map_or("", String::as_str)
     }
 
+    /// Guests come last.
     fn order(&self) -> impl Fn(SourceId) -> usize + '_ {
         |source| self.ranks.get(usize::from(source)).copied().unwrap_or(usize::MAX)
     }
@@ -374,7 +381,8 @@ impl Speaker {
         self.tell_received = wanted;
     }
 
-    /// Makes this the whole set of routes of `source`. Only what differs is sent.
+    /// Makes this the whole set of routes of `source`. Only what differs is sent. Of several routes of a prefix those of
+    /// the source [`GUESTS`] come last.
     pub fn set_routes(&mut self, source: &str, routes: impl IntoIterator<Item = Route>, _now: Instant) {
         let id = self.sources.id(source);
         let mut changed = Changed::default();

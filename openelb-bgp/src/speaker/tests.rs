@@ -3,6 +3,7 @@
 mod challenge;
 mod changes;
 mod errors;
+mod guests;
 mod limits;
 mod network;
 mod operations;

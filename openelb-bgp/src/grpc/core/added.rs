@@ -17,8 +17,8 @@ use crate::{
 const MAX_PEERS: usize = 1_000;
 /// Routes that clients may add.
 const MAX_ROUTES: usize = 1_000_000;
-/// Marks the path identifiers of clients' routes: of two routes of one prefix the lower identifier is better, and the
-/// embedder's are to be.
+/// Marks the path identifiers of clients' routes: of two with one prefix and identifier there is only one, the
+/// embedder's, and those that embedders count from 0 are to leave room for the clients'.
 const CLIENTS: u32 = 1 << 31;
 
 /// Names a route that a client has added.

@@ -5,6 +5,8 @@ mod error;
 mod owner;
 mod peers;
 mod routes;
+#[cfg(test)]
+mod tests;
 
 use std::{
     net::IpAddr,
@@ -23,11 +25,11 @@ pub use routes::{Listing, Lookup, NewRoute, RouteName, Table, TableSize};
 
 use crate::{
     net::SpeakerHandle,
-    speaker::{PeerStatus, PeersSnapshot, SpeakerConfig},
+    speaker::{GUESTS, PeerStatus, PeersSnapshot, Route, SpeakerConfig},
 };
 
-/// The source of the routes and neighbours that clients add.
-pub const SOURCE: &str = "grpc";
+/// The source of the routes and neighbours that clients add: the embedder's routes are better.
+pub const SOURCE: &str = GUESTS;
 /// Whole tables that may be listed at the same time: each is held until its reader has it.
 const LISTINGS: usize = 8;
 /// Clients that may watch at the same time.
@@ -111,9 +113,27 @@ impl Core {
         }
     }
 
+    /// The routes that clients have added. Who takes the speaker away first knows all that it has been told of them.
+    #[must_use]
+    pub fn added_routes(&self) -> Vec<Route> {
+        self.added().routes().map(|known| known.route.clone()).collect()
+    }
+
     fn added(&self) -> MutexGuard<'_, Added> {
         // A holder that panicked left whole values behind: each change is one call.
         self.added.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What clients have added, to be changed, and the speaker that is to be told. Whatever speaker comes after it is
+    /// given what was added, once that is free again.
+    ///
+    /// # Errors
+    /// If there is no speaker.
+    fn changing(&self) -> Result<(MutexGuard<'_, Added>, SpeakerHandle), Error> {
+        let added = self.added();
+        // Not before: a speaker that takes its place meanwhile would never hear of the change.
+        let speaker = self.speaker()?;
+        Ok((added, speaker))
     }
 
     /// The speaker.

@@ -77,19 +77,18 @@ impl Core {
     /// # Errors
     /// If there is one with this address, or the configuration is not valid.
     pub fn add_peer(&self, new: NewPeer) -> Result<(), Error> {
-        let speaker = self.speaker()?;
         let address = new.config.address.to_canonical();
         new.config.validate().map_err(|error| Error::invalid(error.to_string()))?;
         let exists = |whose: String| {
             Error::new(ErrorKind::AlreadyExists, format!("neighbour {address} exists already: {whose}"))
         };
+        let (mut added, speaker) = self.changing()?;
         let snapshot = self.snapshot();
         if let Some(peer) = by_address(&snapshot, address)
             && !self.is_clients(peer)
         {
             return Err(exists(format!("it belongs to {}", self.owner.peer_owner(peer.name.as_str()))));
         }
-        let mut added = self.added();
         if added.peers.contains_key(&address) {
             return Err(exists("update it, or delete it first".to_owned()));
         }
@@ -108,10 +107,9 @@ impl Core {
     /// # Errors
     /// If there is none, it is not the clients', or the configuration is not valid.
     pub fn update_peer(&self, mut new: NewPeer) -> Result<(), Error> {
-        let speaker = self.speaker()?;
         let address = new.config.address.to_canonical();
         new.config.validate().map_err(|error| Error::invalid(error.to_string()))?;
-        let mut added = self.added();
+        let (mut added, speaker) = self.changing()?;
         let Some(known) = added.peers.get_mut(&address) else {
             drop(added);
             return Err(self.missing(address, "change"));
@@ -132,8 +130,7 @@ impl Core {
     /// # Errors
     /// If there is none, or it is not the clients'.
     pub fn delete_peer(&self, address: IpAddr) -> Result<(), Error> {
-        let speaker = self.speaker()?;
-        let mut added = self.added();
+        let (mut added, speaker) = self.changing()?;
         if added.peers.remove(&address.to_canonical()).is_none() {
             drop(added);
             return Err(self.missing(address, "delete"));
@@ -197,9 +194,8 @@ impl Core {
 }
 
 impl Core {
-    fn set_up(&self, address: IpAddr) -> Result<(), Error> {
-        let speaker = self.speaker()?;
-        let mut added = self.added();
+    pub(super) fn set_up(&self, address: IpAddr) -> Result<(), Error> {
+        let (mut added, speaker) = self.changing()?;
         if let Some(known) = added.peers.get_mut(&address.to_canonical()) {
             known.config.admin_down = false;
         }

@@ -91,8 +91,7 @@ impl Core {
     /// # Errors
     /// If there is no speaker, or no room.
     pub fn add_route(&self, new: NewRoute) -> Result<RouteId, Error> {
-        let speaker = self.speaker()?;
-        let mut added = self.added();
+        let (mut added, speaker) = self.changing()?;
         let id = added.insert_route(new.route.clone(), Instant::now())?;
         speaker.apply(SOURCE, Delta { add: vec![new.route], remove: Vec::new() });
         Ok(id)
@@ -103,12 +102,11 @@ impl Core {
     /// # Errors
     /// If there is no speaker; or no room, and then those before it are there.
     pub fn change_routes(&self, changes: Vec<(RouteKey, Option<Route>)>) -> Result<(), Error> {
-        let speaker = self.speaker()?;
         let now = Instant::now();
         // Of several changes of one route the last one counts.
         let mut last: HashMap<RouteKey, Option<Route>> = HashMap::new();
         let mut outcome = Ok(());
-        let mut added = self.added();
+        let (mut added, speaker) = self.changing()?;
         for (key, route) in changes {
             if let Some(route) = &route {
                 if let Err(error) = added.insert_route(route.clone(), now) {
@@ -136,8 +134,7 @@ impl Core {
     /// # Errors
     /// If there is no such route.
     pub fn delete_routes(&self, name: RouteName) -> Result<(), Error> {
-        let speaker = self.speaker()?;
-        let mut added = self.added();
+        let (mut added, speaker) = self.changing()?;
         let keys = match name {
             RouteName::Key(key) => vec![key],
             RouteName::Id(id) => {

@@ -49,6 +49,48 @@ pub(super) fn peer(view: &PeerView) -> apipb::Peer {
     }
 }
 
+/// What tells a neighbour apart from others, also when it has gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Neighbor {
+    pub(super) address: IpAddr,
+    asn: u32,
+    local_asn: u32,
+}
+
+impl From<&PeerStatus> for Neighbor {
+    fn from(status: &PeerStatus) -> Self {
+        Self { address: status.address, asn: status.asn, local_asn: status.local_asn }
+    }
+}
+
+/// What the last change of state of a neighbour is told with that has gone.
+pub(super) fn gone(neighbor: &Neighbor, state: State) -> apipb::Peer {
+    let &Neighbor { address, asn, local_asn } = neighbor;
+    let kind =
+        i32::from(if asn == local_asn { apipb::PeerType::Internal } else { apipb::PeerType::External });
+    apipb::Peer {
+        conf: Some(apipb::PeerConf {
+            neighbor_address: address.to_string(),
+            peer_asn: asn,
+            r#type: kind,
+            ..apipb::PeerConf::default()
+        }),
+        state: Some(apipb::PeerState {
+            neighbor_address: address.to_string(),
+            peer_asn: asn,
+            local_asn,
+            r#type: kind,
+            session_state: session_state(state),
+            messages: Some(apipb::Messages::default()),
+            queues: Some(apipb::Queues::default()),
+            ..apipb::PeerState::default()
+        }),
+        timers: Some(apipb::Timers::default()),
+        transport: Some(apipb::Transport::default()),
+        ..apipb::Peer::default()
+    }
+}
+
 /// Only what a change of state is told with.
 pub(super) fn peer_event(view: &PeerView, state: State) -> apipb::Peer {
     let mut peer = peer(view);

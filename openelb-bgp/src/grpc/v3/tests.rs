@@ -11,13 +11,15 @@ use super::{Api, any::pack};
 use crate::{
     grpc::{
         apipb::{self, gobgp_api_server::GobgpApi, watch_event_request, watch_event_response::Event},
-        core::{Access, Core, Embedded},
+        core::{Access, Core, Embedded, ErrorKind, Table},
     },
     net::{self, SpeakerHandle},
     speaker::{PeerConfig, Route, RouteAttributes, SpeakerConfig},
+    wire::Family,
 };
 
 const NEIGHBOR: &str = "192.0.2.1";
+const FAMILY: Family = Family::IPV4_UNICAST;
 
 struct Bench {
     api: Api,
@@ -523,4 +525,70 @@ async fn a_watcher_hears_of_best_routes_and_one_that_does_not_read_is_dropped() 
     };
     assert!(error.code() == Code::ResourceExhausted && error.message().contains("too slow"), "{error}");
     assert!(slow.next().await.is_none());
+}
+
+/// A watcher with what is there already; `kind`: 0 are best routes, 1 received ones.
+async fn watch_all(api: &Api, kind: i32) -> impl tokio_stream::Stream<Item = Result<Event, Status>> + use<> {
+    let filter = watch_event_request::table::Filter { r#type: kind, init: true };
+    let table = Some(watch_event_request::Table { filters: vec![filter] });
+    let request = apipb::WatchEventRequest { peer: None, table };
+    let events = GobgpApi::watch_event(api, Request::new(request)).await.unwrap().into_inner();
+    events.map(|event| Ok(event?.event.unwrap()))
+}
+
+#[tokio::test]
+async fn watchers_that_do_not_read_hold_no_more_tables_than_may_be_listed() {
+    let bench = bench();
+    // More than waits for one client.
+    let routes = (0..6_000u32).map(|index| {
+        Route::new(ipnet::Ipv4Net::new(std::net::Ipv4Addr::from(0x0a00_0000 + index), 32).unwrap())
+    });
+    bench.speaker.set_routes("many", routes);
+    let mut watchers = Vec::new();
+    for _ in 0..8 {
+        watchers.push(Box::pin(watch_all(&bench.api, 0).await));
+    }
+    let listed = async || bench.api.core.list(Table::AdjOut(NEIGHBOR.parse().unwrap()), FAMILY, &[]).await;
+    let refused = async || {
+        while listed().await.unwrap_err().kind != ErrorKind::ResourceExhausted {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(10), refused()).await.expect("each holds one");
+    let ninth = timeout(Duration::from_secs(10), Box::pin(watch_all(&bench.api, 0).await).next()).await;
+    let error = ninth.unwrap().unwrap().unwrap_err();
+    assert!(error.code() == Code::ResourceExhausted && error.message().contains("8 tables"), "{error}");
+
+    // One that has read what is there holds none.
+    let mut paths = 0;
+    while paths < 6_000 {
+        let event = timeout(Duration::from_secs(10), watchers[0].next()).await.unwrap().unwrap().unwrap();
+        let Event::Table(table) = event else { panic!("{event:?}") };
+        paths += table.paths.len();
+    }
+    let free = async || {
+        while listed().await.unwrap_err().kind == ErrorKind::ResourceExhausted {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(Duration::from_secs(10), free()).await.expect("its place is free");
+}
+
+#[tokio::test]
+async fn a_watcher_that_cannot_be_told_what_neighbours_have_sent_is_ended_and_hears_why() {
+    let bench = bench();
+    let address: IpAddr = NEIGHBOR.parse().unwrap();
+    bench.speaker.set_peers(vec![PeerConfig::new("router", address, 65001)]).unwrap();
+    assert_eq!(bench.peers().await.len(), 1);
+    let mut snapshots = bench.speaker.watch_peers();
+    drop(snapshots.wait_for(|known| !known.peers.is_empty()).await.unwrap());
+    let mut held = Vec::new();
+    while let Ok(listed) = bench.api.core.list(Table::Local, FAMILY, &[]).await {
+        held.push(listed);
+    }
+    assert_eq!(held.len(), 8);
+    let mut events = Box::pin(watch_all(&bench.api, 1).await);
+    let error = timeout(Duration::from_secs(10), events.next()).await.unwrap().unwrap().unwrap_err();
+    assert!(error.code() == Code::ResourceExhausted && error.message().contains("8 tables"), "{error}");
+    assert!(events.next().await.is_none());
 }

@@ -4,6 +4,7 @@
 //! the speaker never waits for it.
 
 use std::{
+    collections::HashMap,
     net::IpAddr,
     pin::Pin,
     sync::{Arc, OnceLock},
@@ -20,7 +21,11 @@ use tokio::time::timeout;
 use tokio_stream::Stream;
 use tonic::Status;
 
-use super::{path, peer, status};
+use super::{
+    path,
+    peer::{self, Neighbor},
+    status,
+};
 use crate::{
     grpc::{
         apipb::{
@@ -38,6 +43,9 @@ use crate::{
 const WAITING: usize = 16;
 /// Routes in one response.
 const PATHS_PER_RESPONSE: usize = 256;
+
+/// Why the table of a neighbour cannot be shown that has none.
+const HAS_NONE: [ErrorKind; 2] = [ErrorKind::FailedPrecondition, ErrorKind::NotFound];
 
 /// A client that takes none of them for so long is dropped.
 const TAKEN_WITHIN: Duration = Duration::from_secs(10);
@@ -127,6 +135,13 @@ fn too_slow(missed: &str) -> Error {
 /// The client has gone, or does not read.
 struct Gone;
 
+/// Neighbours of which the watcher has heard, so that what happens when one goes can be told of it.
+type Known = HashMap<PeerName, Neighbor>;
+
+fn left_behind(_: Gone) -> Error {
+    too_slow("what is there")
+}
+
 impl Watcher {
     async fn run(self, events: broadcast::Receiver<Event>, end: Arc<OnceLock<Error>>) {
         let why = tokio::select! {
@@ -148,8 +163,9 @@ impl Watcher {
 
     /// Until the speaker stops or the client does not follow.
     async fn tell_all(&self, mut events: broadcast::Receiver<Event>) -> Error {
-        if self.tell_what_is_there().await.is_err() {
-            return too_slow("what is there");
+        let mut known = self.neighbors().await;
+        if let Err(why) = self.tell_what_is_there().await {
+            return why;
         }
         loop {
             let event = match events.recv().await {
@@ -161,50 +177,68 @@ impl Watcher {
                     return Error::new(ErrorKind::Unavailable, "the BGP speaker has stopped: try again");
                 }
             };
-            if self.tell(event).await.is_err() {
+            if self.tell(event, &mut known).await.is_err() {
                 return too_slow("events");
             }
         }
     }
 
-    async fn tell_what_is_there(&self) -> Result<(), Gone> {
+    async fn tell_what_is_there(&self) -> Result<(), Error> {
         if self.interest.peers {
-            for view in self.core.peers(None).await {
-                self.send_peer(Type::Init, Some(peer::peer(&view))).await?;
-            }
-            self.send_peer(Type::EndOfInit, None).await?;
+            self.tell_peers().await.map_err(left_behind)?;
         }
         for family in [Family::IPV4_UNICAST, Family::IPV6_UNICAST] {
             if self.interest.best == Some(true) {
-                let entries = self.speaker.rib(family).await;
-                for some in entries.chunks(PATHS_PER_RESPONSE) {
-                    let mut paths = Vec::with_capacity(some.len());
-                    for entry in some {
-                        let best = entry.paths.first();
-                        paths.extend(best.map(|path| path::rib_path(&self.core, entry.prefix, path, true)));
-                    }
-                    self.send_paths(paths).await?;
-                }
+                self.tell_table(Table::Local, family).await?;
             }
             if self.interest.received == Some(true) {
                 for address in self.addresses() {
-                    // A neighbour whose routes are only counted has none to show.
-                    let Ok((Listing::AdjIn(from, routes), _permit)) =
-                        self.core.list(Table::AdjIn(address), family, &[]).await
-                    else {
-                        continue;
-                    };
-                    for some in routes.chunks(PATHS_PER_RESPONSE) {
-                        let mut paths = Vec::with_capacity(some.len());
-                        for route in some {
-                            paths.push(path::received(&from, route));
-                        }
-                        self.send_paths(paths).await?;
+                    match self.tell_table(Table::AdjIn(address), family).await {
+                        // A neighbour whose routes are only counted has none to show, nor has one that is gone.
+                        Err(error) if HAS_NONE.contains(&error.kind) => {}
+                        outcome => outcome?,
                     }
                 }
             }
         }
         Ok(())
+    }
+
+    async fn tell_peers(&self) -> Result<(), Gone> {
+        for view in self.core.peers(None).await {
+            self.send_peer(Type::Init, Some(peer::peer(&view))).await?;
+        }
+        self.send_peer(Type::EndOfInit, None).await
+    }
+
+    /// Tells a whole table. It takes one of the places for listings until the client has all of it.
+    async fn tell_table(&self, table: Table, family: Family) -> Result<(), Error> {
+        let (listing, _permit) = self.core.list(table, family, &[]).await?;
+        let told = match listing {
+            Listing::Local(entries) => {
+                let best = entries.into_iter().filter_map(|entry| {
+                    let path = entry.paths.first()?;
+                    Some(path::rib_path(&self.core, entry.prefix, path, true))
+                });
+                self.send_all(best).await
+            }
+            Listing::AdjIn(from, routes) => {
+                self.send_all(routes.into_iter().map(|route| path::received(&from, &route))).await
+            }
+            Listing::AdjOut(..) => Ok(()),
+        };
+        told.map_err(left_behind)
+    }
+
+    /// What was sent is kept no longer.
+    async fn send_all(&self, mut paths: impl Iterator<Item = apipb::Path>) -> Result<(), Gone> {
+        loop {
+            let some: Vec<apipb::Path> = paths.by_ref().take(PATHS_PER_RESPONSE).collect();
+            if some.is_empty() {
+                return Ok(());
+            }
+            self.send_paths(some).await?;
+        }
     }
 
     fn addresses(&self) -> Vec<IpAddr> {
@@ -219,16 +253,22 @@ impl Watcher {
         self.send(Message::Table(TableEvent { paths })).await
     }
 
-    async fn tell(&self, event: Event) -> Result<(), Gone> {
+    async fn tell(&self, event: Event, known: &mut Known) -> Result<(), Gone> {
         match event {
             Event::State { peer, state } if self.interest.peers => {
-                // One that is gone has nothing to show.
-                let address = self.address_of(&peer).await;
-                let Some(address) = address else { return Ok(()) };
-                match self.core.peers(Some(address)).await.first() {
-                    Some(view) => self.send_peer(Type::State, Some(peer::peer_event(view, state))).await,
-                    None => Ok(()),
-                }
+                let Some(neighbor) = self.neighbor(&peer, known).await else { return Ok(()) };
+                let there = self.core.peers(Some(neighbor.address)).await;
+                let shown = match there.iter().find(|view| view.details.status.name == peer) {
+                    Some(view) => peer::peer_event(view, state),
+                    // It has gone meanwhile, or has another address now.
+                    None => peer::gone(neighbor, state),
+                };
+                self.send_peer(Type::State, Some(shown)).await
+            }
+            Event::PeerRemoved { peer } => {
+                // The next one with this name can be another one.
+                known.remove(&peer);
+                Ok(())
             }
             Event::BestPath { prefix, path } if self.interest.best.is_some() => {
                 let path = match path {
@@ -239,13 +279,15 @@ impl Watcher {
             }
             Event::Received { peer, prefix, path_id, route } if self.interest.received.is_some() => {
                 let snapshot = self.core.snapshot();
-                let from = snapshot.peers.get(&peer);
-                let path = match (&route, from) {
+                let path = match (&route, snapshot.peers.get(&peer)) {
                     (Some(route), Some(from)) => path::received(from, route),
-                    _ => apipb::Path {
-                        neighbor_ip: from.map_or_else(String::new, |from| from.address.to_string()),
-                        ..path::withdrawn(prefix, path_id)
-                    },
+                    _ => {
+                        let from = self.neighbor(&peer, known).await;
+                        apipb::Path {
+                            neighbor_ip: from.map_or_else(String::new, |from| from.address.to_string()),
+                            ..path::withdrawn(prefix, path_id)
+                        }
+                    }
                 };
                 self.send_paths(vec![path]).await
             }
@@ -253,22 +295,40 @@ impl Watcher {
         }
     }
 
-    async fn address_of(&self, peer: &PeerName) -> Option<IpAddr> {
-        let known = self.core.snapshot().peers.get(peer).map(|known| known.address);
-        if known.is_some() {
-            return known;
+    async fn neighbors(&self) -> Known {
+        if !self.interest.peers && self.interest.received.is_none() {
+            return Known::new();
         }
-        // So new that no snapshot has it yet.
-        let peer = peer.clone();
-        let ask = move |speaker: &Speaker| speaker.peers().peers.get(&peer).map(|known| known.address);
-        self.speaker.query(ask).await.flatten()
+        let all = self.speaker.query(Speaker::peers).await.unwrap_or_default().peers;
+        all.into_iter().map(|(name, status)| (name, Neighbor::from(&status))).collect()
+    }
+
+    /// A neighbour, as it was when this watcher heard of it first.
+    async fn neighbor<'a>(&self, peer: &PeerName, known: &'a mut Known) -> Option<&'a Neighbor> {
+        if !known.contains_key(peer) {
+            let name = peer.clone();
+            let ask = move |speaker: &Speaker| speaker.peers().peers.get(&name).map(Neighbor::from);
+            known.insert(peer.clone(), self.speaker.query(ask).await.flatten()?);
+        }
+        known.get(peer)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use apipb::{
+        peer_state::SessionState,
+        watch_event_request::{Peer, Table, table::Filter},
+    };
+    use ipnet::IpNet;
+
     use super::*;
-    use apipb::watch_event_request::{Peer, Table, table::Filter};
+    use crate::{
+        fsm::State,
+        grpc::core::Embedded,
+        net,
+        speaker::{PeerConfig, PeersSnapshot, SpeakerConfig},
+    };
 
     #[test]
     fn a_request_says_what_is_watched() {
@@ -284,5 +344,64 @@ mod tests {
             interest(&request(true, vec![filter(9, false)])).unwrap_err().kind,
             ErrorKind::InvalidArgument
         );
+    }
+
+    fn watcher(speaker: &SpeakerHandle) -> (Watcher, mpsc::Receiver<Response>) {
+        let core = Core::new(Arc::new(Embedded::new(speaker.clone())));
+        let interest = Interest { peers: true, best: None, received: Some(false) };
+        let (sender, waiting) = mpsc::channel(WAITING);
+        let _permit = core.watcher().unwrap();
+        (Watcher { core, speaker: speaker.clone(), interest, sender, _permit }, waiting)
+    }
+
+    /// What is left of it is told before it is removed; when the watcher looks, it has gone.
+    #[tokio::test]
+    async fn the_end_of_a_neighbour_that_is_removed_or_made_anew_is_told_with_its_address() {
+        let (speaker, _) = net::spawn_offline(SpeakerConfig::new(65000, [192, 0, 2, 10].into())).unwrap();
+        let router = |last: u8| PeerConfig::new("router", [192, 0, 2, last].into(), 65001);
+        let prefix: IpNet = "198.51.100.0/24".parse().unwrap();
+        let name = PeerName::from("router");
+        for next in [vec![], vec![router(2)]] {
+            speaker.set_peers(vec![router(1)]).unwrap();
+            let (watcher, mut waiting) = watcher(&speaker);
+            let mut known = watcher.neighbors().await;
+            let anew = next.len();
+            speaker.set_peers(next).unwrap();
+            assert_eq!(watcher.core.peers(None).await.len(), anew);
+            let mut seen = speaker.watch_peers();
+            let there = |seen: &Arc<PeersSnapshot>| seen.peers.values().map(|peer| peer.address).next();
+            let expected = (anew == 1).then(|| IpAddr::from([192, 0, 2, 2]));
+            drop(seen.wait_for(|seen| there(seen) == expected).await.unwrap());
+            for event in [
+                Event::Received { peer: name.clone(), prefix, path_id: 7, route: None },
+                Event::State { peer: name.clone(), state: State::Idle },
+                Event::PeerRemoved { peer: name.clone() },
+                Event::State { peer: name.clone(), state: State::Active },
+            ] {
+                assert!(watcher.tell(event, &mut known).await.is_ok());
+            }
+            drop(watcher);
+            let mut told = Vec::new();
+            while let Some(event) = waiting.recv().await {
+                told.push(match event.unwrap().event.unwrap() {
+                    Message::Table(table) => {
+                        let path = &table.paths[0];
+                        assert!(path.is_withdraw && path.identifier == 7, "{path:?}");
+                        (path.neighbor_ip.clone(), None)
+                    }
+                    Message::Peer(event) => {
+                        let (state, conf) = event.peer.map(|peer| (peer.state, peer.conf)).unwrap();
+                        let (state, conf) = (state.unwrap(), conf.unwrap());
+                        assert_eq!((event.r#type, conf.peer_asn), (i32::from(Type::State), 65001));
+                        assert_eq!(state.neighbor_address, conf.neighbor_address);
+                        (conf.neighbor_address, Some(state.session_state()))
+                    }
+                });
+            }
+            let old = |state| ("192.0.2.1".to_owned(), state);
+            let mut expected = vec![old(None), old(Some(SessionState::Idle))];
+            expected.extend((anew == 1).then(|| ("192.0.2.2".to_owned(), Some(SessionState::Active))));
+            assert_eq!(told, expected);
+        }
     }
 }

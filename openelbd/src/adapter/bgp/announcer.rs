@@ -10,7 +10,7 @@ use std::{
 use ipnet::IpNet;
 use jiff::Timestamp;
 use openelb_bgp::{
-    grpc::core::{Error, ruled},
+    grpc::core::{Core, Error, SOURCE, ruled},
     net::{self, Shutdown, SpeakerHandle},
     speaker::{
         Advertisement, ConfigError, PeersSnapshot, Route, RouteAttributes, RouteStatus, RoutesSnapshot,
@@ -86,7 +86,7 @@ impl BgpAnnouncer {
         Self::spawn_with(net::spawn, api, seed, start).0
     }
 
-    fn spawn_with(spawn: Spawn, api: &ApiOptions, seed: u64, start: Start) -> (Self, Shown) {
+    fn spawn_with(spawn: Spawn, api: &ApiOptions, seed: u64, start: Start) -> (Self, Shown, Arc<Core>) {
         let (desired, wanted) = watch::channel(None);
         let (published, status) = watch::channel(Arc::default());
         let (attracted, prefixes) = watch::channel(None);
@@ -94,7 +94,8 @@ impl BgpAnnouncer {
         let peers = Arc::new(Mutex::new(None));
         let shown = Shown::default();
         let (owner, orders) = ApiOwner::new(shown.clone());
-        let (listeners, api_failures) = api::spawn(Arc::new(owner), api);
+        let clients = Core::new(Arc::new(owner));
+        let (listeners, api_failures) = api::spawn(&clients, api);
         let task = Task {
             wanted,
             desired: Announcements::default(),
@@ -117,6 +118,7 @@ impl BgpAnnouncer {
             restarts: Restarts::new(seed),
             peers: Arc::clone(&peers),
             shown: shown.clone(),
+            clients: Arc::clone(&clients),
             orders,
             clients_speaker: None,
             api_failures,
@@ -131,7 +133,7 @@ impl BgpAnnouncer {
             peers,
             _api: listeners,
         };
-        (announcer, shown)
+        (announcer, shown, clients)
     }
 
     /// Where metrics take the state of the sessions from.
@@ -215,6 +217,8 @@ struct Task {
     peers: Arc<Mutex<Option<watch::Receiver<Arc<PeersSnapshot>>>>>,
     /// What clients of the gRPC interface see.
     shown: Shown,
+    /// What they have added.
+    clients: Arc<Core>,
     orders: mpsc::Receiver<Order>,
     /// The speaker that clients started, while no BgpConf decides.
     clients_speaker: Option<SpeakerConfig>,
@@ -519,7 +523,10 @@ impl Task {
         if how == OnStop::Withdraw {
             let shutdown =
                 RouteAttributes { communities: vec![GRACEFUL_SHUTDOWN], ..RouteAttributes::default() };
-            let last = routes::routes(&self.desired, &Arc::new(shutdown)).sources;
+            let mut last = routes::routes(&self.desired, &Arc::new(shutdown)).sources;
+            // Clients' calls have no speaker any more: from now on it is told of their routes here.
+            self.shown.speaker.send_replace(None);
+            last.insert(SOURCE.to_owned(), self.clients.added_routes().into_iter().map(going).collect());
             let prefixes: BTreeSet<IpNet> = last.values().flatten().map(|route| route.prefix).collect();
             self.set_routes(last);
             self.wait_until_sent(&prefixes, until).await;
@@ -546,6 +553,15 @@ impl Task {
         };
         let _ = timeout_at(until.into(), settle).await;
     }
+}
+
+/// A client's route that is about to go.
+fn going(mut route: Route) -> Route {
+    let communities = &mut Arc::make_mut(&mut route.attributes).communities;
+    if !communities.contains(&GRACEFUL_SHUTDOWN) {
+        communities.push(GRACEFUL_SHUTDOWN);
+    }
+    route
 }
 
 /// For how long routes that are known from before the start may wait for the true ones: 10 s less than the neighbours

@@ -1,5 +1,10 @@
 //! The task and the speakers that it starts.
 
+use openelb_bgp::{
+    grpc::core::{NewRoute, path_id},
+    speaker::Event,
+    wire::Community,
+};
 use serde_json::{Value, json};
 
 use super::{
@@ -51,7 +56,7 @@ fn passive() -> Value {
 /// Time stands still but where nothing is left to do.
 #[tokio::test(start_paused = true)]
 async fn a_speaker_that_ended_by_a_bug_is_started_again_after_a_pause_that_grows() {
-    let (announcer, shown) =
+    let (announcer, shown, _) =
         BgpAnnouncer::spawn_with(net::spawn_offline, &ApiOptions::default(), 1, Start::default());
     announcer.set_desired(world(json!({"as": 65000}), [passive()], "a"));
     let mut speaker = shown.speaker.subscribe();
@@ -78,4 +83,31 @@ async fn a_speaker_that_ended_by_a_bug_is_started_again_after_a_pause_that_grows
     assert!(pauses[0] >= Duration::from_millis(700), "{pauses:?}");
     assert!(pauses.windows(2).all(|pair| pair[1] > pair[0].mul_f64(1.3)), "{pauses:?}");
     announcer.stop(OnStop::Restart, Duration::from_secs(1)).await;
+}
+
+/// Time stands still but where nothing is left to do.
+#[tokio::test(start_paused = true)]
+async fn routes_of_clients_are_told_to_be_about_to_go_before_they_go() {
+    let (announcer, shown, clients) =
+        BgpAnnouncer::spawn_with(net::spawn_offline, &ApiOptions::default(), 1, Start::default());
+    announcer.set_desired(world(json!({"as": 65000}), [passive()], "a"));
+    let mut speaker = shown.speaker.subscribe();
+    let running = speaker.wait_for(Option::is_some).await.unwrap().clone().unwrap();
+    let of_client: IpNet = "198.51.100.1/32".parse().unwrap();
+    let attributes = Arc::new(RouteAttributes { communities: vec![7], ..RouteAttributes::default() });
+    let route = Route { path_id: path_id(0).unwrap(), attributes, ..Route::new(of_client) };
+    clients.add_route(NewRoute { route: route.clone() }).unwrap();
+    let mut events = running.subscribe(true, false).unwrap();
+    assert!(running.query(move |speaker| speaker.rib_entry(of_client)).await.unwrap().is_some());
+    announcer.stop(OnStop::Withdraw, Duration::from_secs(10)).await;
+    assert!(clients.add_route(NewRoute { route }).is_err(), "it would be told to nobody");
+    let mut told = Vec::new();
+    while let Ok(event) = events.recv().await {
+        if let Event::BestPath { prefix, path } = event
+            && prefix == of_client
+        {
+            told.push(path.map(|path| path.attributes.attributes.communities.clone()));
+        }
+    }
+    assert_eq!(told, [Some(vec![Community(7), Community(GRACEFUL_SHUTDOWN)]), None]);
 }

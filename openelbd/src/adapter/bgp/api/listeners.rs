@@ -3,7 +3,7 @@
 use std::{fs, io, path::Path, sync::Arc, time::Duration};
 
 use openelb_bgp::grpc::{
-    core::{Access, Core, Owner},
+    core::{Access, Core},
     server::{self, Address, Listener, Tls},
     v3,
 };
@@ -16,16 +16,15 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// How often certificates are looked at.
 const LOOK_AT_FILES_EVERY: Duration = Duration::from_secs(60);
 
-/// Serves `owner`'s speaker on all hosts until the set is dropped; says which hosts cannot be had.
+/// Serves this speaker on all hosts until the set is dropped; says which hosts cannot be had.
 pub(in crate::adapter::bgp) fn spawn(
-    owner: Arc<dyn Owner>,
+    core: &Arc<Core>,
     options: &ApiOptions,
 ) -> (JoinSet<()>, watch::Receiver<Failures>) {
-    let core = Core::new(owner);
     let (failures, shown) = watch::channel(Failures::default());
     let mut tasks = JoinSet::new();
     if !options.hosts.is_empty() {
-        let follower = Arc::clone(&core);
+        let follower = Arc::clone(core);
         tasks.spawn(async move { follower.follow().await });
     }
     for host in &options.hosts {
@@ -38,7 +37,7 @@ pub(in crate::adapter::bgp) fn spawn(
             );
         }
         let host = Host { address: host.clone(), tls: options.tls.clone(), failures: failures.clone() };
-        tasks.spawn(host.serve(v3::Api::new(Arc::clone(&core), access)));
+        tasks.spawn(host.serve(v3::Api::new(Arc::clone(core), access)));
     }
     (tasks, shown)
 }
