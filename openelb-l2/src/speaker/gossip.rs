@@ -552,7 +552,9 @@ impl Speaker {
         state: State,
         now: Instant,
     ) {
-        if NodeId::of(&state.name) != sender {
+        // One that is neither a peer nor a member says it again once it is: without a key anybody can be anybody, and what
+        // hundreds say of many addresses takes more memory than there is.
+        if NodeId::of(&state.name) != sender || !self.listens_to(sender) {
             return;
         }
         let node = self.nodes.entry(sender).or_default();
@@ -600,6 +602,12 @@ impl Speaker {
         }
         let have = self.nodes.get(&sender).map(|node| node.have).unwrap_or_default();
         self.answer(sender, from, via, Body::Ack(have));
+    }
+
+    /// Whether what a node says of addresses is of use: it is to gossip, or lives.
+    fn listens_to(&self, node: NodeId) -> bool {
+        self.peers.as_ref().is_some_and(|peers| peers.contains_key(&node))
+            || self.nodes.get(&node).is_some_and(|node| node.live.is_some())
     }
 
     fn send(&mut self, receiver: NodeId, to: SocketAddr, body: &Body) {
