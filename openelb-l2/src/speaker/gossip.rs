@@ -128,7 +128,9 @@ impl Speaker {
             })
         };
         let patience = self.config.probe_interval.saturating_add(self.config.suspicion);
-        let over = now.saturating_duration_since(unsettled.since) >= patience;
+        // Who is not known yet has not been asked.
+        let asked = self.peers_since.map_or(unsettled.since, |since| since.max(unsettled.since));
+        let over = now.saturating_duration_since(asked) >= patience;
         let live = self.nodes.iter().filter(|(_, node)| node.live.is_some()).map(|(id, _)| id);
         if over || self.peers.iter().flat_map(BTreeMap::keys).chain(live).all(answered) {
             self.unsettled = None;

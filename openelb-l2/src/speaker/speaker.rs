@@ -71,6 +71,8 @@ pub struct Speaker {
     pub(super) nodes: BTreeMap<NodeId, Node>,
     pub(super) stations: HashMap<MacAddr, NodeId, FixedState>,
     pub(super) peers: Option<BTreeMap<NodeId, Peer>>,
+    /// Since when they are known.
+    pub(super) peers_since: Option<Instant>,
     pub(super) ports: BTreeMap<LinkIndex, Port>,
     pub(super) entries: HashMap<IpAddr, Entry, FixedState>,
     pub(super) announcer: Announcer,
@@ -128,6 +130,7 @@ impl Speaker {
             nodes: BTreeMap::new(),
             stations: HashMap::default(),
             peers: None,
+            peers_since: None,
             ports: BTreeMap::new(),
             entries: HashMap::default(),
             announcer: Announcer::new(schedule),
@@ -179,6 +182,7 @@ impl Speaker {
         let own = self.me;
         let peers = peers.into_iter().map(|peer| (NodeId::of(&peer.node), peer));
         self.peers = Some(peers.filter(|(node, _)| *node != own).collect());
+        self.peers_since.get_or_insert(now);
         self.next_seeds = now;
         self.next_tick = now;
         self.forget_nodes(now);
