@@ -1,10 +1,16 @@
 //! The path of a request: no allocation, however many addresses there are.
 #![allow(
     clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
     clippy::disallowed_methods,
+    dead_code,
     missing_docs,
-    reason = "tests; any origin of time will do"
+    reason = "tests; any origin of time will do; not every suite uses all of the model"
 )]
+
+mod sim;
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -12,10 +18,11 @@ use std::{
 };
 
 use openelb_l2::{
-    MacAddr, solicited_node_multicast,
-    speaker::{DesiredAddress, Link, LinkIndex, NodeName, Settings, Speaker, SpeakerConfig},
+    MacAddr, announcer, solicited_node_multicast,
+    speaker::{DesiredAddress, Link, LinkIndex, NodeName, Peer, Role, Settings, Speaker, SpeakerConfig},
     wire::{Frame, arp, ndp},
 };
+use sim::{Sim, ms};
 
 const LINK: LinkIndex = LinkIndex(2);
 const OWN: MacAddr = MacAddr::new([2, 0, 0, 0, 0, 1]);
@@ -94,4 +101,58 @@ fn a_request_allocates_nothing() {
         0,
         "the counter counts"
     );
+}
+
+/// A client's questions for an address, and how much memory the answers took.
+fn answer_all(speaker: &mut Speaker, address: IpAddr, now: Instant) -> u64 {
+    let IpAddr::V4(target) = address else { panic!("{address}") };
+    let question = arp_request(target, Ipv4Addr::new(192, 0, 2, 250));
+    let mut replies = 0;
+    let info = allocation_counter::measure(|| {
+        for _ in 0..100 {
+            replies += usize::from(speaker.handle_frame(LINK, &question, now).is_some());
+        }
+    });
+    assert_eq!(replies, 100);
+    info.count_total
+}
+
+#[test]
+fn a_request_to_one_that_stands_in_allocates_nothing() {
+    let mut sim = Sim::with_all(3, 1, 1);
+    sim.run(ms(4000));
+    let address = sim.addresses[0];
+    let owner = sim.owner(address);
+    sim.kill(owner);
+    let stands_in = |sim: &Sim| {
+        let stands_in = |n: &usize| *n != owner && matches!(sim.role(*n, address), Role::StandIn { .. });
+        (0..3).find(stands_in)
+    };
+    for _ in 0..300 {
+        if stands_in(&sim).is_none() {
+            sim.run(ms(10));
+        }
+    }
+    let (who, now) = (stands_in(&sim).unwrap(), sim.now);
+    let speaker = sim.hosts[who].speaker.as_mut().unwrap();
+    assert_eq!(answer_all(speaker, address, now), 0);
+}
+
+#[test]
+fn a_request_to_one_that_looks_for_its_peers_allocates_nothing() {
+    let address = IpAddr::from([192, 0, 2, 100]);
+    let (mut speaker, now) = owner_of(&[address]);
+    let peer = Peer::new(NodeName::new("node-2").unwrap(), "192.0.2.2:7947".parse().unwrap());
+    speaker.set_peers(vec![peer], now);
+    let stranger = MacAddr::new([2, 0xee, 0, 0, 0, 1]);
+    while speaker.poll_output().is_some() {}
+    for frame in announcer::announcement(address, stranger) {
+        assert!(speaker.handle_frame(LINK, &frame, now).is_none());
+    }
+    let looks = |output| {
+        let openelb_l2::speaker::Output::Frame { frame, .. } = output else { return false };
+        sim::wire::read(&frame) == sim::wire::Says::Asks([192, 0, 2, 2].into())
+    };
+    assert!(std::iter::from_fn(|| speaker.poll_output()).any(looks), "it looks for its peer");
+    assert_eq!(answer_all(&mut speaker, address, now), 0);
 }

@@ -9,7 +9,7 @@
 )]
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -74,6 +74,75 @@ fn made_up_nodes_are_forgotten() {
     assert!(speaker.members().is_empty(), "{}", speaker.members().len());
     speaker.handle_datagram(address(9), &question(1), now);
     assert_eq!(speaker.stats().rejected_datagrams, rejected, "there is room again");
+}
+
+/// A node that has a thousand addresses, and tells node-1 of them.
+fn talkative(n: u8, one: u64, now: Instant) -> Speaker {
+    let link = LinkIndex(2);
+    let config = SpeakerConfig::new(NodeName::new(&format!("node-{n}")).unwrap(), address(n));
+    let mut settings = Settings::default();
+    settings.probes = 0;
+    let mut speaker = Speaker::new(config, settings, now).unwrap();
+    let desired =
+        (0..1000).map(|low| DesiredAddress::new(IpAddr::from([10, n, (low >> 8) as u8, low as u8]), [link]));
+    speaker.set_desired(desired.collect(), now);
+    speaker.set_links(vec![Link::new(link, "eth0", MacAddr::new([2, 0, 0, 0, 0, n]))], now);
+    speaker.set_peers(Vec::new(), now);
+    speaker.handle_datagram(address(1), &question(one), now);
+    speaker
+}
+
+/// The number of the node that sent this.
+fn sender(payload: &[u8]) -> u64 {
+    u64::from_be_bytes(payload[4..12].try_into().unwrap())
+}
+
+fn owned_by_others(speaker: &Speaker) -> Vec<usize> {
+    speaker.members().iter().map(|member| member.owned).collect()
+}
+
+#[test]
+fn what_strangers_say_of_addresses_is_not_kept_and_heard_once_they_are_peers() {
+    const STRANGERS: std::ops::Range<u8> = 50..60;
+    let mut now = Instant::now();
+    let mut one = speaker(None, now);
+    let id = sender(&datagrams(&mut one)[0].1);
+    let mut strangers: Vec<_> = STRANGERS.map(|n| (n, talkative(n, id, now))).collect();
+    let mut run = |one: &mut Speaker, now: &mut Instant, time, membership: bool| {
+        let end = *now + time;
+        let mut states = 0;
+        while *now < end {
+            *now += Duration::from_millis(10);
+            one.handle_timeout(*now);
+            for (n, stranger) in &mut strangers {
+                if !membership {
+                    stranger.handle_datagram(address(1), &question(id), *now);
+                }
+                stranger.handle_timeout(*now);
+                let all = datagrams(stranger);
+                for (_, payload) in all.iter().filter(|(_, payload)| membership || payload[12] != 0) {
+                    states += usize::from(payload[12] == 1);
+                    one.handle_datagram(address(*n), payload, *now);
+                }
+                if let Some((_, payload)) = all.first().filter(|_| !membership) {
+                    one.handle_datagram(address(*n), &question(sender(payload)), *now);
+                }
+            }
+            for (to, payload) in datagrams(one) {
+                if let Some((_, stranger)) = strangers.iter_mut().find(|(n, _)| to == address(*n)) {
+                    stranger.handle_datagram(address(1), &payload, *now);
+                }
+            }
+        }
+        states
+    };
+    let states = run(&mut one, &mut now, Duration::from_secs(5), false);
+    assert!(states > 100, "they say what they have");
+    assert_eq!(owned_by_others(&one), vec![0; STRANGERS.len()], "they stay, by asking");
+    let peers = STRANGERS.map(|n| Peer::new(NodeName::new(&format!("node-{n}")).unwrap(), address(n)));
+    one.set_peers(peers.collect(), now);
+    run(&mut one, &mut now, Duration::from_secs(5), true);
+    assert_eq!(owned_by_others(&one), vec![1000; STRANGERS.len()]);
 }
 
 /// A member in a message of the membership: node, generation, where it is.

@@ -184,3 +184,57 @@ fn stations_that_are_made_up_for_a_node_are_not_remembered_for_ever() {
     }
     assert!(speaker.stats().conflicts - conflicts >= 1000 - 8, "{} strangers", speaker.stats().conflicts);
 }
+
+/// Whoever gives an address up knows nothing of the stranger any more, and does not say later that it is gone.
+#[test]
+fn a_conflict_ends_with_the_ownership_and_is_not_told_to_be_over_at_the_next_claim() {
+    let mut now = Instant::now();
+    let mut speaker = on_two_links(0, now);
+    let told = |speaker: &mut Speaker| {
+        let concerns = |event: &Event| {
+            matches!(event, Event::AddressConflict { .. } | Event::AddressConflictEnded { .. })
+        };
+        events(speaker).into_iter().filter(concerns).collect::<Vec<_>>()
+    };
+    let link = |up| {
+        (0..2_u8)
+            .map(|n| {
+                let mut link =
+                    Link::new(LINKS[usize::from(n)], format!("eth{n}"), MacAddr::new([2, 0, 0, 0, 1, n]));
+                link.up = up;
+                link
+            })
+            .collect::<Vec<_>>()
+    };
+    for frame in announcer::announcement(address(0), STRANGER) {
+        speaker.handle_frame(LINKS[0], &frame, now);
+    }
+    assert_eq!(told(&mut speaker).len(), 1);
+    assert_eq!(speaker.address(address(0)).unwrap().conflict, Some(STRANGER));
+    speaker.set_links(link(false), now);
+    for _ in 0..20 {
+        now += ms(200);
+        speaker.handle_timeout(now);
+    }
+    assert_ne!(speaker.address(address(0)).unwrap().role, Role::Owner);
+    assert_eq!(speaker.address(address(0)).unwrap().conflict, None);
+    speaker.set_links(link(true), now);
+    for _ in 0..20 {
+        now += ms(200);
+        speaker.handle_timeout(now);
+    }
+    assert_eq!(speaker.address(address(0)).unwrap().role, Role::Owner);
+    assert_eq!(told(&mut speaker), []);
+    // The next one is news, and that it is gone is told when it was silent for long enough.
+    for frame in announcer::announcement(address(0), STRANGER) {
+        speaker.handle_frame(LINKS[0], &frame, now);
+    }
+    assert!(matches!(told(&mut speaker)[..], [Event::AddressConflict { .. }]));
+    for _ in 0..70 {
+        now += ms(1000);
+        while let Some(at) = speaker.poll_timeout().filter(|at| *at <= now) {
+            speaker.handle_timeout(at);
+        }
+    }
+    assert_eq!(told(&mut speaker), [Event::AddressConflictEnded { address: address(0) }]);
+}

@@ -153,7 +153,7 @@ pub struct LinkView {
     pub mac: Option<MacAddr>,
     /// Up, with carrier.
     pub up: bool,
-    /// Why it cannot be used.
+    /// Why it cannot be used, or not for all addresses.
     pub problem: Option<String>,
 }
 

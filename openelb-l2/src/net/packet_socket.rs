@@ -293,7 +293,7 @@ mod tests {
     }
 
     /// A cable `near`-`far` in a network namespace of the thread's own.
-    fn with_a_cable(test: impl FnOnce() + Send + 'static) {
+    fn with_a_cable(test: impl FnOnce(&tokio::runtime::Runtime) + Send + 'static) {
         let thread = std::thread::spawn(|| {
             nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("needs to be root");
             ip("link add near type veth peer name far");
@@ -302,7 +302,7 @@ mod tests {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let runtime = runtime.expect("a runtime");
             let _guard = runtime.enter();
-            test();
+            test(&runtime);
         });
         thread.join().expect("the test");
     }
@@ -314,7 +314,7 @@ mod tests {
 
     #[test]
     fn a_frame_is_sent_over_a_link_that_was_down_before() {
-        with_a_cable(|| {
+        with_a_cable(|_| {
             let sockets = PacketSockets::open(link("near")).expect("near");
             ip("link set near down");
             assert!(is_down(&sockets.send(&question()).expect_err("it is down")));
@@ -334,7 +334,7 @@ mod tests {
 
     #[test]
     fn what_queued_up_is_thrown_away_behind_an_error_too() {
-        with_a_cable(|| {
+        with_a_cable(|_| {
             let sockets = PacketSockets::open(link("near")).expect("near");
             sockets.set_addresses(&["192.0.2.100".parse().expect("an address")]).expect("a filter");
             let other = PacketSockets::open(link("far")).expect("far");
@@ -345,6 +345,44 @@ mod tests {
             let mut batch = Batch::new();
             assert_eq!(sockets.discard(&mut batch), 3);
             assert_eq!(sockets.receive(&mut batch, |_| panic!("a frame is left")), 0);
+        });
+    }
+
+    #[test]
+    fn every_frame_is_noticed_however_many_come_at_once() {
+        with_a_cable(|runtime| {
+            let addresses = ["192.0.2.100", "2001:db8::100"].map(|a| a.parse().expect("an address"));
+            let near = PacketSockets::open(link("near")).expect("near");
+            near.set_addresses(&addresses).expect("filters");
+            let far = PacketSockets::open(link("far")).expect("far");
+            let client = crate::MacAddr::new([2, 0xc, 0, 0, 0, 1]);
+            let mut batch = Batch::new();
+            let mut exchange = |count: usize| {
+                for address in addresses {
+                    let frame = crate::announcer::probe(address, client);
+                    (0..count).for_each(|_| far.send(&frame).expect("it is up"));
+                }
+                let mut left = 2 * count;
+                let all = async {
+                    while left > 0 {
+                        std::future::poll_fn(|context| near.poll_ready(context)).await;
+                        let errors = near.receive(&mut batch, |batch| {
+                            batch.answer(|_| {
+                                left -= 1;
+                                None
+                            });
+                        });
+                        assert_eq!(errors, 0);
+                    }
+                };
+                let deadline = std::time::Duration::from_secs(10);
+                let done = runtime.block_on(async { tokio::time::timeout(deadline, all).await });
+                assert!(done.is_ok(), "{left} of {count} frames on both sockets were not noticed");
+            };
+            for count in [1, 3, 4, 5, 31, 32, 33, 36, 37, 100] {
+                exchange(count);
+                exchange(1);
+            }
         });
     }
 }

@@ -106,6 +106,18 @@ impl Speaker {
         deaf.is_some_and(|at| now.saturating_duration_since(at) < YIELD_TO_DEAF) && !self.talks(node)
     }
 
+    /// Whether a claim says anything that [`handle_claim`](Self::handle_claim) does something with. A client that asks for
+    /// an address says where its own is: that alone concerns nobody.
+    pub(super) fn concerns(&self, claim: responder::Claim, now: Instant) -> bool {
+        let responder::Claim { address, mac } = claim;
+        let seeks = self.seeks(now);
+        self.entries.contains_key(&address)
+            // A node that lives, or whose host does.
+            || (seeks || !self.hosts.is_empty()) && self.stations.contains_key(&mac)
+            || self.hosts.asks_for(address)
+            || seeks && self.peer_at(address).is_some()
+    }
+
     /// Somebody says that an address is at a station.
     pub(super) fn handle_claim(&mut self, link: LinkIndex, claim: responder::Claim, now: Instant) {
         let responder::Claim { address, mac } = claim;

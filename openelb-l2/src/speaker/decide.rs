@@ -436,6 +436,11 @@ impl Speaker {
     }
 
     fn claim(&mut self, address: IpAddr, now: Instant) {
+        // Only probes that nobody answered show that the stranger is gone.
+        let probed = self
+            .entries
+            .get(&address)
+            .is_some_and(|entry| matches!(entry.phase, Phase::Probing { .. } | Phase::Conflict { .. }));
         self.rest(address, now);
         let me = self.me;
         let Some(entry) = self.entries.get_mut(&address) else { return };
@@ -444,7 +449,7 @@ impl Speaker {
         entry.proven = true;
         entry.yielded = None;
         entry.standing = None;
-        if entry.conflict.take().is_some() {
+        if entry.conflict.take().is_some() && probed {
             self.events.push_back(Event::AddressConflictEnded { address });
         }
         self.stats.claims += 1;
@@ -473,6 +478,10 @@ impl Speaker {
         let phase = std::mem::replace(&mut entry.phase, Phase::Idle);
         if phase == Phase::Idle {
             return;
+        }
+        if matches!(phase, Phase::Owner | Phase::HandingOver { .. } | Phase::StandIn { .. }) {
+            // Whether the stranger is still there is for the next owner to find out.
+            entry.conflict = None;
         }
         entry.since = now;
         self.announcer.release(address);

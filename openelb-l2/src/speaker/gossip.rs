@@ -128,7 +128,9 @@ impl Speaker {
             })
         };
         let patience = self.config.probe_interval.saturating_add(self.config.suspicion);
-        let over = now.saturating_duration_since(unsettled.since) >= patience;
+        // Who is not known yet has not been asked.
+        let asked = self.peers_since.map_or(unsettled.since, |since| since.max(unsettled.since));
+        let over = now.saturating_duration_since(asked) >= patience;
         let live = self.nodes.iter().filter(|(_, node)| node.live.is_some()).map(|(id, _)| id);
         if over || self.peers.iter().flat_map(BTreeMap::keys).chain(live).all(answered) {
             self.unsettled = None;
@@ -552,7 +554,9 @@ impl Speaker {
         state: State,
         now: Instant,
     ) {
-        if NodeId::of(&state.name) != sender {
+        // One that is neither a peer nor a member says it again once it is: without a key anybody can be anybody, and what
+        // hundreds say of many addresses takes more memory than there is.
+        if NodeId::of(&state.name) != sender || !self.listens_to(sender) {
             return;
         }
         let node = self.nodes.entry(sender).or_default();
@@ -600,6 +604,12 @@ impl Speaker {
         }
         let have = self.nodes.get(&sender).map(|node| node.have).unwrap_or_default();
         self.answer(sender, from, via, Body::Ack(have));
+    }
+
+    /// Whether what a node says of addresses is of use: it is to gossip, or lives.
+    fn listens_to(&self, node: NodeId) -> bool {
+        self.peers.as_ref().is_some_and(|peers| peers.contains_key(&node))
+            || self.nodes.get(&node).is_some_and(|node| node.live.is_some())
     }
 
     fn send(&mut self, receiver: NodeId, to: SocketAddr, body: &Body) {

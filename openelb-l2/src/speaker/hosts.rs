@@ -113,6 +113,12 @@ impl Hosts {
         self.hosts.is_empty()
     }
 
+    /// Whether some host is asked for this address of its own.
+    pub(super) fn asks_for(&self, address: IpAddr) -> bool {
+        let mut links = self.hosts.values().flat_map(|host| &host.links);
+        links.any(|(_, probe)| *probe == Some(address))
+    }
+
     /// On how many of these links it answers.
     pub(super) fn count(&self, node: NodeId, on: &[LinkIndex], now: Instant) -> usize {
         let links = self.hosts.get(&node).map(|host| host.state(now).links).unwrap_or_default();

@@ -71,6 +71,8 @@ pub struct Speaker {
     pub(super) nodes: BTreeMap<NodeId, Node>,
     pub(super) stations: HashMap<MacAddr, NodeId, FixedState>,
     pub(super) peers: Option<BTreeMap<NodeId, Peer>>,
+    /// Since when they are known.
+    pub(super) peers_since: Option<Instant>,
     pub(super) ports: BTreeMap<LinkIndex, Port>,
     pub(super) entries: HashMap<IpAddr, Entry, FixedState>,
     pub(super) announcer: Announcer,
@@ -128,6 +130,7 @@ impl Speaker {
             nodes: BTreeMap::new(),
             stations: HashMap::default(),
             peers: None,
+            peers_since: None,
             ports: BTreeMap::new(),
             entries: HashMap::default(),
             announcer: Announcer::new(schedule),
@@ -179,6 +182,7 @@ impl Speaker {
         let own = self.me;
         let peers = peers.into_iter().map(|peer| (NodeId::of(&peer.node), peer));
         self.peers = Some(peers.filter(|(node, _)| *node != own).collect());
+        self.peers_since.get_or_insert(now);
         self.next_seeds = now;
         self.next_tick = now;
         self.forget_nodes(now);
@@ -264,7 +268,7 @@ impl Speaker {
             }
         };
         if let Some(claim) = heard.claim
-            && (!self.hosts.is_empty() || self.seeks(now) || self.entries.contains_key(&claim.address))
+            && self.concerns(claim, now)
         {
             self.handle_claim(link, claim, now);
             self.finish(now);
@@ -434,11 +438,7 @@ impl Speaker {
 
     /// To be called last with every input: decides, and collects what is to be sent.
     pub(super) fn finish(&mut self, now: Instant) {
-        let about = self.about(now);
-        if about.mature != self.replica.about().mature {
-            self.dirty.extend(self.entries.keys());
-        }
-        self.replica.set_about(about);
+        self.renew_about(now);
         self.settle(now);
         loop {
             while let Some(address) = self.dirty.pop_first() {
@@ -482,7 +482,8 @@ impl Speaker {
         }
     }
 
-    fn about(&self, now: Instant) -> About {
+    /// What is said of this node to the others; made anew only where it differs, for this is asked with every input.
+    fn renew_about(&mut self, now: Instant) {
         let uptime = self.config.host_uptime.saturating_add(now.saturating_duration_since(self.started));
         let used = |index: &LinkIndex| {
             let wants =
@@ -490,17 +491,24 @@ impl Speaker {
             self.ports.len() <= MAX_LINKS || self.entries.values().any(wants)
         };
         let ports = self.ports.iter().filter(|(index, port)| port.is_up() && used(index));
-        let links = ports.map(|(_, port)| {
+        let links = ports.take(MAX_LINKS).map(|(_, port)| {
             let addresses = &port.link.addresses;
             let v4 = addresses.iter().find(|address| address.is_ipv4());
             (port.link.mac, v4.or_else(|| addresses.first()).copied())
         });
-        About {
-            mature: uptime >= self.settings.join_delay,
-            settled: self.unsettled.is_none(),
-            restarting: self.stopping.as_ref().is_some_and(|stopping| stopping.mode == StopMode::Restart),
-            links: links.take(MAX_LINKS).collect(),
+        let mature = uptime >= self.settings.join_delay;
+        let settled = self.unsettled.is_none();
+        let restarting = self.stopping.as_ref().is_some_and(|stopping| stopping.mode == StopMode::Restart);
+        let old = self.replica.about();
+        let flags = (old.mature, old.settled, old.restarting);
+        if flags == (mature, settled, restarting) && links.clone().eq(old.links.iter().copied()) {
+            return;
         }
+        let about = About { mature, settled, restarting, links: links.collect() };
+        if mature != old.mature {
+            self.dirty.extend(self.entries.keys());
+        }
+        self.replica.set_about(about);
     }
 
     /// Whether enough is known to decide.

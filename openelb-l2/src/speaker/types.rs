@@ -146,7 +146,7 @@ pub enum Event {
         /// The station.
         mac: MacAddr,
     },
-    /// The station was not heard again; the address is announced.
+    /// The station was not heard again; the address is announced. Not told where this node gave the address up meanwhile.
     AddressConflictEnded {
         /// The address.
         address: IpAddr,

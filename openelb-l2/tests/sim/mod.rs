@@ -302,14 +302,32 @@ impl Sim {
 
     pub(crate) fn start(&mut self, n: usize) {
         self.begin(n);
+        self.learn_peers(n);
         self.learn_links(n);
+    }
+
+    /// A process that hears of its peers so much later than of its links and addresses, and that nobody speaks to before.
+    pub(crate) fn start_alone(&mut self, n: usize, lag: Duration) {
+        self.begin(n);
+        self.learn_links(n);
+        self.deaf.extend((0..self.hosts.len()).flat_map(|other| [(n, other), (other, n)]));
+        self.run(lag);
+        self.deaf.clear();
+        self.learn_peers(n);
     }
 
     /// A process that hears of its peers so much sooner than of its links and addresses.
     pub(crate) fn start_blind(&mut self, n: usize, lag: Duration) {
         self.begin(n);
+        self.learn_peers(n);
         self.run(lag);
         self.learn_links(n);
+    }
+
+    fn learn_peers(&mut self, n: usize) {
+        let now = self.now;
+        let all = self.hosts.iter().map(|host| Peer::new(host.name.clone(), host.gossip)).collect();
+        self.act(n, |speaker| speaker.set_peers(all, now));
     }
 
     fn learn_links(&mut self, n: usize) {
@@ -321,7 +339,6 @@ impl Sim {
     fn begin(&mut self, n: usize) {
         let seed = self.random();
         let now = self.now;
-        let all: Vec<_> = self.hosts.iter().map(|host| Peer::new(host.name.clone(), host.gossip)).collect();
         let settings = self.settings.clone();
         self.forget_life(n);
         self.hosts[n].link_up = true;
@@ -334,9 +351,7 @@ impl Sim {
         config.incarnation = host.started;
         config.seed = seed;
         config.key.clone_from(&self.key);
-        let mut speaker = Speaker::new(config, settings, now).unwrap();
-        speaker.set_peers(all, now);
-        host.speaker = Some(speaker);
+        host.speaker = Some(Speaker::new(config, settings, now).unwrap());
         self.drain(n);
     }
 

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::UdpSocket;
 
 use crate::speaker::Speaker;
@@ -77,7 +77,10 @@ impl Gossip {
 
     /// Says whether the kernel took it.
     pub(super) fn send(&self, to: SocketAddr, payload: &[u8]) -> bool {
-        self.socket.as_ref().is_ok_and(|socket| socket.try_send_to(payload, to).is_ok())
+        // Not by way of tokio, which sends nothing before it has looked whether the socket has room: the first words of a
+        // start would be lost.
+        let send = |socket| SockRef::from(socket).send_to(payload, &to.into()).is_ok();
+        self.socket.as_ref().is_ok_and(send)
     }
 }
 
@@ -88,4 +91,24 @@ fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     }
     socket.bind(&address.into())?;
     UdpSocket::from_std(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_said_right_after_binding_is_sent() {
+        let other = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
+        let to = other.local_addr().expect("its address");
+        let now = super::super::Clock::new().now();
+        let mut gossip = Gossip::new(SocketAddr::from(([127, 0, 0, 1], 0)), now);
+        assert!(!gossip.send(to, b"not bound"));
+        assert!(gossip.retry(now));
+        assert!(gossip.send(to, b"first"));
+        other.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
+        let mut room = [0; 16];
+        let (length, _) = other.recv_from(&mut room).expect("it comes");
+        assert_eq!(room.get(..length), Some(&b"first"[..]));
+    }
 }

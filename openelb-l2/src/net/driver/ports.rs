@@ -39,6 +39,20 @@ struct Port {
     sockets: Result<PacketSockets, String>,
     /// What the filters let in, in order.
     addresses: Vec<IpAddr>,
+    /// Why they do not let in all that is wanted.
+    lacking: Option<String>,
+}
+
+impl Port {
+    /// Whether an address is one of those that the filters should let in, and do not.
+    fn lacks(&self, address: IpAddr) -> bool {
+        self.lacking.is_some() && self.addresses.binary_search(&address).is_err()
+    }
+
+    /// Why nothing is heard here that concerns an address.
+    fn cause(&self, address: IpAddr) -> Option<&String> {
+        self.sockets.as_ref().err().or_else(|| self.lacking.as_ref().filter(|_| self.lacks(address)))
+    }
 }
 
 pub(super) struct Ports {
@@ -55,6 +69,8 @@ pub(super) struct Ports {
     without_ipv6: BTreeMap<LinkIndex, String>,
     due: Option<Instant>,
     batch: Batch,
+    /// [`PacketSockets::set_addresses`], but in tests.
+    attach: fn(&PacketSockets, &[IpAddr]) -> io::Result<()>,
 }
 
 impl Ports {
@@ -70,6 +86,7 @@ impl Ports {
             without_ipv6: BTreeMap::new(),
             due: None,
             batch: Batch::new(),
+            attach: PacketSockets::set_addresses,
         }
     }
 
@@ -121,7 +138,7 @@ impl Ports {
         let table = self.table.iter().flatten();
         let used = table.filter_map(|link| {
             let port = self.ports.get(&link.index)?;
-            let problem = port.sockets.as_ref().err().cloned();
+            let problem = port.sockets.as_ref().err().or(port.lacking.as_ref()).cloned();
             Some(LinkView { index: link.index, name: link.name.clone(), mac: link.mac, up: link.up, problem })
         });
         used.collect()
@@ -194,14 +211,18 @@ impl Ports {
         }
         let old: BTreeSet<LinkIndex> = self.ports.keys().copied().collect();
         self.open(used, now);
-        for one in &desired {
+        for one in &mut desired {
             for link in &one.links {
-                if let Some(Err(cause)) = self.ports.get(link).map(|port| &port.sockets) {
+                if let Some(cause) = self.ports.get(link).and_then(|port| port.cause(one.address)) {
                     let link = names.get(link).cloned().unwrap_or_default();
                     let problem = Problem::Link { link, cause: cause.clone() };
                     problems.entry(one.address).or_default().insert(0, problem);
                 }
             }
+            // Where nobody hears the question, there is no use in being the one that is asked.
+            let lacks = |link: &LinkIndex| self.ports.get(link).is_some_and(|port| port.lacks(one.address));
+            one.links.retain(|link| !lacks(link));
+            one.home.retain(|link| !lacks(link));
         }
         (self.problems, self.homes) = (problems, homes);
         let new: BTreeSet<LinkIndex> = self.ports.keys().copied().collect();
@@ -248,22 +269,29 @@ impl Ports {
         for (link, mut addresses) in used {
             addresses.sort_unstable();
             addresses.dedup();
-            let old = match self.ports.remove(&link) {
-                Some(Port { sockets: Ok(sockets), addresses: old }) => Ok((sockets, old)),
-                // Never opened, or tried in vain.
-                _ => PacketSockets::open(link).map(|sockets| (sockets, Vec::new())),
-            };
-            let sockets = old.and_then(|(sockets, old)| {
-                if old != addresses {
-                    sockets.set_addresses(&addresses)?;
+            let port = match self.ports.remove(&link) {
+                Some(Port { sockets: Ok(sockets), addresses: old, lacking }) => {
+                    let refused = if old == addresses && lacking.is_none() {
+                        None
+                    } else {
+                        (self.attach)(&sockets, &addresses).err()
+                    };
+                    // A filter that cannot be replaced goes on as it is, and so does what it lets in.
+                    let addresses = if refused.is_some() { old } else { addresses };
+                    Port { sockets: Ok(sockets), addresses, lacking: refused.map(|error| cause(&error)) }
                 }
-                Ok(sockets)
-            });
-            if sockets.is_err() {
+                // Never opened, or tried in vain.
+                _ => {
+                    let sockets = PacketSockets::open(link)
+                        .and_then(|sockets| (self.attach)(&sockets, &addresses).map(|()| sockets))
+                        .map_err(|error| cause(&error));
+                    Port { sockets, addresses, lacking: None }
+                }
+            };
+            if port.sockets.is_err() || port.lacking.is_some() {
                 self.due = Some(self.due.map_or(now + RETRY, |at| at.min(now + RETRY)));
             }
-            let sockets = sockets.map_err(|error| cause(&error));
-            self.ports.insert(link, Port { sockets, addresses });
+            self.ports.insert(link, port);
         }
     }
 
@@ -364,7 +392,10 @@ fn holder<'a>(table: &'a [LinkInfo], address: IpAddr, links: &[LinkIndex]) -> Op
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::Prefix;
+    use crate::{
+        net::Prefix,
+        speaker::{Event, Role, SpeakerConfig},
+    };
 
     fn link(index: u32, prefix: Option<(&str, u8)>) -> LinkInfo {
         let mut link = LinkInfo::new(LinkIndex(index), format!("eth{index}"), None);
@@ -386,5 +417,48 @@ mod tests {
         // Up without them, or gone: it is none any more.
         assert_eq!(home(&[link(1, None), other()], address, &links, Some(&known)), []);
         assert_eq!(home(&[other()], address, &links, Some(&known)), []);
+    }
+
+    #[tokio::test]
+    async fn a_filter_that_cannot_be_replaced_costs_the_new_addresses_only() {
+        let lo = LinkIndex(nix::net::if_::if_nametoindex("lo").expect("every host has lo"));
+        let now = Clock::new().now();
+        let node = crate::speaker::NodeName::new("node-1").expect("a name");
+        let config = SpeakerConfig::new(node, "192.0.2.1:7947".parse().expect("an address"));
+        let settings = crate::speaker::Settings { probes: 0, ..Default::default() };
+        let mut speaker = Speaker::new(config, settings, now).expect("the defaults are good");
+        speaker.set_peers(Vec::new(), now);
+        let wanted = |all: &[&str]| {
+            let one = |text: &&str| {
+                WantedAddress::new(text.parse().expect("an address"), "lo".parse().expect("an interface"))
+            };
+            all.iter().map(one).collect::<Vec<_>>()
+        };
+        let address = |text: &str| text.parse::<IpAddr>().expect("an address");
+        let (old, new) = (address("192.0.2.100"), address("192.0.2.101"));
+        let mut ports = Ports::new(Vec::new());
+        ports.set_table(vec![LinkInfo::new(lo, "lo", Some(crate::MacAddr::new([2, 0, 0, 0, 0, 1])))]);
+        ports.set_wanted(wanted(&["192.0.2.100"]));
+        ports.apply(&mut speaker, now);
+        let role = |speaker: &Speaker, address| speaker.address(address).map(|status| status.role);
+        assert_eq!(role(&speaker, old), Some(Role::Owner));
+        ports.attach = |_, _| Err(Errno::ENOMEM.into());
+        ports.set_wanted(wanted(&["192.0.2.100", "192.0.2.101"]));
+        while speaker.poll_event().is_some() {}
+        ports.apply(&mut speaker, now);
+        assert_eq!((role(&speaker, old), role(&speaker, new)), (Some(Role::Owner), Some(Role::Standby)));
+        let moved = |event| matches!(event, Event::OwnerChanged { .. });
+        assert!(!std::iter::from_fn(|| speaker.poll_event()).any(moved), "it stays where it is");
+        let is_lost = |ports: &Ports, address| {
+            ports.problems(address, &[lo]).iter().any(|problem| matches!(problem, Problem::Link { .. }))
+        };
+        assert_eq!((is_lost(&ports, old), is_lost(&ports, new)), (false, true));
+        assert!(ports.views().iter().any(|view| view.problem.is_some()));
+        // It is tried again.
+        assert_eq!(ports.poll_timeout(), Some(now + RETRY));
+        ports.attach = PacketSockets::set_addresses;
+        ports.apply(&mut speaker, now + RETRY);
+        assert_eq!((role(&speaker, old), role(&speaker, new)), (Some(Role::Owner), Some(Role::Owner)));
+        assert_eq!((is_lost(&ports, old), is_lost(&ports, new)), (false, false));
     }
 }

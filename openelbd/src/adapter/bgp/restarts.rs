@@ -1,4 +1,4 @@
-//! When a BGP speaker that ended by a bug is started again: after a pause, which grows while it ends again and again.
+//! When a speaker that ended by a bug is started again: after a pause, which grows while it ends again and again.
 
 use std::time::{Duration, Instant};
 

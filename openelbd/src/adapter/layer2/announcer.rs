@@ -1,7 +1,7 @@
 //! The task that keeps a Layer 2 speaker as the announcements want it.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::VecDeque,
     fmt,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
@@ -11,22 +11,22 @@ use std::{
 use jiff::Timestamp;
 use openelb_k8s::announce::{Announcements, Announcer, AnnouncerProblem, AnnouncerStatus, Protocol};
 use openelb_l2::{
-    net::{self, DriverConfig, DriverHandle, Snapshot},
+    net::{self, DriverConfig, DriverHandle, Snapshot, SpawnError},
     speaker::{Event, NodeName, SpeakerConfig, StopMode},
 };
 use tokio::{
     sync::{broadcast, mpsc, oneshot, watch},
     task::JoinHandle,
-    time::timeout,
+    time::{sleep_until, timeout},
 };
 
 use super::{
     Layer2Options, VIRTUAL_LINKS, config,
-    events::{self, About, Told},
+    events::{self, Spoken, Told},
     hearing::Hearing,
     incarnation, status,
 };
-use crate::adapter::bgp::{OnStop, status::Calendar};
+use crate::adapter::bgp::{OnStop, restarts::Restarts, status::Calendar};
 
 /// What is told and nobody has taken yet; more than that is dropped: events are best effort.
 const TOLD: usize = 1024;
@@ -58,12 +58,20 @@ impl Layer2Announcer {
     /// Starts the task on the current tokio runtime. What happens is told on the channel.
     #[must_use]
     pub fn spawn(options: Layer2Options, seed: u64) -> (Self, mpsc::Receiver<Told>) {
+        Self::spawn_by(Box::new(net::spawn), options, seed)
+    }
+
+    /// The same, with speakers that are started so.
+    pub(super) fn spawn_by(spawn: Spawn, options: Layer2Options, seed: u64) -> (Self, mpsc::Receiver<Told>) {
         let (desired, wanted) = watch::channel(None);
         let (published, status) = watch::channel(Arc::default());
         let (stop, stopping) = oneshot::channel();
         let (told, receiver) = mpsc::channel(TOLD);
         let snapshots = Arc::new(Mutex::new(None));
         let task = Task {
+            spawn,
+            restarts: Restarts::new(seed),
+            ended: false,
             options,
             wanted,
             desired: Announcements::default(),
@@ -71,7 +79,7 @@ impl Layer2Announcer {
             failure: None,
             published,
             told,
-            spoken: BTreeSet::new(),
+            spoken: Spoken::default(),
             comings: VecDeque::new(),
             snapshots: Arc::clone(&snapshots),
             calendar: Calendar::new(Instant::now(), Timestamp::now()),
@@ -123,7 +131,15 @@ struct Running {
     hearing: Hearing,
 }
 
+/// What starts a speaker.
+pub(super) type Spawn = Box<dyn Fn(DriverConfig) -> Result<DriverHandle, SpawnError> + Send>;
+
 struct Task {
+    spawn: Spawn,
+    /// When a speaker that ended by itself, or could not be started, is started again.
+    restarts: Restarts,
+    /// It ended by itself: what made it do so may be what is desired, so that a change of that does not shorten the pause.
+    ended: bool,
     options: Layer2Options,
     wanted: watch::Receiver<Option<Announcements>>,
     desired: Announcements,
@@ -133,7 +149,7 @@ struct Task {
     published: watch::Sender<Arc<AnnouncerStatus>>,
     told: mpsc::Sender<Told>,
     /// What this node has told, and nobody replaced.
-    spoken: BTreeSet<(About, &'static str)>,
+    spoken: Spoken,
     /// Nodes that came or went, and when: not told yet.
     comings: VecDeque<(Event, Instant)>,
     snapshots: Arc<Mutex<Option<watch::Receiver<Arc<Snapshot>>>>>,
@@ -167,6 +183,13 @@ impl Running {
 impl Task {
     async fn run(mut self, mut stopping: oneshot::Receiver<(OnStop, Duration)>) {
         loop {
+            let until = self.restarts.until();
+            let again = async {
+                match until {
+                    Some(until) => sleep_until(until.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
             let news = async {
                 match &mut self.running {
                     Some(running) => running.news().await,
@@ -188,6 +211,11 @@ impl Task {
                     }
                     self.take_over();
                 }
+                () = again => {
+                    self.restarts.go_on();
+                    self.ended = false;
+                    self.take_over();
+                }
                 news = news => match news {
                     News::Snapshot | News::Missed => {}
                     News::Event(event) => {
@@ -195,7 +223,12 @@ impl Task {
                         continue;
                     }
                     News::Gone => {
-                        tracing::error!("the Layer 2 speaker stopped; it is started again");
+                        let pause = self.restarts.ended(Instant::now());
+                        tracing::error!(
+                            ?pause,
+                            "a bug has ended the Layer 2 speaker: please report it; it is started again"
+                        );
+                        self.ended = true;
                         self.close();
                         self.take_over();
                     }
@@ -208,6 +241,7 @@ impl Task {
     /// Makes the speaker what is desired.
     fn take_over(&mut self) {
         self.failure = None;
+        self.spoken.forget(&self.desired).into_iter().for_each(|over| self.send(over));
         let layer2 = &self.desired.layer2;
         if self.options.enabled == Some(false) || !layer2.in_use {
             return self.close();
@@ -222,14 +256,27 @@ impl Task {
         let gossip = SocketAddr::new(address, self.options.port);
         if self.running.as_ref().is_none_or(|running| running.gossip != gossip) {
             self.close();
+            if self.ended {
+                self.failure = Some(
+                    "a bug has ended the Layer 2 speaker; it is started again within a minute".to_owned(),
+                );
+                return;
+            }
             match self.start(gossip) {
                 Ok(running) => {
+                    self.restarts.go_on();
+                    self.restarts.began(Instant::now());
                     let snapshots = Some(running.snapshots.clone());
                     *self.snapshots.lock().unwrap_or_else(PoisonError::into_inner) = snapshots;
                     self.running = Some(running);
                 }
                 Err(failure) => {
-                    self.failure = Some(failure);
+                    let pause = self.restarts.ended(Instant::now());
+                    tracing::error!(
+                        ?pause,
+                        "the Layer 2 speaker cannot be started; it is tried again: {failure}"
+                    );
+                    self.failure = Some(format!("{failure}; it is tried again within a minute"));
                     return;
                 }
             }
@@ -254,7 +301,7 @@ impl Task {
         let mut driver = DriverConfig::new(speaker);
         driver.settings = config::settings(&self.desired.layer2.spec);
         driver.skipped_links = VIRTUAL_LINKS.map(str::to_owned).to_vec();
-        let handle = net::spawn(driver).map_err(|error| error.to_string())?;
+        let handle = (self.spawn)(driver).map_err(|error| error.to_string())?;
         tracing::info!(%gossip, authenticated = self.options.key.is_some(), "the Layer 2 speaker starts");
         let (snapshots, events) = (handle.watch(), handle.events());
         Ok(Running { gossip, handle, snapshots, events, hearing: Hearing::new(Instant::now()) })
@@ -287,13 +334,12 @@ impl Task {
     fn tell(&mut self, event: &Event) {
         let Some(running) = &self.running else { return };
         let told = events::told(&self.desired.node, event, &running.snapshots.borrow());
-        let Some(told) = told else { return };
-        let key = (told.about.clone(), told.topic);
-        if told.word.is_some() {
-            self.spoken.insert(key);
-        } else if !self.spoken.remove(&key) {
-            return;
+        if let Some(told) = told.filter(|told| self.spoken.note(told)) {
+            self.send(told);
         }
+    }
+
+    fn send(&self, told: Told) {
         if self.told.try_send(told).is_err() {
             tracing::debug!("an event of Layer 2 is not told: too many wait");
         }

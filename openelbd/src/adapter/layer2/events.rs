@@ -1,8 +1,8 @@
 //! What happened on a LAN → what is told about which object.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr};
 
-use openelb_k8s::names::event;
+use openelb_k8s::{announce::Announcements, names::event};
 use openelb_l2::{
     net::Snapshot,
     speaker::{Event, MemberState},
@@ -39,6 +39,48 @@ pub struct Word {
     pub reason: &'static str,
     /// In words.
     pub message: String,
+}
+
+/// What this node has told, and nobody replaced.
+#[derive(Debug, Default)]
+pub struct Spoken(BTreeSet<(About, &'static str)>);
+
+impl Spoken {
+    /// Takes note of something that is to be told; `false`: it ends nothing that was told, so there is nothing to tell.
+    pub fn note(&mut self, told: &Told) -> bool {
+        let key = (told.about.clone(), told.topic);
+        if told.word.is_some() {
+            self.0.insert(key);
+            return true;
+        }
+        self.0.remove(&key)
+    }
+
+    /// Forgets what was told of addresses and nodes that are gone: nothing else ends it. Returns what is to be told for
+    /// that, of the nodes: should one come back, the same is news. (Whose an address was, nobody knows any more.)
+    pub fn forget(&mut self, desired: &Announcements) -> Vec<Told> {
+        let gone = |(about, _): &(About, &'static str)| match about {
+            About::Address(address) => !desired.addresses.contains_key(address),
+            About::Node(node) => *node != desired.node && !desired.layer2.nodes.contains_key(node),
+            About::Speaker => false,
+        };
+        let (gone, kept): (BTreeSet<_>, _) = std::mem::take(&mut self.0).into_iter().partition(gone);
+        self.0 = kept;
+        let nodes = gone.into_iter().filter(|(about, _)| matches!(about, About::Node(_)));
+        nodes.map(|(about, topic)| Told { about, topic, word: None }).collect()
+    }
+
+    /// How many words hold.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether nothing was told that still holds.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 /// What this node tells of an event; each is told by one node. Who tells of a node depends on who lives: the snapshot

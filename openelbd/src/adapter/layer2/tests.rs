@@ -1,21 +1,21 @@
 use std::{
     collections::BTreeSet,
-    net::{Ipv4Addr, Ipv6Addr},
-    sync::Arc,
+    net::{Ipv4Addr, Ipv6Addr, UdpSocket},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
 use openelb_k8s::{
-    announce::{Announcement, Announcements, AnnouncerStatus, Protocol},
+    announce::{Announcement, Announcements, Announcer, AnnouncerStatus, Protocol},
     index::{layer2, pools::InterfaceSelector},
 };
 use openelb_l2::{
-    net::{NoLink, Problem, Snapshot},
-    speaker::{Event, Failback, MemberState, MemberStatus, NodeName},
+    net::{self, DriverHandle, NoLink, Problem, Snapshot, SpawnError},
+    speaker::{Event, Failback, MemberState, MemberStatus, NodeName, StopMode},
 };
 
-use super::{Layer2Options, config, events, hearing::Hearing, status};
+use super::{Layer2Announcer, Layer2Options, config, events, hearing::Hearing, status};
 use crate::adapter::bgp::status::Calendar;
 
 fn announcement(protocols: &[Protocol], interface: Option<InterfaceSelector>) -> Arc<Announcement> {
@@ -219,4 +219,100 @@ fn that_no_other_node_is_heard_is_said_after_ten_seconds_until_one_is() {
     }
     let said = hearing.look(&snapshot, at(70));
     assert!(said.is_some_and(|text| text.contains("--secret")), "{said:?}");
+}
+
+#[test]
+fn what_was_told_of_addresses_and_nodes_that_are_gone_is_forgotten() {
+    let mut spoken = events::Spoken::default();
+    let mut desired = Announcements { node: "node-1".to_owned(), ..Announcements::default() };
+    let told = |event| events::told("node-1", &event, &Snapshot::default()).unwrap();
+    for number in 1..=200 {
+        let address = Ipv4Addr::new(192, 0, 2, number).into();
+        desired.addresses.clear();
+        desired.addresses.insert(address, announcement(&[Protocol::Layer2], None));
+        desired.layer2.nodes = [(format!("node-{number}"), Vec::new())].into();
+        let over = spoken.forget(&desired);
+        let gone: Vec<_> = over.iter().map(|told| (told.about.clone(), told.word.is_some())).collect();
+        let before = events::About::Node(format!("node-{}", number.saturating_sub(1)));
+        // node-1 is this one.
+        assert_eq!(gone, if number > 2 { vec![(before, false)] } else { Vec::new() });
+        assert!(spoken.note(&told(Event::OwnerChanged { address, owner: Some(node("node-1")) })));
+        assert!(spoken.note(&told(Event::SpeakerDown { node: node(&format!("node-{number}")) })));
+        assert!(spoken.len() <= 3, "{}", spoken.len());
+    }
+    let address = "192.0.2.200".parse().unwrap();
+    assert!(spoken.note(&told(Event::OwnerChanged { address, owner: None })), "it is still told");
+    assert!(!spoken.note(&told(Event::OwnerChanged { address, owner: None })), "once");
+}
+
+/// A node that speaks Layer 2 alone, on a port that nobody has.
+fn alone() -> (Layer2Options, Announcements) {
+    let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let options =
+        Layer2Options { port, host_uptime: Some(Duration::from_secs(3600)), ..Layer2Options::default() };
+    let mut desired = Announcements { node: "node-1".to_owned(), ..Announcements::default() };
+    desired.layer2.in_use = true;
+    (options, desired)
+}
+
+/// Waits until an announcer has such a problem, or none.
+async fn told(announcer: &Layer2Announcer, words: Option<&str>) {
+    let mut status = announcer.status();
+    let as_told = |status: &Arc<AnnouncerStatus>| {
+        let mut failures = status.problems.iter().filter(|problem| problem.reason == "Layer2Failed");
+        match words {
+            Some(words) => failures.any(|failure| failure.message.contains(words)),
+            None => failures.next().is_none(),
+        }
+    };
+    let wait = tokio::time::timeout(Duration::from_secs(30), status.wait_for(as_told));
+    assert!(wait.await.is_ok(), "{words:?}");
+}
+
+#[tokio::test]
+async fn a_speaker_that_cannot_be_started_is_tried_again_though_nothing_changes() {
+    let (options, desired) = alone();
+    let tries = Arc::new(Mutex::new(0));
+    let counted = Arc::clone(&tries);
+    let spawn = move |config| {
+        let mut tries = counted.lock().unwrap();
+        *tries += 1;
+        let refused = std::io::Error::from(std::io::ErrorKind::WouldBlock);
+        if *tries == 1 { Err(SpawnError::Thread(refused)) } else { net::spawn(config) }
+    };
+    let (announcer, _told) = Layer2Announcer::spawn_by(Box::new(spawn), options, 1);
+    announcer.set_desired(desired);
+    told(&announcer, Some("tried again")).await;
+    assert_eq!(*tries.lock().unwrap(), 1);
+    told(&announcer, None).await;
+    assert_eq!(*tries.lock().unwrap(), 2);
+    announcer.stop(crate::adapter::bgp::OnStop::Withdraw, Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn a_speaker_that_ended_by_itself_is_started_again_after_a_pause_whatever_changes() {
+    let (options, mut desired) = alone();
+    let started: Arc<Mutex<Vec<(Instant, DriverHandle)>>> = Arc::default();
+    let kept = Arc::clone(&started);
+    let spawn = move |config| {
+        let handle = net::spawn(config)?;
+        kept.lock().unwrap().push((Instant::now(), handle.clone()));
+        Ok(handle)
+    };
+    let (announcer, _told) = Layer2Announcer::spawn_by(Box::new(spawn), options, 1);
+    announcer.set_desired(desired.clone());
+    let mut status = announcer.status();
+    let begun = status.wait_for(|_| !started.lock().unwrap().is_empty());
+    assert!(tokio::time::timeout(Duration::from_secs(30), begun).await.is_ok());
+    let first = started.lock().unwrap()[0].1.clone();
+    let ended = Instant::now();
+    assert!(first.stop(StopMode::Withdraw, Duration::from_secs(30)).await);
+    told(&announcer, Some("a bug has ended")).await;
+    desired.layer2.own.push("127.0.0.1".parse().unwrap());
+    announcer.set_desired(desired);
+    told(&announcer, None).await;
+    let starts: Vec<_> = started.lock().unwrap().iter().map(|(at, _)| *at).collect();
+    assert_eq!(starts.len(), 2);
+    assert!(starts[1] - ended >= Duration::from_millis(750), "{:?}", starts[1] - ended);
+    announcer.stop(crate::adapter::bgp::OnStop::Withdraw, Duration::from_secs(5)).await;
 }
