@@ -140,7 +140,7 @@ impl Election {
                 acquire_time: acquired.or(Some(MicroTime(wall))),
                 renew_time: Some(MicroTime(wall)),
                 lease_transitions: Some(
-                    spec.lease_transitions.unwrap_or(0) + i32::from(!ours && before.is_some()),
+                    spec.lease_transitions.unwrap_or(0).saturating_add((!ours && before.is_some()).into()),
                 ),
                 ..LeaseSpec::default()
             }),
@@ -255,6 +255,21 @@ mod tests {
             a.release(server.lease.as_ref().unwrap(), Timestamp::UNIX_EPOCH).is_none(),
             "not a's any more"
         );
+    }
+
+    #[test]
+    fn a_lease_with_numbers_at_their_ends_is_followed_too() {
+        for number in [i32::MIN, -1, i32::MAX] {
+            let (mut server, mut a, _, t) = pair();
+            let spec = LeaseSpec {
+                lease_transitions: Some(number),
+                lease_duration_seconds: Some(number),
+                ..LeaseSpec::default()
+            };
+            server.lease = Some(Lease { spec: Some(spec), ..Lease::default() });
+            server.turn(&mut a, t);
+            assert!(a.leads(t), "{number}");
+        }
     }
 
     #[test]

@@ -100,8 +100,8 @@ impl World {
             .with_context(|| write.target.to_string())?;
         let mut patched = patched;
         let metadata = patched.metadata_mut();
-        let next = metadata.resource_version.as_deref().and_then(|v| v.parse::<u64>().ok()).unwrap_or(0) + 1;
-        metadata.resource_version = Some(next.to_string());
+        let before = metadata.resource_version.as_deref().and_then(|v| v.parse::<u64>().ok()).unwrap_or(0);
+        metadata.resource_version = Some(before.saturating_add(1).to_string());
         let done = metadata.deletion_timestamp.is_some()
             && metadata.finalizers.as_deref().unwrap_or_default().is_empty();
         if done {

@@ -131,7 +131,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let metrics_service = http::Service { name: "metrics and health", flag: "--metrics-addr" };
     let http = tokio::spawn(http::serve(metrics_service, options.metrics_addr, observability, server_state));
     let reporter = api_events::Reporter::spawn(client.clone(), REPORTER, &options.settings.node_name);
-    let own_status = own_status::spawn(client.clone(), options.settings.node_name.clone());
+    let (own_status, status_writer) = own_status::spawn(client.clone(), options.settings.node_name.clone());
     let mut announced = announcer.status();
     let parts = Parts {
         announcer: announcer.clone(),
@@ -200,7 +200,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     announcer.stop(decision.how, options.drain_timeout).await;
     if decision.for_good {
         drop(owner);
-        own_status::remove(client, &options.settings.node_name).await;
+        own_status::remove(client, &options.settings.node_name, status_writer).await;
     }
     http.abort();
     api.abort();

@@ -333,12 +333,17 @@ impl ServiceView {
             Some("PreferDualStack") => FamilyPolicy::PreferDualStack,
             _ => FamilyPolicy::SingleStack,
         };
+        let asked_in = if annotated.is_some() {
+            annotation_field(annotation::ADDRESSES)
+        } else {
+            "spec.loadBalancerIP".to_owned()
+        };
         let requested_addresses = annotated.or(from_spec).unwrap_or_default();
         if !families.is_empty() {
             for address in &requested_addresses {
                 if !families.contains(&IpFamily::of(*address)) {
                     request_problems.push(SpecProblem::new(
-                        annotation_field(annotation::ADDRESSES),
+                        asked_in.clone(),
                         format!(
                             "{address} is of a family that the Service does not have ({})",
                             list(&families)

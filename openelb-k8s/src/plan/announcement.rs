@@ -62,6 +62,27 @@ pub fn update(
     changed
 }
 
+/// What [`plan`] says while it is not known yet which nodes have endpoints: the addresses of Services with policy
+/// `Local` stay as they were `before` that, and all others go on.
+#[must_use]
+pub fn plan_without_endpoints(
+    before: &Announcements,
+    indexes: &Indexes,
+    settings: &Settings,
+) -> Announcements {
+    let mut now = plan(indexes, &Settings { endpoints_unknown: true, ..settings.clone() });
+    let local = indexes.services.ours().filter(|service| service.traffic_policy == TrafficPolicy::Local);
+    for address in local.flat_map(ServiceView::published) {
+        // What no pool backs any more goes all the same.
+        if now.addresses.remove(&address).is_some()
+            && let Some(before) = before.addresses.get(&address)
+        {
+            now.addresses.insert(address, Arc::clone(before));
+        }
+    }
+    now
+}
+
 /// Services that publish one address of one pool.
 struct Published<'a> {
     pool: &'a EipView,
@@ -225,6 +246,9 @@ enum Forwarding<'a> {
 impl<'a> Forwarding<'a> {
     fn of(service: &ServiceView, indexes: &'a Indexes, settings: &Settings) -> Self {
         let (endpoints, nodes) = (&indexes.endpoints, &indexes.nodes);
+        if settings.endpoints_unknown {
+            return Self::All;
+        }
         match service.traffic_policy {
             TrafficPolicy::Local => Self::These(endpoints.nodes(&service.key, nodes)),
             TrafficPolicy::Cluster

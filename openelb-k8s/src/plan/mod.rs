@@ -221,6 +221,8 @@ pub struct Settings {
     pub speakers_known: bool,
     /// There is no cluster: `nextHopMode: Auto` means `Self`.
     pub standalone: bool,
+    /// It is not known which nodes have endpoints: every node counts as one that has.
+    pub endpoints_unknown: bool,
 }
 
 impl Default for Settings {
@@ -235,6 +237,7 @@ impl Default for Settings {
             connected: Vec::new(),
             speakers_known: true,
             standalone: true,
+            endpoints_unknown: false,
         }
     }
 }

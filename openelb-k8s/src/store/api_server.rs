@@ -121,7 +121,9 @@ impl ApiServer {
         let answer = match self.ask(target, request).await {
             Ok(text) => text,
             // By a patch it is allowed, or refused for a reason that has nothing to do with the form of the request.
-            Err(StoreError::Refused { .. } | StoreError::Invalid { .. }) => return None,
+            Err(StoreError::Refused { .. } | StoreError::Forbidden { .. } | StoreError::Invalid { .. }) => {
+                return None;
+            }
             Err(error) => return Some(Err(expecting(error, version))),
         };
         let object = whole.read(target.kind, &answer);
@@ -199,7 +201,10 @@ fn refused(target: &ObjectRef, error: &kube::Error) -> StoreError {
             expected: String::new(),
             found: "a later one".to_owned(),
         },
-        400 | 401 | 403 | 404 | 405 | 413 | 415 | 422 => {
+        // It concerns all objects: a token that has run out, an authenticator that is away.
+        401 => StoreError::Unauthenticated { cause: describe(error) },
+        403 => StoreError::Forbidden { object: target.clone(), cause: describe(error) },
+        400 | 404 | 405 | 413 | 415 | 422 => {
             StoreError::Refused { object: target.clone(), cause: describe(error) }
         }
         // It concerns this object alone: others go on.
@@ -364,5 +369,15 @@ mod tests {
         {
             assert!(matches!(answer(code, message), StoreError::Unavailable { .. }), "{code}");
         }
+    }
+
+    #[test]
+    fn credentials_concern_all_objects_and_rights_one() {
+        let all = answer(401, "Unauthorized");
+        assert!(matches!(all, StoreError::Unauthenticated { .. }), "{all:?}");
+        assert!(all.to_string().contains("check the token"), "{all}");
+        let one = answer(403, "eips.network.kubesphere.io \"p\" is forbidden");
+        assert!(matches!(one, StoreError::Forbidden { .. }), "{one:?}");
+        assert!(one.to_string().contains("the rights of deploy/"), "{one}");
     }
 }

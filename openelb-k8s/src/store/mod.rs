@@ -61,12 +61,26 @@ pub enum StoreError {
         /// What is wrong.
         cause: String,
     },
-    /// The store does not take it, and will not take it again: rights, or rules of the API server.
+    /// The store does not take it, and will not take it again: rules of the API server.
     #[error("{object}: {cause}")]
     Refused {
         /// The object.
         object: ObjectRef,
         /// What it said, with the remedy where there is one.
+        cause: String,
+    },
+    /// The store does not take it from us: rights. Some rules of an API server say so, too.
+    #[error("{object}: {cause}")]
+    Forbidden {
+        /// The object.
+        object: ObjectRef,
+        /// What it said, with the remedy where there is one.
+        cause: String,
+    },
+    /// The store does not know who we are, so that it takes nothing from us: try again.
+    #[error("{cause}")]
+    Unauthenticated {
+        /// What it said, with the remedy.
         cause: String,
     },
     /// The store cannot be reached, is overloaded, or did not answer in time: try again. A write may have taken effect.

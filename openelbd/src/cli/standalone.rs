@@ -133,6 +133,7 @@ pub(super) fn run(arguments: Arguments) -> Result<Outcome, Failure> {
             connected: Vec::new(),
             speakers_known: false,
             standalone: true,
+            endpoints_unknown: false,
         },
         layer2,
         api,

@@ -45,6 +45,8 @@ use crate::{
 mod gate;
 mod refusals;
 
+use refusals::Refused;
+
 #[cfg(test)]
 mod tests;
 
@@ -58,17 +60,6 @@ const ECHO_WITHIN: Duration = Duration::from_secs(1);
 const SHOW_EVERY: Duration = Duration::from_millis(500);
 /// Status of sessions and settings is looked at this often at most.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
-/// A write that the server refuses is tried again after this long, doubling up to [`REFUSED_MAX`].
-const REFUSED_MIN: Duration = Duration::from_secs(2);
-/// The longest pause after a refusal.
-const REFUSED_MAX: Duration = Duration::from_secs(120);
-
-/// A write that was refused: not before then, and how long after the next time.
-struct Refused {
-    until: Instant,
-    pause: Duration,
-}
-
 /// All state and what is still to be done.
 pub(super) struct Owner {
     store: ApiServer,
@@ -118,6 +109,8 @@ pub(super) struct Owner {
     /// The same of writes that are under way: the watch may show what they did before they are answered.
     telling: HashMap<ObjectRef, Vec<Event>>,
     refused: HashMap<ObjectRef, Refused>,
+    /// A write was refused for want of rights, and none succeeded since.
+    forbidden: bool,
     /// The API server does not answer: nothing is sent before then.
     paused_until: Option<Instant>,
     pause: Backoff,
@@ -173,6 +166,7 @@ impl Owner {
             tell: HashMap::new(),
             telling: HashMap::new(),
             refused: HashMap::new(),
+            forbidden: false,
             paused_until: None,
             pause: Backoff::default(),
             unshown: true,
@@ -191,8 +185,7 @@ impl Owner {
         let report = (self.unreported && self.unreported_can_run()).then(|| self.report_at(now));
         let can_send = !self.queue.is_empty() && self.tasks.len() < self.writers;
         let send = can_send.then(|| self.paused_until.unwrap_or(now));
-        let again = self.refused.values().map(|refused| refused.until).filter(|until| *until > now).min();
-        [show, decide, report, send, again].into_iter().flatten().min()
+        [show, decide, report, send, self.refused_until(now)].into_iter().flatten().min()
     }
 
     fn has_to_decide(&self) -> bool {
@@ -234,7 +227,7 @@ impl Owner {
             if self.paused_until.is_some_and(|until| until <= now) {
                 self.paused_until = None;
             }
-            if self.refused.values().any(|refused| refused.until <= now) {
+            if self.take_refused_due(now) {
                 (self.undecided, self.unreported) = (true, true);
             }
             if self.has_to_decide() && self.decide_at(now) <= now {
@@ -264,6 +257,7 @@ impl Owner {
         // Commits first: others wait for them.
         let (commits, publications): (Vec<Write>, Vec<Write>) =
             allocation.writes.into_iter().partition(|write| write.target.kind == Kind::Eip);
+        self.forget_moot(&commits, &publications, now);
         self.tell.clear();
         for event in allocation.events {
             self.tell.entry(event.regarding.clone()).or_default().push(event);
@@ -276,11 +270,9 @@ impl Owner {
     fn replace_queue(&mut self, writes: impl Iterator<Item = Write>) {
         let now = Instant::now();
         let busy: BTreeSet<&ObjectRef> = self.in_flight.values().collect();
-        let refused = &self.refused;
         let may = |write: &Write| {
             // The end of what is under way leads to another decision.
-            !busy.contains(&write.target)
-                && refused.get(&write.target).is_none_or(|refused| refused.until <= now)
+            !busy.contains(&write.target) && self.may_write(&write.target, now)
         };
         self.queue = writes.filter(may).collect();
     }
@@ -304,6 +296,9 @@ impl Owner {
                 first
             })
             .collect();
+        if self.unlisted_sessions.is_empty() {
+            self.forget_moot_reports(&targets);
+        }
         self.replace_queue(writes.into_iter());
     }
 
@@ -312,6 +307,7 @@ impl Owner {
         if self.paused_until.is_some() {
             return;
         }
+        let now = Instant::now();
         while self.tasks.len() < self.writers {
             let Some(write) = self.queue.pop_front() else { break };
             if self.is_held_back(&write) {
@@ -321,7 +317,8 @@ impl Owner {
             self.start(write);
         }
         for eip in self.fences.to_confirm() {
-            if self.tasks.len() < self.writers && !self.is_writing(&eip) {
+            let may = self.may_write(&ObjectRef::cluster(Kind::Eip, eip.as_str()), now);
+            if may && self.tasks.len() < self.writers && !self.is_writing(&eip) {
                 self.confirm(&eip);
             }
         }
@@ -425,6 +422,7 @@ impl Owner {
             Ok(object) => {
                 self.metrics.count_write(kind, WriteResult::Ok);
                 self.pause.reset();
+                self.recall_forbidden();
                 if self.refused.remove(&write.target).is_some() {
                     self.forget_refused(&write);
                 }
@@ -447,18 +445,13 @@ impl Owner {
                     self.delete(&write.target);
                 }
             }
-            Err(error @ StoreError::Unavailable { .. }) => {
+            Err(error @ (StoreError::Unavailable { .. } | StoreError::Unauthenticated { .. })) => {
                 self.metrics.count_write(kind, WriteResult::Error);
                 self.pause(&error);
             }
             Err(error) => {
                 self.metrics.count_write(kind, WriteResult::Error);
-                let pause = match self.refused.get(&write.target) {
-                    Some(refused) => (refused.pause * 2).min(REFUSED_MAX),
-                    None => REFUSED_MIN,
-                };
-                let until = Instant::now() + pause;
-                self.refused.insert(write.target.clone(), Refused { until, pause });
+                self.set_refused(&write.target, &error);
                 self.tell_refused(&write, &error);
             }
         }

@@ -14,6 +14,7 @@ use openelb_k8s::{
 use serde_json::json;
 use tokio::{
     sync::watch,
+    task::JoinHandle,
     time::{sleep, timeout},
 };
 
@@ -36,11 +37,11 @@ pub(super) struct Wanted {
     pub(super) made: u64,
 }
 
-/// Writes whatever is wanted, the latest only, until the sender is dropped.
-pub(super) fn spawn(client: Client, node: String) -> watch::Sender<Option<Wanted>> {
+/// Writes whatever is wanted, the latest only, until the sender is dropped and the last word was written.
+pub(super) fn spawn(client: Client, node: String) -> (watch::Sender<Option<Wanted>>, JoinHandle<()>) {
     let (sender, receiver) = watch::channel(None);
-    tokio::spawn(run(Api::all(client), node, receiver));
-    sender
+    let writer = tokio::spawn(run(Api::all(client), node, receiver));
+    (sender, writer)
 }
 
 async fn run(api: Api<SpeakerStatus>, node: String, mut wanted: watch::Receiver<Option<Wanted>>) {
@@ -92,8 +93,11 @@ async fn apply(api: &Api<SpeakerStatus>, node: &str, wanted: &Wanted, is_made: b
     within(api.patch_status(node, &parameters, &Patch::Apply(status))).await
 }
 
-/// Removes the object: this node has no speaker any more, and those of others may announce it.
-pub(super) async fn remove(client: Client, node: &str) {
+/// Removes the object: this node has no speaker any more, and those of others may announce it. The writer ends before:
+/// a write that it tries again would make the object anew.
+pub(super) async fn remove(client: Client, node: &str, writer: JoinHandle<()>) {
+    writer.abort();
+    let _ = writer.await;
     let api: Api<SpeakerStatus> = Api::all(client);
     if let Err(error) = within(api.delete(node, &DeleteParams::default())).await {
         tracing::warn!(error, "the SpeakerStatus of this node cannot be removed");
@@ -105,5 +109,40 @@ async fn within<T>(request: impl Future<Output = Result<T, kube::Error>>) -> Res
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err(format!("no answer within {REQUEST:?}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        convert::Infallible,
+        sync::{Arc, Mutex},
+    };
+
+    use kube::client::Body;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_write_that_is_tried_again_does_not_make_anew_what_was_removed() {
+        let asked: Arc<Mutex<Vec<http::Method>>> = Arc::default();
+        let seen = Arc::clone(&asked);
+        let service = tower::service_fn(move |request: http::Request<Body>| {
+            seen.lock().unwrap().push(request.method().clone());
+            let response = http::Response::builder().status(500);
+            async move { Ok::<_, Infallible>(response.body(Body::from(b"{}".to_vec())).unwrap()) }
+        });
+        let client = Client::new(service, "default");
+        let (sender, writer) = spawn(client.clone(), "node-1".to_owned());
+        let status = SpeakerStatusStatus::default();
+        sender.send_replace(Some(Wanted { owner: String::new(), status, made: 1 }));
+        while asked.lock().unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        drop(sender);
+        remove(client, "node-1", writer).await;
+        // The clock does not stand still while nothing else can go on.
+        sleep(Duration::from_secs(60)).await;
+        assert_eq!(*asked.lock().unwrap(), [http::Method::PATCH, http::Method::DELETE]);
     }
 }

@@ -176,9 +176,20 @@ impl Owner {
         }
     }
 
-    /// Is everything there that a decision needs? Where no SpeakerStatus can be had, it is decided without.
+    /// Is everything there that a decision needs? Where no SpeakerStatus can be had, it is decided without; and a
+    /// speaker that announces goes on while it waits for the EndpointSlices of its first `Local` Service.
     fn is_listed(&self) -> bool {
-        self.unlisted.iter().all(|kind| *kind == Kind::SpeakerStatus && self.failing.contains_key(kind))
+        let announces = self.desired.is_some() && !self.stale && !self.endpoints_matter();
+        self.unlisted.iter().all(|kind| self.is_spared(*kind) || *kind == Kind::EndpointSlice && announces)
+    }
+
+    /// Is everything there that can be had?
+    fn is_complete(&self) -> bool {
+        self.unlisted.iter().all(|kind| self.is_spared(*kind))
+    }
+
+    fn is_spared(&self, kind: Kind) -> bool {
+        kind == Kind::SpeakerStatus && self.failing.contains_key(&kind)
     }
 
     /// When [`work`](Self::work) is to be called; `None`: not before something happens.
@@ -191,7 +202,7 @@ impl Owner {
             return [show, stale].into_iter().flatten().min();
         }
         let decide = self.undecided.then(|| self.decide_at(now));
-        let save = (self.unsaved && self.checkpoint.is_some())
+        let save = (self.unsaved && self.checkpoint.is_some() && self.is_complete())
             .then(|| self.saved_at.map_or(now, |at| at + SAVE_EVERY));
         let look = self.looked_at.map_or(now, |at| at + LOOK_EVERY);
         let judge = self.returned.values().min().copied();
@@ -217,7 +228,7 @@ impl Owner {
             if self.undecided && self.decide_at(now) <= now {
                 self.decide(now);
             }
-            if self.unsaved && self.saved_at.is_none_or(|at| at + SAVE_EVERY <= now) {
+            if self.unsaved && self.is_complete() && self.saved_at.is_none_or(|at| at + SAVE_EVERY <= now) {
                 self.start_saving(now);
             }
         } else if self.desired.is_none() && self.started + STALE_AFTER <= now {
@@ -271,7 +282,15 @@ impl Owner {
         let touched = self.touched.replace(BTreeSet::new()).filter(|_| !self.stale);
         self.settings.dataplane_healthy = self.parts.data_plane.as_ref().is_some_and(Health::is_healthy);
         self.settings.speakers_known = !self.is_unlisted(Kind::SpeakerStatus);
+        let waits = self.is_unlisted(Kind::EndpointSlice);
         let changed = match (&mut self.desired, touched) {
+            (Some(before), _) if waits => {
+                let desired =
+                    plan::announcement::plan_without_endpoints(before, &self.indexes, &self.settings);
+                let changed = *before != desired;
+                *before = desired;
+                changed
+            }
             (Some(desired), Some(touched)) => {
                 plan::announcement::update(desired, &self.indexes, &self.settings, &touched)
             }
@@ -365,7 +384,7 @@ impl Owner {
     }
 
     fn check_lists(&mut self) {
-        if self.is_listed() {
+        if self.is_complete() {
             self.check(Check::Lists, Ok(()));
         } else if let Some(error) = self
             .unlisted
@@ -608,7 +627,7 @@ impl Owner {
         if let Some(saving) = self.saving.take() {
             let _ = saving.await;
         }
-        if self.unsaved && self.is_listed() {
+        if self.unsaved && self.is_complete() {
             self.start_saving(Instant::now());
             if let Some(saving) = self.saving.take() {
                 let _ = saving.await;

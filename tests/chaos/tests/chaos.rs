@@ -46,6 +46,7 @@ fn a_thousand_operations_while_everything_goes_wrong_break_no_promise() {
         "410",
         "429",
         "500",
+        "late",
     ] {
         assert!(report.done.contains_key(what), "{what} did not happen: {:#?}", report.done);
     }

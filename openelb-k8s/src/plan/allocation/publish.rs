@@ -237,7 +237,10 @@ fn tell_addresses(placed: &Placed<'_>, before: &[IpAddr], next: &[IpAddr], event
 fn not_ours(entry: &Entry<'_>, service: &ServiceView, events: &mut Vec<Event>) -> Write {
     let mut write = Write::new(target(service), &service.resource_version);
     let mut put: BTreeSet<IpAddr> = entry.records.iter().map(|(_, address)| *address).collect();
-    if let Some(hint) = Hint::of(service) {
+    // Annotation and label may have come with a copied manifest. The condition and the record are ours alone.
+    let was_ours =
+        !put.is_empty() || service.conditions.iter().any(|c| c.type_ == condition::ADDRESS_ASSIGNED);
+    if let Some(hint) = Hint::of(service).filter(|_| was_ours) {
         put.extend(hint.addresses.into_keys());
     }
     let is_ours = |ingress: &&Ingress| ingress.address.is_some_and(|address| put.contains(&address));
@@ -266,7 +269,7 @@ fn not_ours(entry: &Entry<'_>, service: &ServiceView, events: &mut Vec<Event>) -
     if service.assigned.is_some() {
         write = write.annotation(annotation::ASSIGNED, None);
     }
-    if service.pool_label.is_some() {
+    if service.pool_label.is_some() && (was_ours || legacy) {
         write = write.label(label::POOL, None);
     }
     if legacy {

@@ -75,7 +75,10 @@ pub(super) fn ask(state: &State<'_>, service: &ServiceView, family: Family) -> R
 
 fn ask_address(state: &State<'_>, service: &ServiceView, address: IpAddr) -> Result<Ask, Refused> {
     if let Some(eip) = state.pools.locate(address).and_then(|id| state.eip(id)) {
-        allowed(state, service, eip)?;
+        // An Eip that is not asked for has nothing to say: the address is outside of those that are.
+        if service.requested_pools.is_empty() || service.requested_pools.contains(&eip.name) {
+            allowed(state, service, eip)?;
+        }
     }
     if service.requested_pools.is_empty() {
         return Ok(Ask::Address(address, None));

@@ -376,7 +376,8 @@ pub(super) fn publishes(service: &ServiceView, address: IpAddr) -> bool {
 
 /// Is the Eip deleted although it is in use, because the user says so? The deletion itself counts as a generation.
 pub(super) fn goes_by_force(eip: &EipView) -> bool {
-    eip.deleting && eip.force.is_some_and(|force| force == eip.generation || force + 1 == eip.generation)
+    let is_present = |force: i64| force == eip.generation || force.checked_add(1) == Some(eip.generation);
+    eip.deleting && eip.force.is_some_and(is_present)
 }
 
 /// Were the Service's terms of sharing edited since it got its address?

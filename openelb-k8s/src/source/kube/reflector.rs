@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::text::{Identity, read_text};
 use super::versions::{Versions, parse};
@@ -39,6 +39,8 @@ const REQUEST: Duration = Duration::from_secs(30);
 const WATCH: u32 = 120;
 /// A watch that says nothing for so long is dead: the server would have ended it.
 const SILENCE: Duration = Duration::from_secs(WATCH as u64 + 5);
+/// A watch that ends sooner and brought nothing did not work: a server that is ending, say, or a load balancer.
+const SHORT: Duration = Duration::from_secs(1);
 /// Events that arrive together are told together, so many at most.
 const BATCH: usize = 256;
 
@@ -65,8 +67,6 @@ struct Known {
 enum End {
     /// The watch ended as it should, or its connection broke: watch on from the last version.
     Watch,
-    /// The version is too old: list again.
-    Gone,
     /// Nobody listens any more.
     Closed,
 }
@@ -116,24 +116,39 @@ impl Reflector {
     pub(super) async fn run(mut self) {
         let mut backoff = Backoff::default();
         let mut version: Option<u64> = None;
+        // The last watch brought nothing, because the version of the list was too old for it.
+        let mut outdated = false;
         loop {
+            let began = Instant::now();
+            let mut brought = false;
             let result = match version {
                 None => match self.list().await {
                     Ok(Some(listed)) => {
                         version = Some(listed);
-                        backoff.reset();
-                        self.working();
+                        if !outdated {
+                            backoff.reset();
+                            self.working();
+                        }
                         continue;
                     }
                     Ok(None) => return,
                     Err(error) => Err(error),
                 },
-                Some(ref mut from) => self.watch(from, &mut backoff).await,
+                Some(ref mut from) => self.watch(from, &mut brought).await,
             };
+            if brought || (matches!(result, Ok(End::Watch)) && began.elapsed() >= SHORT) {
+                backoff.reset();
+                outdated = false;
+            } else if matches!(result, Ok(End::Watch)) {
+                tokio::time::sleep(backoff.next_pause()).await;
+            }
             match result {
                 Ok(End::Closed) => return,
                 Ok(End::Watch) => {}
-                Ok(End::Gone) => version = None,
+                // Now and then a version becomes too old: list again. Twice in a row is a failure.
+                Err(error) if is_gone(&error) && version.is_some() && !outdated => {
+                    (version, outdated) = (None, true);
+                }
                 Err(error) => {
                     self.failed(&error);
                     if is_gone(&error) {
@@ -221,8 +236,8 @@ impl Reflector {
         Ok(self.tell(batch).await.then_some(version))
     }
 
-    /// Watches from a version, which it moves on.
-    async fn watch(&mut self, from: &mut u64, backoff: &mut Backoff) -> Result<End, kube::Error> {
+    /// Watches from a version, which it moves on; says whether it brought anything.
+    async fn watch(&mut self, from: &mut u64, brought: &mut bool) -> Result<End, kube::Error> {
         self.listing = false;
         let parameters = WatchParams {
             label_selector: self.selection.label_selector.clone(),
@@ -246,14 +261,14 @@ impl Reflector {
                 return Err(silent(SILENCE));
             };
             let Some(mut event) = next.transpose()? else { return Ok(End::Watch) };
-            backoff.reset();
             let mut batch = Vec::new();
             let end = loop {
                 match self.event(event, from, &mut batch).await {
-                    Ok(None) if batch.len() < BATCH => {}
-                    Ok(None) => break None,
-                    Ok(Some(end)) => break Some(Ok(end)),
+                    Ok(()) => *brought = true,
                     Err(error) => break Some(Err(error)),
+                }
+                if batch.len() >= BATCH {
+                    break None;
                 }
                 // What has arrived already goes with it.
                 match events.next().now_or_never() {
@@ -279,7 +294,7 @@ impl Reflector {
         event: WatchEvent<Box<RawValue>>,
         from: &mut u64,
         batch: &mut Vec<Change>,
-    ) -> Result<Option<End>, kube::Error> {
+    ) -> Result<(), kube::Error> {
         match event {
             WatchEvent::Added(text) | WatchEvent::Modified(text) => {
                 if let Some((reference, version)) = self.identify(&text) {
@@ -300,10 +315,9 @@ impl Reflector {
             WatchEvent::Bookmark(bookmark) => {
                 *from = parse(Some(&bookmark.metadata.resource_version)).max(*from);
             }
-            WatchEvent::Error(status) if status.code == 410 => return Ok(Some(End::Gone)),
             WatchEvent::Error(status) => return Err(kube::Error::Api(status)),
         }
-        Ok(None)
+        Ok(())
     }
 
     /// Which object it is, and of which version; `None` if it has no name, which an API server does not send.

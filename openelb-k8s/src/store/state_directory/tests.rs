@@ -357,6 +357,21 @@ fn a_watch_tells_of_other_instances_within_a_second() {
     }
 }
 
+#[test]
+fn a_stored_generation_that_cannot_grow_stops_neither_an_edit_nor_a_deletion() {
+    let fixture = Fixture::new();
+    fixture.take_in(&[eip("192.0.2.0/24")]);
+    fixture.use_address();
+    let path = fixture.path("eips/_/pool.yaml");
+    let mut value: serde_json::Value = serde_saphyr::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    value["metadata"]["generation"] = json!(i64::MAX);
+    fs::write(&path, value.to_string()).unwrap();
+    fixture.take_in(&[eip("192.0.2.0/25")]);
+    fixture.delete(pool());
+    let metadata = fixture.store.get(&pool()).unwrap().metadata().clone();
+    assert_eq!((metadata.generation, metadata.deletion_timestamp.is_some()), (Some(i64::MAX), true));
+}
+
 /// Its generation is what `force` is compared with.
 #[test]
 fn a_deletion_that_waits_counts_as_a_generation() {

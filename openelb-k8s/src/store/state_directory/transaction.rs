@@ -209,7 +209,7 @@ impl Transaction<'_> {
         metadata.uid.clone_from(&old.uid);
         metadata.creation_timestamp.clone_from(&old.creation_timestamp);
         metadata.resource_version.clone_from(&old.resource_version);
-        metadata.generation = Some(old.generation.unwrap_or(1) + i64::from(changed));
+        metadata.generation = Some(old.generation.unwrap_or(1).saturating_add(changed.into()));
         metadata.finalizers.clone_from(&old.finalizers);
         // A document that is there again cancels the deletion.
         metadata.deletion_timestamp = None;
@@ -246,7 +246,7 @@ impl Transaction<'_> {
             let metadata = object.metadata_mut();
             metadata.deletion_timestamp = Some(Time(whole_seconds(now)));
             // As an API server counts it: permission for the last change is none for this one.
-            metadata.generation = Some(metadata.generation.unwrap_or(1) + 1);
+            metadata.generation = Some(metadata.generation.unwrap_or(1).saturating_add(1));
             if !finalizers {
                 metadata.finalizers = Some(vec![crate::names::finalizer::EIP.to_owned()]);
             }

@@ -1,6 +1,10 @@
 //! What is told of objects and writes that are no good.
 
-use std::{convert::Infallible, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use kube::{Client, client::Body};
 use openelb_k8s::{
@@ -162,4 +166,118 @@ async fn nothing_is_allocated_before_the_first_complete_lists() {
             assert_eq!(committing, ["Eip pool"], "{what}: the commit is under way");
         }
     }
+}
+
+/// A write on a Service that is there.
+fn publication(name: &str) -> Write {
+    let service = ObjectRef::namespaced(Kind::Service, &NamespacedName::new("ns", name));
+    Write::new(service, "2").set(&["status", "loadBalancer", "ingress"], json!([]))
+}
+
+fn failed(write: &Write, error: StoreError) -> Done {
+    Done { write: write.clone(), result: Err(error), read: Vec::new() }
+}
+
+fn forbidden(write: &Write) -> Done {
+    failed(write, StoreError::Forbidden { object: write.target.clone(), cause: "no rights".to_owned() })
+}
+
+fn succeeded(write: &Write) -> Done {
+    let target = &write.target;
+    let object = object(json!({"apiVersion": "v1", "kind": "Service",
+        "metadata": {"namespace": "ns", "name": target.name, "uid": target.name, "resourceVersion": "3"},
+        "spec": {"type": "ClusterIP"}}));
+    Done { write: write.clone(), result: Ok(Some(object)), read: Vec::new() }
+}
+
+#[tokio::test]
+async fn credentials_that_are_not_accepted_stop_all_writes_for_a_moment_and_no_object_for_long() {
+    let mut owner = owner();
+    let cause = "the API server does not accept our credentials".to_owned();
+    owner.take_done(failed(&publication("a"), StoreError::Unauthenticated { cause }));
+    assert!(owner.refused.is_empty());
+    let until = owner.paused_until.unwrap();
+    assert!(until <= Instant::now() + Duration::from_millis(100));
+}
+
+#[tokio::test]
+async fn the_first_success_after_missing_rights_lets_the_others_try_once_before_their_time() {
+    let mut owner = owner();
+    let (a, b, c) = (publication("a"), publication("b"), publication("c"));
+    let now = Instant::now();
+    owner.take_done(forbidden(&a));
+    owner.take_done(refused(&b));
+    assert!(!owner.may_write(&a.target, now) && !owner.may_write(&b.target, now));
+    owner.undecided = false;
+    owner.take_done(succeeded(&c));
+    assert!(owner.may_write(&a.target, now) && owner.undecided);
+    assert!(!owner.may_write(&b.target, now), "that another is taken says nothing about this one");
+    // In vain: it waits as long as it would have, however much succeeds elsewhere.
+    let until = owner.refused[&a.target].until;
+    owner.take_done(forbidden(&a));
+    owner.take_done(succeeded(&c));
+    assert!(!owner.may_write(&a.target, now));
+    let waits = &owner.refused[&a.target];
+    assert_eq!((waits.until, waits.pause), (until, Duration::from_secs(2)));
+    // In its own time it is tried again, waits longer, and may have another try before that.
+    owner.refused.get_mut(&a.target).unwrap().until = now;
+    owner.take_done(forbidden(&a));
+    assert!(!owner.may_write(&a.target, now));
+    assert_eq!(owner.refused[&a.target].pause, Duration::from_secs(4));
+    owner.take_done(succeeded(&c));
+    assert!(owner.may_write(&a.target, now));
+    owner.take_done(succeeded(&a));
+    assert!(!owner.refused.contains_key(&a.target));
+}
+
+/// One that leads, and has listed everything.
+fn leader() -> Owner {
+    let mut owner = owner();
+    owner.set_leading(true);
+    let kinds = DECIDED_ON.into_iter().chain([Kind::BgpConf, Kind::BgpPeer, Kind::SpeakerStatus]);
+    owner.take_in(waiting());
+    owner.take_in(kinds.map(Change::Listed).collect());
+    owner
+}
+
+/// Lets it work as if the pauses between decisions and reports were over.
+fn work(owner: &mut Owner) -> bool {
+    (owner.decided_at, owner.reported_at) = (None, None);
+    owner.work();
+    owner.decided_at.is_some() || owner.reported_at.is_some()
+}
+
+#[tokio::test]
+async fn what_was_refused_and_is_not_wanted_any_more_leads_to_one_decision() {
+    let mut owner = leader();
+    let peer = Write::new(ObjectRef::cluster(Kind::BgpPeer, "router"), "1").set(&["status"], json!({}));
+    let pool = Write::new(ObjectRef::cluster(Kind::Eip, "other"), "1").set(&["status"], json!({}));
+    let moot = [publication("gone"), peer, pool];
+    for write in &moot {
+        owner.take_done(refused(write));
+    }
+    work(&mut owner);
+    assert!(!work(&mut owner), "nothing is due");
+    assert_eq!(owner.refused.len(), moot.len());
+    for refused in owner.refused.values_mut() {
+        refused.until = Instant::now();
+    }
+    // Reports wait while the commit is under way, unless that is all there is.
+    owner.queue.clear();
+    assert!(work(&mut owner), "they are due");
+    assert_eq!(owner.refused.len(), 0, "nobody wants them");
+    assert!(!work(&mut owner));
+}
+
+#[tokio::test]
+async fn what_is_due_and_under_way_leads_to_one_decision() {
+    let mut owner = leader();
+    let pool = ObjectRef::cluster(Kind::Eip, "pool");
+    assert!(owner.in_flight.values().any(|target| *target == pool));
+    owner.take_done(refused(&Write::new(pool.clone(), "1").set(&["status"], json!({}))));
+    work(&mut owner);
+    owner.refused.get_mut(&pool).unwrap().until = Instant::now();
+    assert!(work(&mut owner), "it is due");
+    assert!(!work(&mut owner), "and was decided");
+    assert!(owner.refused.contains_key(&pool), "it is still wanted");
 }

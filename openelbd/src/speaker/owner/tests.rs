@@ -63,7 +63,7 @@ fn owner() -> Owner {
         announcer: Arc::new(Nobody),
         watches: watch_kinds(client.clone(), []).0,
         secrets: Secrets::new(client.clone(), "openelb-system").0,
-        own_status: own_status::spawn(client.clone(), "node-1".to_owned()),
+        own_status: own_status::spawn(client.clone(), "node-1".to_owned()).0,
         reporter: Reporter::spawn(client, "test", "node-1"),
         metrics: Arc::new(Metrics::new(Sources::default())),
         readiness: watch::channel(Readiness::default()).0,
@@ -201,6 +201,53 @@ async fn a_node_that_is_ready_again_has_time_to_say_how_its_pods_are() {
     assert!(owner.due().is_some_and(|at| at <= end), "nothing else would wake it");
     assert!(!carried(&mut owner, end), "it does not serve");
     assert!(owner.returned.is_empty());
+}
+
+fn addresses(owner: &Owner) -> Vec<String> {
+    owner.desired.iter().flat_map(|desired| desired.addresses.keys()).map(ToString::to_string).collect()
+}
+
+#[tokio::test]
+async fn others_go_on_while_the_endpoints_of_the_first_local_service_are_listed() {
+    let mut owner = owner();
+    owner.apply(&service("old", "192.0.2.1", "Cluster"));
+    owner.apply(&service("becomes-local", "192.0.2.2", "Cluster"));
+    owner.apply(&service("becomes-local-and-goes", "192.0.2.3", "Cluster"));
+    decide(&mut owner);
+    owner.apply(&service("becomes-local", "192.0.2.2", "Local"));
+    owner.apply(&service("becomes-local-and-goes", "192.0.2.3", "Local"));
+    owner.apply(&service("local", "192.0.2.4", "Local"));
+    decide(&mut owner);
+    assert!(owner.is_unlisted(Kind::EndpointSlice));
+    let nodes = |owner: &Owner, address: &str| {
+        let announcement = &owner.desired.as_ref().unwrap().addresses[&address.parse().unwrap()];
+        announcement.nodes.iter().map(|hop| hop.node.clone()).collect::<Vec<_>>()
+    };
+    // What was announced stays as it was, and what was not is not yet.
+    assert_eq!(addresses(&owner), ["192.0.2.1", "192.0.2.2", "192.0.2.3"]);
+    assert_eq!(nodes(&owner, "192.0.2.2"), ["node-1", "node-2"]);
+    owner.apply(&service("new", "192.0.2.5", "Cluster"));
+    for gone in ["old", "becomes-local-and-goes"] {
+        owner.delete(&ObjectRef::namespaced(Kind::Service, &NamespacedName::new("ns", gone)));
+    }
+    owner.take_in(vec![Change::Apply(slice("becomes-local", "node-2"))]);
+    decide(&mut owner);
+    assert_eq!(addresses(&owner), ["192.0.2.2", "192.0.2.5"]);
+    assert_eq!(nodes(&owner, "192.0.2.2"), ["node-1", "node-2"], "there may be more endpoints");
+    assert!(!owner.is_complete(), "no checkpoint is written of it");
+    owner.take_in(vec![Change::Apply(slice("local", "node-1")), Change::Listed(Kind::EndpointSlice)]);
+    decide(&mut owner);
+    assert_eq!(addresses(&owner), ["192.0.2.2", "192.0.2.4", "192.0.2.5"]);
+    assert_eq!(nodes(&owner, "192.0.2.2"), ["node-2"]);
+    // No pool backs it any more.
+    owner.apply(&service("becomes-local", "192.0.2.2", "Cluster"));
+    owner.apply(&service("local", "192.0.2.4", "Cluster"));
+    decide(&mut owner);
+    owner.apply(&service("local", "192.0.2.4", "Local"));
+    owner.delete(&ObjectRef::cluster(Kind::Eip, "pool"));
+    decide(&mut owner);
+    assert!(owner.is_unlisted(Kind::EndpointSlice));
+    assert_eq!(addresses(&owner), [""; 0]);
 }
 
 /// What was told of Services.

@@ -129,6 +129,35 @@ fn with_address_and_pool_the_address_must_be_in_one_of_the_pools() {
 }
 
 #[test]
+fn an_eip_that_is_not_asked_for_does_not_hide_that_the_address_is_outside_of_those_that_are() {
+    let bound = json!({"spec": {"namespaces": ["x"], "enforceSelectors": true}});
+    for (pools, reason) in [("q", "AddressOutsidePools"), ("none", "PoolNotFound"), ("q,p", "NotAllowed")] {
+        let world = World::of([
+            with(eip("p", "192.0.2.1-192.0.2.9"), bound.clone()),
+            eip("q", "192.0.2.11-192.0.2.19"),
+            from(pools, asking("192.0.2.1", service("a"))),
+        ]);
+        assert_eq!(world.assigned("a"), format!("False {reason}"), "{pools}");
+    }
+}
+
+#[test]
+fn an_address_of_a_foreign_family_is_named_where_it_was_asked_for() {
+    let four = |object| families("SingleStack", &["IPv4"], object);
+    let annotation = "metadata.annotations[eip.openelb.kubesphere.io/v1alpha1]";
+    let ip = json!({"spec": {"loadBalancerIP": "2001:db8::1"}});
+    for (asks, named, other) in [
+        (with(four(service("a")), ip), "spec.loadBalancerIP", annotation),
+        (asking("2001:db8::1", four(service("a"))), annotation, "spec.loadBalancerIP"),
+    ] {
+        let world = World::of([default_eip("p", "192.0.2.1-192.0.2.9"), asks]);
+        let message = world.message("a");
+        assert_eq!(world.assigned("a"), "False InvalidRequest");
+        assert!(message.contains(named) && !message.contains(other), "{message}");
+    }
+}
+
+#[test]
 fn each_family_takes_the_first_named_pool_that_has_it() {
     let world = World::of([
         eip("four", "192.0.2.1-192.0.2.9"),

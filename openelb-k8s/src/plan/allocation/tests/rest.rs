@@ -50,6 +50,32 @@ fn a_service_that_stops_being_ours_gives_its_address_back_un_published_first() {
 }
 
 #[test]
+fn a_copied_annotation_takes_nothing_off_a_service_that_was_never_ours() {
+    let mut world = World::of([default_eip("p", "192.0.2.1-192.0.2.9"), service("a")]);
+    let copied = &world.value(&service_ref("a"))["metadata"];
+    let (annotations, labels) = (copied["annotations"].clone(), copied["labels"].clone());
+    let assigned = annotations["openelb.kubesphere.io/assigned"].as_str().unwrap();
+    assert!(assigned.contains("192.0.2.1"), "{assigned}");
+    let of_others = json!({
+        "metadata": {"annotations": annotations, "labels": labels},
+        "spec": {"loadBalancerClass": "example.com/other"},
+        "status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]},
+                   "conditions": [{"type": "example.com/Ready", "status": "True", "reason": "Yes", "message": "",
+                                   "lastTransitionTime": "2026-01-01T00:00:00Z"}]},
+    });
+    world.apply(with(service("b"), of_others.clone()));
+    world.settle();
+    let object = world.value(&service_ref("b"));
+    assert_eq!(object["status"], of_others["status"]);
+    assert_eq!(label(&world, "b"), json!("p"));
+    assert!(
+        object["metadata"]["annotations"].get("openelb.kubesphere.io/assigned").is_none(),
+        "it says nothing true"
+    );
+    assert_eq!((world.published("a").as_str(), world.used("p").as_str()), ("192.0.2.1", "192.0.2.1=ns/a"));
+}
+
+#[test]
 fn a_request_overrides_every_binding() {
     for binding in [
         json!({"namespaces": ["elsewhere"]}),

@@ -152,6 +152,21 @@ fn with_the_force_annotation_it_goes_at_once_and_its_services_are_assigned_anew(
 }
 
 #[test]
+fn a_force_annotation_of_any_number_but_the_generation_forces_nothing() {
+    for force in [i64::MIN, -1, 0, 7, i64::MAX - 1, i64::MAX] {
+        let mut world = World::of([default_eip("p", "192.0.2.1-192.0.2.9"), service("a")]);
+        world.patch_eip(
+            "p",
+            json!({"metadata": {"annotations": {"openelb.kubesphere.io/force": force.to_string()}}}),
+        );
+        world.delete_eip("p");
+        world.settle();
+        assert!(world.exists(&ObjectRef::cluster(Kind::Eip, "p")), "{force}");
+        assert_eq!(world.published("a"), "192.0.2.1", "{force}");
+    }
+}
+
+#[test]
 fn deleting_an_eip_and_its_services_in_any_order_ends_with_all_gone() {
     for eip_first in [true, false] {
         let mut world = World::of([default_eip("p", "192.0.2.1-192.0.2.9"), service("a"), service("b")]);

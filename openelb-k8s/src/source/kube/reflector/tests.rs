@@ -204,6 +204,63 @@ async fn failures_are_tried_again_ever_later_and_not_before_the_server_says_so()
     assert!(failing.borrow().is_empty(), "it can be watched again: {:?}", failing.borrow());
 }
 
+/// Each pause is between half and the whole of these, in milliseconds.
+#[track_caller]
+fn assert_pauses(server: &Server, wholes: &[u64]) {
+    let pauses = server.pauses();
+    assert!(pauses.len() >= wholes.len(), "{pauses:?}");
+    for (pause, whole) in pauses.iter().zip(wholes) {
+        let whole = Duration::from_millis(*whole);
+        assert!(
+            *pause >= whole / 2 && *pause <= whole + Duration::from_millis(2),
+            "{pauses:?}, not {wholes:?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_ends_at_once_and_brings_nothing_is_repeated_ever_later() {
+    let nothing = |server: Server| server.then_events(&[]).then_events(&[]).then_events(&[]);
+    let server = nothing(Server::default().then(200, list(10, "", &[node("a", 3)])));
+    // What comes shows that it works: the next one is repeated at once, and ended ones soon again.
+    let server = nothing(server.then_events(&[event("BOOKMARK", node("", 40))]));
+    let (_watch, mut changes) = server.watch(Selection::all(Kind::Node));
+    assert_eq!(told(&mut changes).await, ["a@3", "listed", "=10", "=40"]);
+    assert_pauses(&server, &[0, 100, 200, 400, 0, 100, 200, 400]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_in_the_stream_is_tried_again_ever_later() {
+    for code in [429, 500] {
+        let error = || event("ERROR", status(code, 0));
+        let server = Server::default()
+            .then(200, list(10, "", &[node("a", 3)]))
+            .then_events(&[error()])
+            .then_events(&[error()])
+            .then_events(&[error()])
+            .then_events(&[event("ADDED", node("b", 11)), error()])
+            .then_events(&[error()]);
+        let (_watch, mut changes) = server.watch(Selection::all(Kind::Node));
+        told(&mut changes).await;
+        assert_pauses(&server, &[0, 100, 200, 400, 100, 200]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn versions_that_are_too_old_again_and_again_are_a_failure() {
+    for gone in [(410, status(410, 0)), (200, event("ERROR", status(410, 0)))] {
+        let mut server = Server::default();
+        for _ in 0..4 {
+            server = server.then(200, list(10, "", &[node("a", 3)])).then(gone.0, &gone.1);
+        }
+        let (watch, mut changes) = server.watch(Selection::all(Kind::Node));
+        told(&mut changes).await;
+        // List, watch; at once list, watch; and then with pauses before each list.
+        assert_pauses(&server, &[0, 0, 0, 100, 0, 200, 0, 400]);
+        assert!(watch.failing().borrow().contains_key(&Kind::Node));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_server_that_says_nothing_is_given_up_and_named() {
     let server = Server::default();
