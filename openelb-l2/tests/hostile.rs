@@ -83,8 +83,8 @@ fn talkative(n: u8, one: u64, now: Instant) -> Speaker {
     let mut settings = Settings::default();
     settings.probes = 0;
     let mut speaker = Speaker::new(config, settings, now).unwrap();
-    let desired =
-        (0..1000).map(|low| DesiredAddress::new(IpAddr::from([10, n, (low >> 8) as u8, low as u8]), [link]));
+    let desired = (0..1000_u32)
+        .map(|low| DesiredAddress::new(IpAddr::from([10, n, (low >> 8) as u8, low as u8]), [link]));
     speaker.set_desired(desired.collect(), now);
     speaker.set_links(vec![Link::new(link, "eth0", MacAddr::new([2, 0, 0, 0, 0, n]))], now);
     speaker.set_peers(Vec::new(), now);
