@@ -468,13 +468,13 @@ fn the_read_api_tells_what_is(setup: &Setup, addresses: &[IpAddr]) {
     // Who decided remembers it.
     let leader = format!("controller-{}", setup.leader().unwrap());
     let events = items(setup, &leader, "events").unwrap();
-    for number in 0..3 {
+    for (number, address) in addresses.iter().enumerate() {
         let name = format!("web-{number}");
         let told = |event: &&Value| event["name"] == *name && event["reason"] == "AssignIP";
         let event = events.iter().find(told).unwrap_or_else(|| panic!("{name}: {events:#?}"));
         let fields = only(event, &["kind", "namespace", "type"]);
         assert_eq!(fields, json!({"kind": "Service", "namespace": "default", "type": "Normal"}));
-        assert!(event["message"].as_str().unwrap().contains(&addresses[number].to_string()), "{event}");
+        assert!(event["message"].as_str().unwrap().contains(&address.to_string()), "{event}");
     }
 }
 
