@@ -98,6 +98,10 @@ fn check(command: &Command, status: ExitStatus) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// How long the last lines of a command that has ended are waited for, where something that it started keeps its output
+/// open.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 /// How a [`watched`](watch) command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
@@ -152,7 +156,9 @@ pub(crate) fn watch(
             Err(RecvTimeoutError::Disconnected) => return wait(&mut child, deadline),
         }
         if let Some(status) = child.try_wait().context("cannot wait for a child")? {
-            for text in lines.try_iter() {
+            // What it said last may still be under way to here: threads of a busy machine wait.
+            let end = Instant::now() + LAST_WORDS;
+            while let Ok(text) = lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
                 line(&text);
             }
             return Ok(End::Exited(status));

@@ -121,6 +121,10 @@ impl Checker {
         self.note(name, &format!("version {version} {kind} {:?}, last by {by}", now.addresses));
         let before = self.shown.insert(name.to_owned(), now.clone()).unwrap_or_default();
         let before = if before.uid == now.uid { before } else { Shown::default() };
+        if !now.is_load_balancer {
+            // It gives its address back. It may have got it after the load had excused it, and before it was another type.
+            self.first.remove(&now.uid);
+        }
         if now.addresses == before.addresses {
             return;
         }
@@ -313,6 +317,24 @@ mod tests {
         checker.delete("a");
         checker.apply("a", &service("9", &["192.0.2.7"], None));
         assert_eq!(checker.violations.len(), 2, "another Service of the same name");
+    }
+
+    #[test]
+    fn an_address_that_comes_after_the_load_excused_a_change_of_type_may_be_another_one_afterwards() {
+        let mut checker = Checker::new();
+        let of_type = |kind: &str, addresses: &[&str]| {
+            let mut service = service("1", addresses, None);
+            service.spec.as_mut().unwrap().type_ = Some(kind.to_owned());
+            service
+        };
+        checker.excuse("1", true);
+        checker.apply("a", &of_type("LoadBalancer", &["192.0.2.1"]));
+        for (kind, addresses) in
+            [("ClusterIP", &["192.0.2.1"][..]), ("ClusterIP", &[]), ("LoadBalancer", &["192.0.2.2"])]
+        {
+            checker.apply("a", &of_type(kind, addresses));
+        }
+        assert!(checker.violations.is_empty(), "{:?}", checker.violations);
     }
 
     #[test]
