@@ -150,8 +150,8 @@ impl Endpoints {
     }
 
     /// The Nodes that are Ready again. What is said of their endpoints may still be what was said while they were not,
-    /// until somebody [judges](super::Indexes::judge) it: the kubelet first says that the Node is Ready, and then goes through its
-    /// Pods.
+    /// until somebody [judges](super::Indexes::judge) it: the kubelet first says that the Node is Ready, and then goes
+    /// through its Pods.
     #[must_use]
     pub const fn returning(&self) -> &BTreeSet<String> {
         &self.returning
@@ -177,8 +177,7 @@ impl Endpoints {
     /// their Node is not Ready, or was not a moment ago.
     ///
     /// While no Node is Ready the control plane sees nothing, and calls all endpoints unready. Those that had not failed
-    /// before count as ready then, and until the Nodes that came back are
-    /// [judged](super::Indexes::judge).
+    /// before count as ready then, and until the Nodes that came back are [judged](super::Indexes::judge).
     #[must_use]
     pub fn nodes(&self, service: &NamespacedName, nodes: &Nodes) -> BTreeSet<&str> {
         let counts = |e: &Endpoint| e.ready || self.lost && !e.failed;
