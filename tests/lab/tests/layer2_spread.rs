@@ -17,48 +17,76 @@ fn by_address(owners: &BTreeMap<u8, Vec<IpAddr>>) -> BTreeMap<IpAddr, u8> {
     owners.iter().flat_map(|(node, all)| all.iter().map(|address| (*address, *node))).collect()
 }
 
-#[test]
-fn a_hundred_addresses_spread_over_ten_nodes_and_only_those_of_a_lost_one_move() {
-    // So many questions as two addresses are asked otherwise: all of them come to all nodes.
-    let interval = Duration::from_millis(150);
-    let plan = Plan { nodes: NODES, v4: ADDRESSES, v6: 0, interval, ..Plan::new("l2spread") };
-    let lan = Lan::start(plan).unwrap();
+/// How often the test is begun anew where the machine itself stood still: addresses may move then.
+const ATTEMPTS: u8 = 3;
+
+/// Waits until every address has an owner, and judges how they spread.
+fn spread(lan: &Lan, interval: Duration) -> BTreeMap<IpAddr, u8> {
     lan.await_members().unwrap();
-    let before = lan.await_owners_without(&[]).unwrap();
+    let owners = lan.await_owners_without(&[]).unwrap();
     // Datagrams go out as seldom as questions.
     let began = Instant::now();
     let traffic = lan.traffic().unwrap();
     let sent = traffic.sent(lan.addresses[0]);
     let due = began.elapsed().as_millis() / interval.as_millis() + 1;
     assert!(sent > 0 && sent as u128 <= due, "{sent} datagrams to an address, {due} were due");
-    drop(traffic);
-    let most = before.values().map(Vec::len).max().unwrap();
+    let most = owners.values().map(Vec::len).max().unwrap();
     let times = format!("{:.1} × the mean", most as f64 / 10.0);
     figures::write_row(figures::SPREAD, 1, [&times, &times, &"1.9 × the mean"]).unwrap();
     assert!(most <= 19, "{most} of {ADDRESSES} addresses at one of {NODES} nodes");
+    by_address(&owners)
+}
 
-    let victim = lan.main_owner().unwrap();
+/// A node is cut off: what others have stays with them.
+fn lose(lan: &Lan, victim: u8, before: &BTreeMap<IpAddr, u8>) -> anyhow::Result<BTreeMap<IpAddr, u8>> {
     let cut = lan.now();
-    lan.cut_off(victim).unwrap();
-    let after = lan.await_owners_without(&[victim]).unwrap();
-    let (before, after) = (by_address(&before), by_address(&after));
-    for (address, owner) in &before {
-        if *owner != victim {
-            assert_eq!(after.get(address), Some(owner), "{address} was at node-{owner}, which is there");
-        }
-    }
+    lan.cut_off(victim)?;
+    let after = by_address(&lan.await_owners_without(&[victim])?);
     lan.check_one_owner_since(cut).unwrap();
+    for (address, owner) in before.iter().filter(|(_, owner)| **owner != victim) {
+        let now = after.get(address);
+        anyhow::ensure!(
+            now == Some(owner),
+            "{address} was at node-{owner}, which is there, and is at {now:?}"
+        );
+    }
+    Ok(after)
+}
 
-    // Back, it claims what it never gave up; of two that claim the better by the hash stays, and nothing else moves.
-    lan.plug_in(victim).unwrap();
+/// Back, it claims what it never gave up; of two that claim the better by the hash stays, and nothing else moves.
+fn regain(
+    lan: &Lan,
+    victim: u8,
+    before: &BTreeMap<IpAddr, u8>,
+    after: &BTreeMap<IpAddr, u8>,
+) -> anyhow::Result<()> {
+    lan.plug_in(victim)?;
     // What was claimed before did not reach it.
     let back = lan.now();
-    lan.await_members().unwrap();
+    lan.await_members()?;
     let score = |n: u8, address: IpAddr| rendezvous::score(address, &NodeName::new(&node(n)).unwrap());
-    for (address, owner) in &after {
+    let placed = after.iter().try_for_each(|(address, owner)| {
         let claims = if before[address] == victim { vec![victim, *owner] } else { vec![*owner] };
         let better = claims.into_iter().max_by_key(|n| score(*n, *address)).unwrap();
-        lan.await_owner(*address, better).unwrap();
-    }
+        lan.await_owner(*address, better).map(drop)
+    });
     lan.check_one_owner_since(back).unwrap();
+    placed
+}
+
+#[test]
+fn a_hundred_addresses_spread_over_ten_nodes_and_only_those_of_a_lost_one_move() {
+    // So many questions as two addresses are asked otherwise: all of them come to all nodes.
+    let interval = Duration::from_millis(150);
+    for attempt in 1.. {
+        let plan = Plan { nodes: NODES, v4: ADDRESSES, v6: 0, interval, ..Plan::new("l2spread") };
+        let lan = Lan::start(plan).unwrap();
+        let before = spread(&lan, interval);
+        let victim = lan.main_owner().unwrap();
+        let moved = lose(&lan, victim, &before).and_then(|after| regain(&lan, victim, &before, &after));
+        let Err(error) = moved else { return };
+        // Two owners are never excused. That an address moved is, where nodes that were there lost sight of each other.
+        let excuse = lan.lost_sight(victim);
+        assert!(attempt < ATTEMPTS && !excuse.is_empty(), "attempt {attempt}, {excuse:?}: {error:?}");
+    }
 }

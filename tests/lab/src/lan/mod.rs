@@ -506,6 +506,19 @@ impl Lan {
         text
     }
 
+    /// Where nodes other than this one took each other for gone, or stood still themselves, by their logs: the machine
+    /// did not let them run.
+    pub fn lost_sight(&self, besides: u8) -> Vec<String> {
+        let gone = format!("\\\"{}\\\"", node(besides));
+        let others = self.processes.iter().filter(|(number, _)| **number != besides);
+        let logs = others.map(|(_, process)| Lab::log_tail(process, usize::MAX));
+        let told = logs.flat_map(|log| log.lines().map(str::to_owned).collect::<Vec<_>>());
+        told.filter(|line| {
+            line.contains("Stalled {") || line.contains("SpeakerDown {") && !line.contains(&gone)
+        })
+        .collect()
+    }
+
     /// Which node answers for an address now.
     ///
     /// # Errors
