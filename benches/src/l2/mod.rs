@@ -24,6 +24,8 @@ const SERVER: &str = "server";
 const CORES: (usize, usize) = (0, 1);
 /// Requests a second of those that are offered at a pace.
 const PACE: u32 = 100_000;
+/// So many rounds of them are enough where one was whole.
+const ENOUGH: u32 = 3;
 
 /// How long each measurement is, and how often it is made.
 #[derive(Clone, Copy)]
@@ -40,19 +42,32 @@ impl Sizes {
         if options.smoke {
             Self { rounds: 1, flood: Duration::from_millis(200), samples: 50, many: 100 }
         } else {
-            let rounds = options.rounds.min(5);
-            Self { rounds, flood: Duration::from_secs(2), samples: 1000, many: 10_000 }
+            Self { rounds: options.rounds, flood: Duration::from_secs(1), samples: 1000, many: 10_000 }
         }
     }
 }
 
-/// The best of the rounds of one kind of responder.
-#[derive(Clone, Copy, Debug)]
-struct Best {
-    /// Answers a second, of as many requests as are answered.
+/// The rounds of one kind of responder.
+#[derive(Clone, Debug, Default)]
+struct Rounds {
+    /// Answers a second, of as many requests as are answered: of the best round.
     rate: f64,
-    /// Half of the requests on an idle link are answered within, microseconds.
-    idle: f64,
+    /// Half of the requests on an idle link are answered within, microseconds: of each round.
+    idle: Vec<f64>,
+}
+
+impl Rounds {
+    fn add(&mut self, (rate, idle): (f64, f64)) {
+        self.rate = self.rate.max(rate);
+        self.idle.push(idle);
+    }
+
+    /// Of the middle round: a hypervisor wakes an idle core in one round much faster than in the next, whoever answers.
+    fn idle(&self) -> f64 {
+        let mut all = self.idle.clone();
+        all.sort_unstable_by(f64::total_cmp);
+        all.get(all.len() / 2).copied().unwrap_or(f64::NAN)
+    }
 }
 
 /// Measures answers.
@@ -71,17 +86,17 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     let address = v4(1);
     let mut all = Vec::new();
     for kind in [Kind::OpenElb, Kind::Plain, Kind::Kernel, Kind::Keepalived] {
-        all.push((kind, Best { rate: 0.0, idle: f64::INFINITY }));
+        all.push((kind, Rounds::default()));
     }
     for _ in 0..sizes.rounds {
-        for (kind, best) in &mut all {
+        for (kind, rounds) in &mut all {
             let responder = Responder::start(&lab, *kind, &[address], CORES.1)?;
-            better(best, measure(&lab, sizes, &[address])?);
+            rounds.add(measure(&lab, sizes, &[address])?);
             responder.stop()?;
         }
     }
     let of =
-        |kind: Kind| all.iter().find(|(of, _)| *of == kind).map(|(_, best)| *best).context("not measured");
+        |kind: Kind| all.iter().find(|(of, _)| *of == kind).map(|(_, rounds)| rounds).context("not measured");
     let (arp, plain, kernel) = (of(Kind::OpenElb)?, of(Kind::Plain)?, of(Kind::Kernel)?);
     let keepalived = of(Kind::Keepalived)?;
 
@@ -89,17 +104,16 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     report.push(row().beside("AF_PACKET loop", plain.rate).target(Target::AtLeast(f64::from(PACE))));
     report.push(row().beside("Linux", kernel.rate));
     report.push(row().beside("keepalived", keepalived.rate));
-    let row = || Row::new("ARP, idle link: half are answered within", "us", arp.idle);
-    report.push(row().beside("AF_PACKET loop", plain.idle).target(Target::RatioAtMost(1.5)));
-    report.push(row().beside("Linux", kernel.idle));
-    report.push(row().beside("keepalived", keepalived.idle));
+    let row = || Row::new("ARP, idle link: half are answered within", "us", arp.idle());
+    report.push(row().beside("AF_PACKET loop", plain.idle()).target(Target::RatioAtMost(1.5)));
+    report.push(row().beside("Linux", kernel.idle()));
+    report.push(row().beside("keepalived", keepalived.idle()));
 
-    let mut six = [Kind::OpenElb, Kind::Plain, Kind::Kernel]
-        .map(|kind| (kind, Best { rate: 0.0, idle: f64::INFINITY }));
+    let mut six = [Kind::OpenElb, Kind::Plain, Kind::Kernel].map(|kind| (kind, Rounds::default()));
     for _ in 0..sizes.rounds {
-        for (kind, best) in &mut six {
+        for (kind, rounds) in &mut six {
             let responder = Responder::start(&lab, *kind, &[v6(1)], CORES.1)?;
-            better(best, measure(&lab, sizes, &[v6(1)])?);
+            rounds.add(measure(&lab, sizes, &[v6(1)])?);
             responder.stop()?;
         }
     }
@@ -107,9 +121,9 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     let row = || Row::new("NDP, 1 address: answers", "answers/s", ours.rate);
     report.push(row().beside("AF_PACKET loop", plain.rate).target(Target::AtLeast(f64::from(PACE))));
     report.push(row().beside("Linux", kernel.rate));
-    let row = || Row::new("NDP, idle link: half are answered within", "us", ours.idle);
-    report.push(row().beside("AF_PACKET loop", plain.idle).target(Target::RatioAtMost(1.5)));
-    report.push(row().beside("Linux", kernel.idle));
+    let row = || Row::new("NDP, idle link: half are answered within", "us", ours.idle());
+    report.push(row().beside("AF_PACKET loop", plain.idle()).target(Target::RatioAtMost(1.5)));
+    report.push(row().beside("Linux", kernel.idle()));
 
     paced(&lab, sizes, &[address], "1 address", &mut report)?;
     let count = sizes.many;
@@ -118,25 +132,22 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
     let scattered = (1..=count).map(|n| v4(3 * n)).collect();
     many(&lab, sizes, scattered, &format!("{count} scattered addresses"), &mut report)?;
     report.note(format!(
-        "the client asks from core {}, the responder answers on core {} (the kernel's part included); \
-         processor time is that of the responder's thread; paced requests come ten at a time",
+        "the client asks from core {}, the responder answers on core {} (the kernel's part included); processor \
+         time is that of the responder's thread; paced requests come ten at a time; on an idle link the middle round \
+         counts",
         CORES.0, CORES.1
     ));
     Ok(report)
 }
 
-fn better(best: &mut Best, new: Best) {
-    best.rate = best.rate.max(new.rate);
-    best.idle = best.idle.min(new.idle);
-}
-
-fn measure(lab: &Lab, sizes: Sizes, addresses: &[IpAddr]) -> anyhow::Result<Best> {
+/// Answers a second, and the microseconds in which half of them come on an idle link.
+fn measure(lab: &Lab, sizes: Sizes, addresses: &[IpAddr]) -> anyhow::Result<(f64, f64)> {
     let (rate, idle) = lab.within(CLIENT, || {
         let mut asker = Asker::open(addresses, CORES.0)?;
         Ok::<_, anyhow::Error>((asker.flood(Flood::AsAnswered, sizes.flood)?, asker.idle(sizes.samples)?))
     })??;
     ensure!(rate.lost == 0, "{} of {} requests were not answered", rate.lost, rate.asked);
-    Ok(Best { rate: rate.per_second(), idle })
+    Ok((rate.per_second(), idle))
 }
 
 /// A fixed number of requests a second: all are answered; and as many for addresses of others: none wakes the thread.
@@ -151,12 +162,16 @@ fn paced(
     let (mut busy, mut foreign, mut plain) = (f64::INFINITY, f64::INFINITY, f64::INFINITY);
     let mut plain_answered = f64::NAN;
     let others: Vec<IpAddr> = (0..256).map(|n| IpAddr::V4(Ipv4Addr::from_bits(0x0a4d_f000 + n))).collect();
-    for _ in 0..sizes.rounds {
+    // A hypervisor that takes the core away loses frames, whoever is to answer them: one whole round says that all can be.
+    for round in 0..2 * sizes.rounds {
+        if round >= ENOUGH.min(sizes.rounds) && answered >= 100.0 {
+            break;
+        }
         let responder = Responder::start(lab, Kind::OpenElb, addresses, CORES.1)?;
         let flood = |addresses: &[IpAddr]| {
             let before = responder.processor_time()?;
             let seen = lab.within(CLIENT, || {
-                Asker::open(addresses, CORES.0)?.flood(Flood::Paced(PACE), sizes.flood)
+                Asker::open(addresses, CORES.0)?.flood(Flood::Paced(PACE), 2 * sizes.flood)
             })??;
             let spent = responder.processor_time()?.saturating_sub(before).as_secs_f64();
             anyhow::Ok((seen, 100.0 * spent / seen.took.as_secs_f64()))
@@ -178,12 +193,13 @@ fn paced(
         if addresses.len() == 1 {
             let responder = Responder::start(lab, Kind::Plain, addresses, CORES.1)?;
             let seen = lab.within(CLIENT, || {
-                Asker::open(addresses, CORES.0)?.flood(Flood::Paced(PACE), sizes.flood)
+                Asker::open(addresses, CORES.0)?.flood(Flood::Paced(PACE), 2 * sizes.flood)
             })??;
             plain_answered = plain_answered.max(100.0 * seen.answered as f64 / seen.asked as f64);
             let before = responder.processor_time()?;
-            let seen = lab
-                .within(CLIENT, || Asker::open(&others, CORES.0)?.flood(Flood::Paced(PACE), sizes.flood))??;
+            let seen = lab.within(CLIENT, || {
+                Asker::open(&others, CORES.0)?.flood(Flood::Paced(PACE), 2 * sizes.flood)
+            })??;
             let spent = responder.processor_time()?.saturating_sub(before).as_secs_f64();
             plain = plain.min(100.0 * spent / seen.took.as_secs_f64());
             responder.stop()?;
@@ -208,20 +224,19 @@ fn many(
     report: &mut Report,
 ) -> anyhow::Result<()> {
     // By turns, for the machine may be another one minutes later.
-    let none = Best { rate: 0.0, idle: f64::INFINITY };
-    let (mut best, mut one) = (none, none);
+    let (mut all, mut one) = (Rounds::default(), Rounds::default());
     let single = [v4(1)];
     for _ in 0..sizes.rounds {
-        for (addresses, best) in [(&single[..], &mut one), (&addresses, &mut best)] {
+        for (addresses, rounds) in [(&single[..], &mut one), (&addresses, &mut all)] {
             let responder = Responder::start(lab, Kind::OpenElb, addresses, CORES.1)?;
-            better(best, measure(lab, sizes, addresses)?);
+            rounds.add(measure(lab, sizes, addresses)?);
             responder.stop()?;
         }
     }
-    let row = Row::new(format!("ARP, {what}: answers"), "answers/s", best.rate);
+    let row = Row::new(format!("ARP, {what}: answers"), "answers/s", all.rate);
     report.push(row.beside("1 address", one.rate).target(Target::RatioAtLeast(0.8)));
-    let row = Row::new(format!("ARP, {what}, idle link: half are answered within"), "us", best.idle);
-    report.push(row.beside("1 address", one.idle).target(Target::RatioAtMost(1.25)));
+    let row = Row::new(format!("ARP, {what}, idle link: half are answered within"), "us", all.idle());
+    report.push(row.beside("1 address", one.idle()).target(Target::RatioAtMost(1.25)));
     paced(lab, sizes, &addresses, what, report)
 }
 
