@@ -62,6 +62,8 @@ fn a_link_that_goes_down_is_replaced_at_once() {
         new.add(asked);
         old.add(sent);
         lan.set_cable(victim, true).unwrap();
+        // It may be the next owner.
+        lan.await_reach(victim).unwrap();
         lan.await_settled(&traffic).unwrap();
         lan.check_one_owner_since(began).unwrap();
     }
