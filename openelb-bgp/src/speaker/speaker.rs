@@ -591,10 +591,7 @@ impl Speaker {
                 return output;
             }
             peer.ready = false;
-            if peer.is_gone() {
-                self.remove_peer(id, Notification::peer_deconfigured(), now);
-                continue;
-            }
+            let gone = peer.is_gone();
             let timer = peer.poll_timeout();
             if timer != peer.timer {
                 if let Some(at) = std::mem::replace(&mut peer.timer, timer) {
@@ -603,6 +600,9 @@ impl Speaker {
                 self.timers.extend(timer.map(|at| (at, id)));
             }
             self.tell_best_paths(touched);
+            if gone {
+                self.remove_peer(id, Notification::peer_deconfigured(), now);
+            }
         }
         None
     }

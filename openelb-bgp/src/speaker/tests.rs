@@ -10,6 +10,7 @@ mod operations;
 mod protection;
 mod restart;
 mod terms;
+mod watching;
 
 use std::{
     collections::{BTreeMap, VecDeque},

@@ -319,13 +319,13 @@ fn sources_of_peers_do_not_erase_each_others_and_the_first_wins_a_clash() {
     assert_eq!(speaker.peers().clashes, []);
 }
 
-fn group(prefix: &str, max_peers: u32) -> DynamicPeers {
+pub(super) fn group(prefix: &str, max_peers: u32) -> DynamicPeers {
     let mut template = PeerConfig::new("rack", Ipv4Addr::UNSPECIFIED.into(), 65001);
     template.hold_time = Duration::from_secs(90);
     DynamicPeers { prefix: prefix.parse().unwrap(), template, max_peers }
 }
 
-fn from(last: u8) -> ConnectionInfo {
+pub(super) fn from(last: u8) -> ConnectionInfo {
     ConnectionInfo {
         local: SocketAddr::new(ADDRESSES[0].into(), 179),
         remote: SocketAddr::new(Ipv4Addr::new(10, 1, 0, last).into(), 33_000),
