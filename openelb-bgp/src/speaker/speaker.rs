@@ -434,7 +434,12 @@ impl Speaker {
         changed.of(family).extend(table.insert(claim, nlri, set, attributes, &order));
     }
 
-    fn propagate(&mut self, changed: Changed) {
+    fn propagate(&mut self, mut changed: Changed) {
+        // Many paths of one prefix are one change of it.
+        for destinations in [&mut changed.ipv4, &mut changed.ipv6] {
+            destinations.sort_unstable();
+            destinations.dedup();
+        }
         if changed.ipv4.is_empty() && changed.ipv6.is_empty() {
             return;
         }
