@@ -301,6 +301,20 @@ fn a_higher_limit_ends_the_pause_after_a_lower_one_was_exceeded() {
 }
 
 #[test]
+fn a_pause_without_end_lasts_until_the_limit_is_raised() {
+    let mut scripted = Scripted::new(|peer| {
+        (peer.prefix_limit.max_prefixes, peer.prefix_limit.restart_after) = (2, Some(Duration::MAX));
+    });
+    let connection = scripted.establish(their_open(None));
+    scripted.send(connection, update((0..3).map(prefix)));
+    scripted.advance(Duration::from_secs(50 * 365 * 86_400));
+    assert!(matches!(scripted.try_connect(), Err(Refusal::Idle { .. })));
+    set_limit(&mut scripted.speaker, |limit| limit.max_prefixes = 3, scripted.now);
+    scripted.settle();
+    scripted.establish(their_open(None));
+}
+
+#[test]
 fn a_higher_limit_leaves_the_pause_after_another_error_alone() {
     let mut scripted = Scripted::new(|peer| {
         peer.connect_retry = Duration::from_secs(40);
