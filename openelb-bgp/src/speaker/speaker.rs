@@ -540,6 +540,7 @@ impl Speaker {
 
     /// Time has passed. To come too early does no harm.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.best_paths.take_if(|known| known.until().is_some_and(|at| at <= now));
         while let Some((at, id)) = self.timers.first().copied()
             && at <= now
         {
@@ -558,7 +559,8 @@ impl Speaker {
     /// When to call [`handle_timeout`](Self::handle_timeout) at the latest. Valid once
     /// [`poll_output`](Self::poll_output) gives nothing.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.timers.first().map(|(at, _)| *at)
+        let forget = self.best_paths.as_ref().and_then(BestPaths::until);
+        self.timers.first().map(|(at, _)| *at).into_iter().chain(forget).min()
     }
 
     pub(super) fn touch(&mut self, id: PeerId) {

@@ -201,7 +201,7 @@ fn paths_that_are_not_kept_are_counted_told_of_once_and_hidden_from_who_watches(
         peer.families = vec![FamilyConfig { add_path_receive: true, ..FamilyConfig::new(family) }];
     });
     scripted.speaker.watch_received(true);
-    scripted.speaker.watch_best_paths(true);
+    scripted.speaker.watch_best_paths(true, scripted.now);
     let mut open = their_open(None);
     open.capabilities.push(Capability::AddPath(vec![AddPathFamily { family, mode: AddPathMode::Send }]));
     let connection = scripted.establish(open);

@@ -41,7 +41,7 @@ fn that_a_dynamic_neighbours_routes_went_is_told_before_it_is_removed() {
             graceful(&mut rack.template);
         }
         speaker.set_dynamic_peers(vec![rack], now).unwrap();
-        speaker.watch_best_paths(true);
+        speaker.watch_best_paths(true, now);
         let connection = speaker.accept(from(1), now).unwrap().connection;
         speaker.handle_connected(connection, from(1), now);
         let open = their_open(restart.then(|| restart_capability(true, false)));
@@ -61,4 +61,39 @@ fn that_a_dynamic_neighbours_routes_went_is_told_before_it_is_removed() {
         let gone = PREFIXES.into_iter().chain(["rack/10.1.0.1"]).map(|what| (what.to_owned(), false));
         assert_eq!(told(&mut speaker, now), gone.collect::<Vec<_>>(), "graceful restart: {restart}");
     }
+}
+
+#[test]
+fn what_was_told_is_known_for_a_minute_after_the_last_watcher_and_kept_up_meanwhile() {
+    let mut now = *ORIGIN;
+    let mut speaker = Speaker::new(SpeakerConfig::new(ASNS[0], ADDRESSES[0]), now).unwrap();
+    let [first, second] = PREFIXES;
+    let event = |prefix: &str, there| (prefix.to_owned(), there);
+    speaker.watch_best_paths(false, now);
+    assert!(speaker.best_paths.is_none(), "nobody has asked");
+    speaker.watch_best_paths(true, now);
+    speaker.set_routes("test", [route(first)], now);
+    assert_eq!(told(&mut speaker, now), [event(first, true)]);
+    // Whoever drives says it again and again.
+    for _ in 0..59 {
+        speaker.watch_best_paths(false, now);
+        now += Duration::from_secs(1);
+        assert_eq!(told(&mut speaker, now), []);
+    }
+    speaker.set_routes("test", [route(second)], now);
+    assert_eq!(told(&mut speaker, now), [], "nobody watches");
+    assert!(speaker.best_paths.is_some(), "nothing has to be looked at again");
+    speaker.watch_best_paths(true, now);
+    now += Duration::from_secs(600);
+    assert_eq!(told(&mut speaker, now), []);
+    speaker.set_routes("test", [route(first)], now);
+    assert_eq!(told(&mut speaker, now), [event(first, true), event(second, false)], "from where it was");
+    // A minute, and it costs nothing any more.
+    speaker.watch_best_paths(false, now);
+    now += Duration::from_secs(60);
+    assert_eq!(told(&mut speaker, now), []);
+    assert!(speaker.best_paths.is_none() && speaker.poll_timeout().is_none());
+    speaker.set_routes("test", [], now);
+    speaker.watch_best_paths(true, now);
+    assert_eq!(told(&mut speaker, now), []);
 }
