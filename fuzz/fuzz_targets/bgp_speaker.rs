@@ -174,7 +174,7 @@ fuzz_target!(|input: &[u8]| {
     let mut speaker = Speaker::new(SpeakerConfig::new(64_500, US), now).expect("valid");
     speaker.set_peers(vec![peer.clone()], now).expect("valid");
     speaker.set_dynamic_peers(vec![group], now).expect("valid");
-    speaker.watch_best_paths(true);
+    speaker.watch_best_paths(true, now);
     let mut harness = Harness { speaker, now, live: Vec::new(), wanted: Vec::new(), port: 30_000 };
     harness.drain();
     let name = PeerName::from("known");

@@ -25,6 +25,8 @@ const STABLE: Duration = Duration::from_secs(30);
 /// both compare identifiers; later it is one of a neighbour that has lost the session.
 const SIMULTANEOUS: Duration = Duration::from_secs(10);
 
+/// No pause is longer, a hundred years: times have an end, too.
+const LONGEST_PAUSE: Duration = Duration::from_secs(100 * 365 * 86_400);
 /// How long a connection waits for the one that would win a collision.
 const DEFER: Duration = Duration::from_secs(1);
 /// What a neighbour may send ahead on a connection that waits, in octets: more than an OPEN and a KEEPALIVE is not due.
@@ -145,7 +147,7 @@ impl Fsm {
         match pause {
             Some(pause) => {
                 self.timers.clear(Timer::ConnectRetry);
-                self.timers.set(Timer::IdleHold, now + pause);
+                self.timers.set(Timer::IdleHold, now + pause.min(LONGEST_PAUSE));
             }
             None => self.retry(true, now),
         }

@@ -25,6 +25,8 @@ const CHUNK: usize = 64 * 1024;
 const READ_AHEAD: usize = 2;
 /// How long a closing connection may take to send what it has, and then to see the other side close.
 const CLOSE_WITHIN: Duration = Duration::from_secs(2);
+/// How long the kernel may then go on with what the other side does not take.
+const LEFT_BEHIND: Duration = Duration::from_secs(30);
 
 /// What the tasks of connections and listeners tell the driver.
 pub(super) enum IoEvent {
@@ -167,6 +169,7 @@ async fn read(ended: Ended, half: OwnedReadHalf, events: mpsc::Sender<IoEvent>, 
 
 async fn read_all(connection: ConnectionId, half: &OwnedReadHalf, events: &mpsc::Sender<IoEvent>) {
     let permits = Arc::new(Semaphore::new(READ_AHEAD));
+    let mut heard = false;
     loop {
         let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
         if half.readable().await.is_err() {
@@ -177,6 +180,11 @@ async fn read_all(connection: ConnectionId, half: &OwnedReadHalf, events: &mpsc:
         match half.try_read_buf(&mut bytes) {
             Ok(0) => return,
             Ok(_) => {
+                if !std::mem::replace(&mut heard, true) {
+                    // The timers of BGP decide from now on: with a hold time of 0 silence ends no session, and one whose
+                    // neighbour does not read ends with a NOTIFICATION (RFC 9687).
+                    let _ = socket_options::give_up_after(half.as_ref(), None);
+                }
                 if events.send(IoEvent::Received { connection, bytes, permit }).await.is_err() {
                     return;
                 }
@@ -221,6 +229,7 @@ async fn write(
             Err(_) => drop(events.send(IoEvent::Closed { connection }).await),
         },
     }
+    let _ = socket_options::give_up_after(half.as_ref(), Some(LEFT_BEHIND));
     ended.disarm();
 }
 
@@ -250,8 +259,48 @@ async fn write_all(
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
+    use socket2::SockRef;
+    use tokio::net::TcpListener;
+
     use super::*;
     use crate::{fsm::Direction, speaker::PeerId};
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn the_kernel_gives_up_only_before_the_neighbour_has_said_something_and_after_the_close() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut config = PeerConfig::new("router", listener.local_addr().unwrap().ip(), 65001);
+        config.port = listener.local_addr().unwrap().port();
+        let (socket, remote) = socket_options::connecting(&config, 1).unwrap();
+        let ours = socket.connect(remote).await.unwrap();
+        let (mut theirs, _) = listener.accept().await.unwrap();
+        socket_options::accepted(&theirs, &config, 1).unwrap();
+        let descriptor = ours.as_fd().try_clone_to_owned().unwrap();
+        let gives_up_after = |of: &dyn AsFd| SockRef::from(&of.as_fd()).tcp_user_timeout().unwrap();
+        let offered = Some(config.hold_time);
+        assert_eq!((gives_up_after(&descriptor), gives_up_after(&theirs)), (offered, offered));
+
+        let connection = ConnectionId { peer: PeerId(7), direction: Direction::Outgoing, generation: 1 };
+        let (sender, mut events) = mpsc::channel(8);
+        let (ended, _ended) = mpsc::unbounded_channel();
+        let up = start(connection, ours, sender, &ended);
+        up.send(Bytes::from_static(b"OPEN"));
+        assert!(matches!(events.recv().await, Some(IoEvent::Written { octets: 4, .. })));
+        assert_eq!(gives_up_after(&descriptor), offered);
+        theirs.write_all(b"OPEN").await.unwrap();
+        assert!(matches!(events.recv().await, Some(IoEvent::Received { .. })));
+        assert_eq!(gives_up_after(&descriptor), None, "the hold time and the send hold time decide");
+        drop(up);
+        let closed = async {
+            while gives_up_after(&descriptor).is_none() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(10), closed).await.unwrap();
+        assert_eq!(gives_up_after(&descriptor), Some(LEFT_BEHIND), "nothing is left behind for long");
+    }
 
     #[tokio::test]
     async fn a_task_that_panics_reports_its_connection_as_ended() {

@@ -484,7 +484,7 @@ impl Driver {
     /// Tells subscribers what happened, as fast as they take it for a while; then whoever is still slow is left behind.
     fn tell(&mut self, now: Instant) {
         if self.subscribers.receiver_count() == 0 {
-            self.speaker.watch_best_paths(false);
+            self.speaker.watch_best_paths(false, now);
             self.speaker.watch_received(false);
         }
         self.tell_at = None;

@@ -289,7 +289,7 @@ impl SpeakerHandle {
     pub fn subscribe(&self, best_paths: bool, received: bool) -> Option<broadcast::Receiver<Event>> {
         let receiver = self.owner.events.upgrade()?.subscribe();
         if best_paths {
-            self.enqueue(|speaker, _| speaker.watch_best_paths(true));
+            self.enqueue(|speaker, now| speaker.watch_best_paths(true, now));
         }
         if received {
             self.enqueue(|speaker, _| speaker.watch_received(true));

@@ -165,11 +165,17 @@ fn set_class(socket: &Socket, ipv4: bool) -> io::Result<()> {
 fn set_common(socket: &Socket, remote: SocketAddr, hold_time: Duration) -> io::Result<()> {
     set_class(socket, remote.is_ipv4())?;
     socket.set_tcp_nodelay(true)?;
-    // What the neighbour does not acknowledge within its hold time will not be read in time either.
+    // Until the neighbour says something: one that does not even acknowledge our OPEN for so long is not there.
+    give_up_after(socket, (!hold_time.is_zero()).then_some(hold_time))
+}
+
+/// The connection ends if what was sent is not acknowledged, or not let out by a closed window, for so long; `None`: as
+/// the kernel has it, which never ends one for a closed window.
+pub(super) fn give_up_after(socket: &impl AsFd, time: Option<Duration>) -> io::Result<()> {
     #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout((!hold_time.is_zero()).then_some(hold_time))?;
+    SockRef::from(socket).set_tcp_user_timeout(time)?;
     #[cfg(not(target_os = "linux"))]
-    let _ = hold_time;
+    let _ = (socket, time);
     Ok(())
 }
 

@@ -1,6 +1,11 @@
 //! What is asked about routes: Adj-RIB-In, Adj-RIB-Out, and the best of all; and who is told when the best changes.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Instant};
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use ipnet::IpNet;
 
@@ -21,10 +26,22 @@ use crate::{
     wire::{Attributes, Community, ExtendedCommunity, Family, LargeCommunity, NextHop, Origin, Prefix},
 };
 
+/// How long the best routes are known after the last one who watched: who comes and goes, again and again, does not make
+/// the speaker look at every prefix each time.
+const KNOWN_FOR: Duration = Duration::from_secs(60);
+
 /// Best routes as they were told, for those who watch.
 #[derive(Debug, Default)]
 pub(super) struct BestPaths {
     told: HashMap<Prefix, Best>,
+    /// Nobody watches: when they are forgotten.
+    until: Option<Instant>,
+}
+
+impl BestPaths {
+    pub(super) fn until(&self) -> Option<Instant> {
+        self.until
+    }
 }
 
 /// What makes a best route another one.
@@ -255,11 +272,16 @@ impl Speaker {
         }
     }
 
-    /// Whether [`Event::BestPath`] is told from now on. It costs memory per prefix, so it is off until asked for.
-    pub fn watch_best_paths(&mut self, wanted: bool) {
-        if !wanted {
-            self.best_paths = None;
-        } else if self.best_paths.is_none() {
+    /// Whether [`Event::BestPath`] is told from now on. It costs memory per prefix, so it is off until asked for; that is
+    /// given back a minute after it is off again.
+    pub fn watch_best_paths(&mut self, wanted: bool, now: Instant) {
+        if let Some(known) = &mut self.best_paths {
+            if wanted {
+                known.until = None;
+            } else {
+                known.until.get_or_insert(now + KNOWN_FOR);
+            }
+        } else if wanted {
             let mut told = HashMap::new();
             for family in [Family::IPV4_UNICAST, Family::IPV6_UNICAST] {
                 let table = self.table(family);
@@ -268,7 +290,7 @@ impl Speaker {
                     told.extend(self.best(&prefix).map(|best| (prefix, best)));
                 }
             }
-            self.best_paths = Some(BestPaths { told });
+            self.best_paths = Some(BestPaths { told, until: None });
         }
     }
 
@@ -301,7 +323,7 @@ impl Speaker {
                 Some(best) => watched.told.insert(prefix, best),
                 None => watched.told.remove(&prefix),
             };
-            if before != now_is {
+            if before != now_is && watched.until.is_none() {
                 let path = self.entry(&prefix).and_then(|entry| entry.paths.into_iter().next());
                 self.push_event(Event::BestPath { prefix: prefix.into(), path });
             }

@@ -434,7 +434,12 @@ impl Speaker {
         changed.of(family).extend(table.insert(claim, nlri, set, attributes, &order));
     }
 
-    fn propagate(&mut self, changed: Changed) {
+    fn propagate(&mut self, mut changed: Changed) {
+        // Many paths of one prefix are one change of it.
+        for destinations in [&mut changed.ipv4, &mut changed.ipv6] {
+            destinations.sort_unstable();
+            destinations.dedup();
+        }
         if changed.ipv4.is_empty() && changed.ipv6.is_empty() {
             return;
         }
@@ -535,6 +540,7 @@ impl Speaker {
 
     /// Time has passed. To come too early does no harm.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.best_paths.take_if(|known| known.until().is_some_and(|at| at <= now));
         while let Some((at, id)) = self.timers.first().copied()
             && at <= now
         {
@@ -553,7 +559,8 @@ impl Speaker {
     /// When to call [`handle_timeout`](Self::handle_timeout) at the latest. Valid once
     /// [`poll_output`](Self::poll_output) gives nothing.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.timers.first().map(|(at, _)| *at)
+        let forget = self.best_paths.as_ref().and_then(BestPaths::until);
+        self.timers.first().map(|(at, _)| *at).into_iter().chain(forget).min()
     }
 
     pub(super) fn touch(&mut self, id: PeerId) {
@@ -591,10 +598,7 @@ impl Speaker {
                 return output;
             }
             peer.ready = false;
-            if peer.is_gone() {
-                self.remove_peer(id, Notification::peer_deconfigured(), now);
-                continue;
-            }
+            let gone = peer.is_gone();
             let timer = peer.poll_timeout();
             if timer != peer.timer {
                 if let Some(at) = std::mem::replace(&mut peer.timer, timer) {
@@ -603,6 +607,9 @@ impl Speaker {
                 self.timers.extend(timer.map(|at| (at, id)));
             }
             self.tell_best_paths(touched);
+            if gone {
+                self.remove_peer(id, Notification::peer_deconfigured(), now);
+            }
         }
         None
     }

@@ -10,6 +10,7 @@ mod operations;
 mod protection;
 mod restart;
 mod terms;
+mod watching;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -304,6 +305,8 @@ fn end_of_rib_waits_for_every_source() {
     let mut pair = Pair::new();
     let mut config = pair.speakers[0].config().clone();
     config.sources = ["a".to_owned(), "b".to_owned()].into();
+    // A time that never passes.
+    config.end_of_rib_within = Some(Duration::MAX);
     pair.speakers[0].set_config(config, pair.now).unwrap();
     pair.speakers[0].set_routes("a", [route("198.51.100.1/32")], pair.now);
     pair.establish();

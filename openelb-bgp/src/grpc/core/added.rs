@@ -1,7 +1,10 @@
 //! What clients have added: kept so that it can be told apart, deleted, and given to the next speaker.
 
 use std::{
-    collections::{BTreeMap, HashMap, hash_map::RandomState},
+    collections::{
+        BTreeMap, HashMap,
+        hash_map::{Entry, RandomState},
+    },
     hash::BuildHasher as _,
     net::IpAddr,
     time::Instant,
@@ -10,13 +13,15 @@ use std::{
 use super::{Error, ErrorKind};
 use crate::{
     speaker::{PeerConfig, Route, RouteKey},
-    wire::Family,
+    wire::{Family, Prefix},
 };
 
 /// Neighbours that clients may add.
 const MAX_PEERS: usize = 1_000;
 /// Routes that clients may add.
 const MAX_ROUTES: usize = 1_000_000;
+/// Those of one prefix: the speaker looks through them at each change of one.
+const MAX_PATHS: usize = 256;
 /// Marks the path identifiers of clients' routes: of two with one prefix and identifier there is only one, the
 /// embedder's, and those that embedders count from 0 are to leave room for the clients'.
 const CLIENTS: u32 = 1 << 31;
@@ -45,6 +50,8 @@ pub(crate) struct Added {
     pub(crate) peers: BTreeMap<IpAddr, AddedPeer>,
     routes: HashMap<RouteKey, AddedRoute>,
     by_id: HashMap<RouteId, RouteKey>,
+    /// How many routes a prefix has.
+    paths: HashMap<Prefix, usize>,
     sequence: u64,
     random: [RandomState; 2],
 }
@@ -91,8 +98,15 @@ impl Added {
     pub(crate) fn insert_route(&mut self, route: Route, now: Instant) -> Result<RouteId, Error> {
         let key = route.key();
         let old = self.routes.get(&key);
-        if old.is_none() && self.routes.len() >= MAX_ROUTES {
-            return Err(exhausted(MAX_ROUTES, "routes"));
+        if old.is_none() {
+            if self.routes.len() >= MAX_ROUTES {
+                return Err(exhausted(MAX_ROUTES, "routes"));
+            }
+            let paths = self.paths.entry(key.prefix.into()).or_default();
+            if *paths >= MAX_PATHS {
+                return Err(exhausted(MAX_PATHS, &format!("routes to {}", key.prefix)));
+            }
+            *paths += 1;
         }
         self.sequence += 1;
         let [high, low] = self.random.each_ref().map(|random| random.hash_one((self.sequence, key)));
@@ -108,6 +122,12 @@ impl Added {
     pub(crate) fn remove_route(&mut self, key: &RouteKey) -> bool {
         let Some(old) = self.routes.remove(key) else { return false };
         self.by_id.remove(&old.id);
+        if let Entry::Occupied(mut paths) = self.paths.entry(key.prefix.into()) {
+            *paths.get_mut() -= 1;
+            if *paths.get() == 0 {
+                paths.remove();
+            }
+        }
         true
     }
 

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use tokio::sync::watch;
 
 use super::*;
-use crate::net;
+use crate::{net, speaker::RouteKey};
 
 #[derive(Debug)]
 struct Changing(watch::Sender<Option<SpeakerHandle>>);
@@ -40,6 +40,36 @@ fn route(last: u8) -> Route {
 
 fn peer(last: u8) -> NewPeer {
     NewPeer::new([192, 0, 2, last].into(), 65001)
+}
+
+/// A route to one prefix for each.
+fn paths(count: u32) -> Vec<(RouteKey, Option<Route>)> {
+    let routes = (0..count).map(|path_id| Route { path_id, ..route(1) });
+    routes.map(|route| (route.key(), Some(route))).collect()
+}
+
+#[tokio::test]
+async fn of_one_prefix_there_are_so_many_routes_of_clients_and_not_one_more() {
+    let owner = Arc::new(Changing(watch::Sender::new(Some(speaker()))));
+    let core = Core::new(owner as Arc<dyn Owner>);
+    core.change_routes(paths(256)).unwrap();
+    for _ in 0..2 {
+        let refused = core.change_routes(paths(257)).unwrap_err();
+        assert_eq!(refused.kind, ErrorKind::ResourceExhausted);
+        assert!(refused.message.contains("256 routes to 203.0.113.1/32"), "{refused}");
+    }
+    let further = || Route { path_id: 256, ..route(1) };
+    core.add_route(NewRoute { route: further() }).unwrap_err();
+    assert_eq!(core.added_routes().len(), 256);
+    // Each can be another one; other prefixes have places of their own, and one that is free is had again.
+    core.add_route(NewRoute { route: Route { path_id: 7, ..route(1) } }).unwrap();
+    core.add_route(NewRoute { route: route(2) }).unwrap();
+    core.delete_routes(RouteName::Key(route(1).key())).unwrap();
+    core.delete_routes(RouteName::Key(route(1).key())).unwrap_err();
+    core.add_route(NewRoute { route: further() }).unwrap();
+    core.add_route(NewRoute { route: route(1) }).unwrap_err();
+    core.delete_routes(RouteName::All(None)).unwrap();
+    core.change_routes(paths(256)).unwrap();
 }
 
 type Change = fn(&Core) -> Result<(), Error>;

@@ -40,7 +40,7 @@ pub(super) fn same_session(a: &PeerConfig, b: &PeerConfig) -> bool {
 pub(super) fn complete_at(peer: &PeerConfig, speaker: &SpeakerConfig, began: Instant) -> Option<Instant> {
     let restart_time = peer.graceful_restart.map(|restart| restart.restart_time);
     let within = restart_time.map(|time| time.saturating_sub(BEFORE_RESTART_TIME).max(time / 2));
-    Some(began + speaker.end_of_rib_within.or(within)?)
+    began.checked_add(speaker.end_of_rib_within.or(within)?)
 }
 
 /// The capability to offer. F says that forwarding went on over the restart, and is set where there was none or it is

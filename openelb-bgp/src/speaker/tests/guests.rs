@@ -48,6 +48,27 @@ fn a_neighbour_with_one_path_hears_of_a_guests_route_only_without_one_of_the_emb
 }
 
 #[test]
+fn many_paths_of_one_prefix_are_one_change_which_does_not_wait_behind_a_bulk() {
+    let mut pair = Pair::with(|peer| peer.families = vec![FamilyConfig::new(Family::IPV4_UNICAST)]);
+    pair.establish();
+    pair.stalled = true;
+    let host = |index: u32| ipnet::Ipv4Net::new(Ipv4Addr::from_bits(0x0a00_0000 + index), 32).unwrap();
+    pair.speakers[0].set_routes("bulk", (0..100_000).map(|index| Route::new(host(index))), pair.now);
+    pair.settle();
+    let add = (1..=256).map(|path_id| Route { path_id, ..route(PREFIX) }).collect();
+    pair.speakers[0].apply(GUESTS, Delta { add, remove: Vec::new() }, pair.now);
+    pair.stalled = false;
+    pair.settle();
+    let updates = pair.updates();
+    let prefix = nlri(PREFIX);
+    let announces = |update: &Update| {
+        update.announcements().any(|(_, list)| list.iter().any(|announced| announced == prefix))
+    };
+    let at: Vec<usize> = (0..updates.len()).filter(|index| announces(&updates[*index])).collect();
+    assert!(at.len() == 1 && at[0] < updates.len() / 2, "{at:?} of {}", updates.len());
+}
+
+#[test]
 fn of_more_paths_than_a_neighbour_takes_those_of_guests_are_left_out() {
     let many = |peer: &mut PeerConfig| {
         peer.families = vec![FamilyConfig {

@@ -201,7 +201,7 @@ fn paths_that_are_not_kept_are_counted_told_of_once_and_hidden_from_who_watches(
         peer.families = vec![FamilyConfig { add_path_receive: true, ..FamilyConfig::new(family) }];
     });
     scripted.speaker.watch_received(true);
-    scripted.speaker.watch_best_paths(true);
+    scripted.speaker.watch_best_paths(true, scripted.now);
     let mut open = their_open(None);
     open.capabilities.push(Capability::AddPath(vec![AddPathFamily { family, mode: AddPathMode::Send }]));
     let connection = scripted.establish(open);
@@ -298,6 +298,20 @@ fn a_higher_limit_ends_the_pause_after_a_lower_one_was_exceeded() {
     assert_eq!(pair.status(0).state, State::Idle);
     set_limit(&mut pair.speakers[0], |limit| limit.max_prefixes = 3, pair.now);
     pair.establish();
+}
+
+#[test]
+fn a_pause_without_end_lasts_until_the_limit_is_raised() {
+    let mut scripted = Scripted::new(|peer| {
+        (peer.prefix_limit.max_prefixes, peer.prefix_limit.restart_after) = (2, Some(Duration::MAX));
+    });
+    let connection = scripted.establish(their_open(None));
+    scripted.send(connection, update((0..3).map(prefix)));
+    scripted.advance(Duration::from_secs(50 * 365 * 86_400));
+    assert!(matches!(scripted.try_connect(), Err(Refusal::Idle { .. })));
+    set_limit(&mut scripted.speaker, |limit| limit.max_prefixes = 3, scripted.now);
+    scripted.settle();
+    scripted.establish(their_open(None));
 }
 
 #[test]

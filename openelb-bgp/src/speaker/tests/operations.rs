@@ -319,13 +319,13 @@ fn sources_of_peers_do_not_erase_each_others_and_the_first_wins_a_clash() {
     assert_eq!(speaker.peers().clashes, []);
 }
 
-fn group(prefix: &str, max_peers: u32) -> DynamicPeers {
+pub(super) fn group(prefix: &str, max_peers: u32) -> DynamicPeers {
     let mut template = PeerConfig::new("rack", Ipv4Addr::UNSPECIFIED.into(), 65001);
     template.hold_time = Duration::from_secs(90);
     DynamicPeers { prefix: prefix.parse().unwrap(), template, max_peers }
 }
 
-fn from(last: u8) -> ConnectionInfo {
+pub(super) fn from(last: u8) -> ConnectionInfo {
     ConnectionInfo {
         local: SocketAddr::new(ADDRESSES[0].into(), 179),
         remote: SocketAddr::new(Ipv4Addr::new(10, 1, 0, last).into(), 33_000),
@@ -558,7 +558,7 @@ fn a_prefix_limit_that_only_warns_says_so_once_each_time() {
 fn kept_routes_are_shown_compared_and_never_passed_on() {
     let mut scripted = Scripted::new(|peer| peer.received_routes = ReceivedRoutes::Keep);
     let connection = scripted.establish(their_open(None));
-    scripted.speaker.watch_best_paths(true);
+    scripted.speaker.watch_best_paths(true, scripted.now);
     scripted.speaker.set_routes("test", [route("198.51.100.1/32")], scripted.now);
     scripted.settle();
     scripted.sent.clear();
@@ -622,7 +622,7 @@ fn counting_becomes_keeping_and_back_without_losing_the_session() {
     announcing(&mut scripted, connection, &["203.0.113.1/32", "203.0.113.2/32"]);
     assert_eq!(scripted.speaker.adj_in(&other(), Family::IPV4_UNICAST).unwrap().len(), 2);
     // Who watches is told that they are known no more.
-    scripted.speaker.watch_best_paths(true);
+    scripted.speaker.watch_best_paths(true, scripted.now);
     scripted.speaker.watch_received(true);
     scripted.events.clear();
     set(&mut scripted, ReceivedRoutes::Count);
