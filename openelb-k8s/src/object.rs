@@ -5,7 +5,8 @@ use std::str::FromStr;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ObjectMeta};
+use serde::Deserialize as _;
 use serde_json::{Map, Value, json};
 
 use crate::crd::{BgpConf, BgpPeer, BgpPolicy, Eip, Layer2Conf, SpeakerStatus, VipGroup};
@@ -77,11 +78,7 @@ macro_rules! kinds {
                 Ok(match kind { $(Kind::$kind => Self::$kind(Box::new(serde_path_to_error::deserialize(value)?)),)* })
             }
 
-            /// The object as JSON, as an API server would return it.
-            ///
-            /// # Errors
-            /// If it cannot be serialised, which would be a defect.
-            pub fn to_value(&self) -> Result<Value, serde_json::Error> {
+            fn typed_value(&self) -> Result<Value, serde_json::Error> {
                 match self { $(Self::$kind(object) => serde_json::to_value(object),)* }
             }
         }
@@ -308,6 +305,9 @@ impl Object {
                 metadata.insert("namespace".into(), json!(namespace));
             }
         }
+        if kind == Kind::Service {
+            set_conditions_aside(&mut value);
+        }
         // A status that somebody garbled must not make the object unreadable: what was lost is repaired.
         let status = value.as_object_mut().and_then(|map| map.remove("status"));
         let without = value.clone();
@@ -319,6 +319,18 @@ impl Object {
             Self::typed(kind, without).map_err(|_| first)
         });
         object.map(Some).map_err(|error| unreadable(&error).of(header.reference).into())
+    }
+
+    /// The object as JSON, as an API server would return it.
+    ///
+    /// # Errors
+    /// If it cannot be serialised, which would be a defect.
+    pub fn to_value(&self) -> Result<Value, serde_json::Error> {
+        let mut value = self.typed_value()?;
+        if self.kind() == Kind::Service {
+            put_conditions_back(&mut value);
+        }
+        Ok(value)
     }
 
     /// Fields of `value` that this kind does not know, as paths. Only for our custom resources: the others may be of
@@ -350,6 +362,52 @@ fn unreadable(error: &Unreadable) -> Problem {
     match error.path().to_string() {
         path if path == "." => problem,
         path => problem.at(path),
+    }
+}
+
+/// An API server takes any condition of a Service, and sends a time that nobody set as null. One that cannot be read
+/// must not make the addresses unreadable: it is set aside as it is, in an annotation.
+fn set_conditions_aside(service: &mut Value) {
+    let conditions = service.get_mut("status").and_then(|status| status.get_mut("conditions"));
+    let mut aside = Vec::new();
+    match conditions {
+        None => {}
+        Some(Value::Array(list)) => {
+            let is_readable = |condition: &Value| Condition::deserialize(condition).is_ok();
+            (*list, aside) = std::mem::take(list).into_iter().partition(is_readable);
+        }
+        Some(other) => *other = Value::Null,
+    }
+    let Some(Value::Object(metadata)) = service.get_mut("metadata") else { return };
+    if let Some(Value::Object(annotations)) = metadata.get_mut("annotations") {
+        annotations.remove(names::annotation::UNREADABLE);
+    }
+    if aside.is_empty() {
+        return;
+    }
+    let annotations = metadata.entry("annotations").or_insert(Value::Null);
+    if annotations.is_null() {
+        *annotations = json!({});
+    }
+    if let Value::Object(annotations) = annotations {
+        annotations.insert(names::annotation::UNREADABLE.to_owned(), json!(Value::Array(aside).to_string()));
+    }
+}
+
+/// The conditions of a Service that could not be read, as they are.
+pub(crate) fn conditions_aside(annotation: Option<&str>) -> Vec<Value> {
+    annotation.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+}
+
+fn put_conditions_back(service: &mut Value) {
+    let annotations = service.get_mut("metadata").and_then(|metadata| metadata.get_mut("annotations"));
+    let Some(Value::Object(annotations)) = annotations else { return };
+    let Some(noted) = annotations.remove(names::annotation::UNREADABLE) else { return };
+    let status = service.as_object_mut().map(|map| map.entry("status").or_insert_with(|| json!({})));
+    if let Some(Value::Object(status)) = status
+        && let Value::Array(list) = status.entry("conditions").or_insert_with(|| json!([]))
+    {
+        list.extend(conditions_aside(noted.as_str()));
     }
 }
 

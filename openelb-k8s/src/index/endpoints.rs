@@ -13,8 +13,11 @@ use crate::object::NamespacedName;
 pub struct Endpoints {
     slices: BTreeMap<NamespacedName, Slice>,
     by_service: BTreeMap<NamespacedName, BTreeSet<NamespacedName>>,
-    /// Nodes that are Ready after they were not, and that are not [judged](super::Indexes::judge) yet.
-    returning: BTreeSet<String>,
+    /// Nodes that are Ready after they were not, and that are not [judged](super::Indexes::judge) yet, with the number
+    /// of their last return.
+    returning: BTreeMap<String, u64>,
+    /// How often Nodes returned.
+    returns: u64,
     /// No Node is Ready, or none was, and of those that are again some are returning.
     lost: bool,
 }
@@ -76,7 +79,7 @@ impl Endpoints {
                 |known: &&Endpoint| (&known.node, &known.address) == (&endpoint.node, &endpoint.address);
             let known = before.and_then(|before| before.endpoints.iter().find(known));
             let node = endpoint.node.as_deref().and_then(|node| nodes.get(node));
-            let returning = node.is_some_and(|node| node.ready && self.returning.contains(&node.name));
+            let returning = node.is_some_and(|node| node.ready && self.returning.contains_key(&node.name));
             if endpoint.serves() {
                 endpoint.told = returning && known.is_some_and(|known| known.told || !known.serves());
                 continue;
@@ -126,10 +129,11 @@ impl Endpoints {
     /// A Node is there. It is Ready, or not, and so it was before; `None`: it was not there.
     pub(super) fn node_is(&mut self, node: &str, ready: bool, before: Option<bool>, blind: bool) {
         if blind {
-            (self.lost, self.returning) = (true, BTreeSet::new());
+            (self.lost, self.returning) = (true, BTreeMap::new());
         } else if ready && before == Some(false) {
-            self.returning.insert(node.to_owned());
-        } else if ready && !self.returning.contains(node) {
+            self.returns += 1;
+            self.returning.insert(node.to_owned(), self.returns);
+        } else if ready && !self.returning.contains_key(node) {
             self.seen(node);
         }
         self.lost &= blind || !self.returning.is_empty();
@@ -151,9 +155,9 @@ impl Endpoints {
 
     /// The Nodes that are Ready again. What is said of their endpoints may still be what was said while they were not,
     /// until somebody [judges](super::Indexes::judge) it: the kubelet first says that the Node is Ready, and then goes
-    /// through its Pods.
+    /// through its Pods. Each has a number, another one whenever it returns.
     #[must_use]
-    pub const fn returning(&self) -> &BTreeSet<String> {
+    pub const fn returning(&self) -> &BTreeMap<String, u64> {
         &self.returning
     }
 
@@ -198,6 +202,6 @@ impl Endpoints {
     /// It may serve: it did when it was seen last.
     fn is_unseen(&self, endpoint: &Endpoint, nodes: &Nodes) -> bool {
         let node = endpoint.node.as_deref().and_then(|name| nodes.get(name));
-        !endpoint.failed && node.is_some_and(|node| !node.ready || self.returning.contains(&*node.name))
+        !endpoint.failed && node.is_some_and(|node| !node.ready || self.returning.contains_key(&*node.name))
     }
 }

@@ -7,10 +7,11 @@ use std::net::{IpAddr, Ipv6Addr};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use serde_json::Value;
 
 use super::SpecProblem;
 use crate::names::{self, annotation, finalizer, label};
-use crate::object::NamespacedName;
+use crate::object::{NamespacedName, conditions_aside};
 use crate::selector::Labels;
 
 /// Which Services without annotation are ours.
@@ -264,13 +265,15 @@ pub struct ServiceView {
     pub ingress: Vec<Ingress>,
     /// `status.conditions`.
     pub conditions: Vec<Condition>,
+    /// Those that cannot be read, as they are.
+    pub unread_conditions: Vec<Value>,
     /// The label that names the pool.
     pub pool_label: Option<String>,
     /// Annotation `openelb.kubesphere.io/assigned`: JSON, a hint only.
     pub assigned: Option<String>,
     /// Annotation `openelb.kubesphere.io/reassign`.
     pub reassign: Option<String>,
-    /// All annotations but `assigned`.
+    /// All annotations but `assigned` and our note of what cannot be read.
     pub annotations: Labels,
     /// All finalizers.
     pub finalizers: Vec<String>,
@@ -403,11 +406,13 @@ impl ServiceView {
                 })
                 .collect(),
             conditions: status.and_then(|s| s.conditions.clone()).unwrap_or_default(),
+            unread_conditions: conditions_aside(annotations.get(annotation::UNREADABLE).map(|v| &**v)),
             pool_label: labels.get(label::POOL).cloned(),
             assigned: text(annotation::ASSIGNED),
             reassign: text(annotation::REASSIGN),
             labels,
-            annotations: annotations.only(|key| key != annotation::ASSIGNED),
+            annotations: annotations
+                .only(|key| ![annotation::ASSIGNED, annotation::UNREADABLE].contains(&key)),
             finalizers: metadata.finalizers.clone().unwrap_or_default(),
         }
     }
@@ -426,15 +431,20 @@ impl ServiceView {
             .filter(|f| [finalizer::LEGACY_LB, finalizer::LEGACY_NODE_PROXY].contains(f))
     }
 
+    /// The types of its conditions, also of those that cannot be read.
+    pub fn condition_types(&self) -> impl Iterator<Item = &str> {
+        let unread = self.unread_conditions.iter().filter_map(|condition| condition.get("type")?.as_str());
+        self.conditions.iter().map(|condition| condition.type_.as_str()).chain(unread)
+    }
+
     /// Did we (or the Go OpenELB) put anything on it?
     #[must_use]
     pub fn has_traces(&self) -> bool {
         self.pool_label.is_some()
             || self.assigned.is_some()
             || self.legacy_finalizers().next().is_some()
-            || self.conditions.iter().any(|c| {
-                [names::condition::ADDRESS_ASSIGNED, names::condition::REQUEST_HONOURED]
-                    .contains(&c.type_.as_str())
+            || self.condition_types().any(|condition| {
+                [names::condition::ADDRESS_ASSIGNED, names::condition::REQUEST_HONOURED].contains(&condition)
             })
     }
 

@@ -192,6 +192,8 @@ fn refused(target: &ObjectRef, error: &kube::Error) -> StoreError {
         return StoreError::Unavailable { cause: describe(error), retry_after: Duration::ZERO };
     };
     let seconds = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
+    // Where it is overloaded, it asks for a second in a header.
+    let seconds = if status.code == 429 { seconds.max(1) } else { seconds };
     match status.code {
         404 if status.details.as_ref().is_some_and(|details| details.name == target.name) => {
             StoreError::NotFound(target.clone())
@@ -367,7 +369,8 @@ mod tests {
         );
         for (code, message) in [(500, "etcdserver: request timed out"), (503, ""), (429, "too many requests")]
         {
-            assert!(matches!(answer(code, message), StoreError::Unavailable { .. }), "{code}");
+            let StoreError::Unavailable { retry_after, .. } = answer(code, message) else { panic!("{code}") };
+            assert_eq!(retry_after.as_secs(), u64::from(code == 429), "an overload asks for a pause");
         }
     }
 

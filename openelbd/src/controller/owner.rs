@@ -45,7 +45,7 @@ use crate::{
 mod gate;
 mod refusals;
 
-use refusals::Refused;
+use refusals::{Refused, is_as_decided};
 
 #[cfg(test)]
 mod tests;
@@ -109,6 +109,10 @@ pub(super) struct Owner {
     /// The same of writes that are under way: the watch may show what they did before they are answered.
     telling: HashMap<ObjectRef, Vec<Event>>,
     refused: HashMap<ObjectRef, Refused>,
+    /// How many writes succeeded.
+    successes: u64,
+    /// Objects on which the last write failed as if the API server were not there, and how many had succeeded by then.
+    unavailable: HashMap<ObjectRef, u64>,
     /// A write was refused for want of rights, and none succeeded since.
     forbidden: bool,
     /// The API server does not answer: nothing is sent before then.
@@ -166,6 +170,8 @@ impl Owner {
             tell: HashMap::new(),
             telling: HashMap::new(),
             refused: HashMap::new(),
+            successes: 0,
+            unavailable: HashMap::new(),
             forbidden: false,
             paused_until: None,
             pause: Backoff::default(),
@@ -402,6 +408,7 @@ impl Owner {
             Err(_) => None,
         };
         self.written(&write.target, made);
+        let unchanged = matches!(result, Err(StoreError::Conflict { .. })) && is_as_decided(&write, &read);
         for (reference, found) in read {
             match found {
                 Some(object) if self.departed.covers(&object) => {}
@@ -422,6 +429,8 @@ impl Owner {
             Ok(object) => {
                 self.metrics.count_write(kind, WriteResult::Ok);
                 self.pause.reset();
+                self.successes += 1;
+                self.unavailable.remove(&write.target);
                 self.recall_forbidden();
                 if self.refused.remove(&write.target).is_some() {
                     self.forget_refused(&write);
@@ -438,12 +447,25 @@ impl Owner {
                     }
                 }
             }
+            Err(StoreError::Conflict { .. }) if unchanged => {
+                self.metrics.count_write(kind, WriteResult::Error);
+                let cause = "the API server says that it conflicts (409), and nobody else wrote on it: look for a \
+                             webhook that denies it";
+                self.refuse(&write, cause);
+            }
             Err(StoreError::Conflict { .. } | StoreError::NotFound(_)) => {
                 self.metrics.count_write(kind, WriteResult::Conflict);
                 if matches!(result, Err(StoreError::NotFound(_))) {
                     self.versions.remove(&write.target);
                     self.delete(&write.target);
                 }
+            }
+            // Who asks for a pause is asked by all.
+            Err(StoreError::Unavailable { cause, retry_after })
+                if retry_after.is_zero() && self.fails_alone(&write.target) =>
+            {
+                self.metrics.count_write(kind, WriteResult::Error);
+                self.refuse(&write, &cause);
             }
             Err(error @ (StoreError::Unavailable { .. } | StoreError::Unauthenticated { .. })) => {
                 self.metrics.count_write(kind, WriteResult::Error);
@@ -568,6 +590,7 @@ impl Owner {
         self.events.forget(reference);
         self.unusable.remove(reference);
         self.refused.remove(reference);
+        self.unavailable.remove(reference);
     }
 
     /// Whether this replica writes.
@@ -577,6 +600,7 @@ impl Owner {
         }
         self.queue.clear();
         self.refused.clear();
+        self.unavailable.clear();
         self.fences.leader_changes();
         self.paused_until = None;
         (self.undecided, self.unreported, self.unshown) = (true, true, true);

@@ -119,8 +119,8 @@ pub(super) struct Owner {
     unshown: bool,
     shown_at: Option<Instant>,
     looked_at: Option<Instant>,
-    /// Nodes that are Ready again, and until when what is said of their Pods may be from before.
-    returned: BTreeMap<String, Instant>,
+    /// Nodes that are Ready again, by which return, and until when what is said of their Pods may be from before.
+    returned: BTreeMap<String, (u64, Instant)>,
     /// Services that are announced; `None`: nothing was settled yet, so that nothing is news.
     announced_services: Option<BTreeSet<NamespacedName>>,
     /// How the addresses of each pool are to be announced; `None`: as above.
@@ -205,7 +205,7 @@ impl Owner {
         let save = (self.unsaved && self.checkpoint.is_some() && self.is_complete())
             .then(|| self.saved_at.map_or(now, |at| at + SAVE_EVERY));
         let look = self.looked_at.map_or(now, |at| at + LOOK_EVERY);
-        let judge = self.returned.values().min().copied();
+        let judge = self.returned.values().map(|(_, at)| *at).min();
         [show, decide, save, Some(look), judge].into_iter().flatten().min()
     }
 
@@ -242,13 +242,11 @@ impl Owner {
     /// Nodes that are Ready again have had the time to say how their Pods are.
     fn judge_returned(&mut self, now: Instant) {
         let returning = self.indexes.endpoints.returning();
-        self.returned.retain(|node, _| returning.contains(node));
-        for node in returning {
-            if !self.returned.contains_key(node) {
-                self.returned.insert(node.clone(), now + RETURN_WITHIN);
-            }
+        self.returned.retain(|node, (number, _)| returning.get(node) == Some(number));
+        for (node, number) in returning {
+            self.returned.entry(node.clone()).or_insert((*number, now + RETURN_WITHIN));
         }
-        let due = self.returned.iter().filter(|(_, at)| **at <= now).map(|(node, _)| node.clone());
+        let due = self.returned.iter().filter(|(_, (_, at))| *at <= now).map(|(node, _)| node.clone());
         for node in due.collect::<Vec<_>>() {
             self.returned.remove(&node);
             self.indexes.judge(&node);

@@ -270,6 +270,15 @@ fn one_malformed_object_stops_nothing_else() {
         setup.await_reason("waits", "PoolInvalid");
     };
     all_good();
+    // A condition of somebody else that has no time, in place of ours, costs no address and stays.
+    let timeless = json!({"type": "example.com/Ready", "status": "True", "reason": "Yes", "message": "",
+                          "lastTransitionTime": null});
+    let odd = json!({"status": {"conditions": [timeless]}});
+    setup.kube.patch("services", "default", "good", Some("status"), &odd).unwrap();
+    setup.await_reason("good", "Assigned");
+    setup.await_address("good", "198.51.100.0");
+    let good = setup.kube.get("services", "default", "good").unwrap();
+    assert_eq!(condition(&good, "example.com/Ready"), timeless, "{good:#}");
     setup.await_bad("eips", "wrong-type", "spec.priority");
     setup.await_bad("eips", "wrong-type", "spec.namespaces");
     setup.await_bad("eips", "address-of-wrong-type", "spec.address");

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::{Value, json};
 
 use super::commit::Commits;
@@ -207,7 +208,16 @@ fn with_conditions(write: Write, placed: &Placed<'_>, now: Timestamp, events: &m
             message: format!("{}: {}", outcome.request_reason, outcome.request_message),
         });
     }
-    write.set(&["status", "conditions"], json!(merged))
+    write.set(&["status", "conditions"], with_unread(service, merged))
+}
+
+/// These conditions, and those of others that cannot be read, as they are.
+fn with_unread(service: &ServiceView, conditions: Vec<Condition>) -> Value {
+    let is_ours = |condition: &&Value| {
+        condition.get("type").and_then(Value::as_str).is_some_and(|name| CONDITIONS.contains(&name))
+    };
+    let unread = service.unread_conditions.iter().filter(|condition| !is_ours(condition)).cloned();
+    conditions.into_iter().map(|condition| json!(condition)).chain(unread).collect()
 }
 
 fn tell_addresses(placed: &Placed<'_>, before: &[IpAddr], next: &[IpAddr], events: &mut Vec<Event>) {
@@ -239,16 +249,15 @@ fn not_ours(entry: &Entry<'_>, service: &ServiceView, events: &mut Vec<Event>) -
     let mut put: BTreeSet<IpAddr> = entry.records.iter().map(|(_, address)| *address).collect();
     // Annotation and label may have come with a copied manifest. The condition and the record are ours alone.
     let was_ours =
-        !put.is_empty() || service.conditions.iter().any(|c| c.type_ == condition::ADDRESS_ASSIGNED);
+        !put.is_empty() || service.condition_types().any(|name| name == condition::ADDRESS_ASSIGNED);
     if let Some(hint) = Hint::of(service).filter(|_| was_ours) {
         put.extend(hint.addresses.into_keys());
     }
     let is_ours = |ingress: &&Ingress| ingress.address.is_some_and(|address| put.contains(&address));
-    let conditions: Vec<_> =
-        service.conditions.iter().filter(|c| !CONDITIONS.contains(&c.type_.as_str())).cloned().collect();
+    let has_condition = service.condition_types().any(|name| CONDITIONS.contains(&name));
     let legacy = service.legacy_finalizers().next().is_some();
     let published: Vec<IpAddr> = service.ingress.iter().filter(is_ours).filter_map(|i| i.address).collect();
-    let marked = service.assigned.is_some() || conditions.len() < service.conditions.len();
+    let marked = service.assigned.is_some() || has_condition;
     if published.is_empty() && !marked && !legacy && put.is_empty() {
         return write;
     }
@@ -263,8 +272,10 @@ fn not_ours(entry: &Entry<'_>, service: &ServiceView, events: &mut Vec<Event>) -
             message: format!("released {address}"),
         }));
     }
-    if conditions.len() < service.conditions.len() {
-        write = write.set(&["status", "conditions"], json!(conditions));
+    if has_condition {
+        let others = service.conditions.iter().filter(|c| !CONDITIONS.contains(&c.type_.as_str()));
+        let others = with_unread(service, others.cloned().collect());
+        write = write.set(&["status", "conditions"], others);
     }
     if service.assigned.is_some() {
         write = write.annotation(annotation::ASSIGNED, None);

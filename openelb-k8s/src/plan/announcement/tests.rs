@@ -133,8 +133,8 @@ fn a_hiccup_of_the_control_plane_withdraws_nothing_of_a_local_service() {
             cluster.assert_carriers(&["node-1", "node-2"], true);
         }
         let returning = cluster.indexes.endpoints.returning().clone();
-        assert!(returning.iter().eq(["node-1", "node-2", "node-3"]), "{mode}: {returning:?}");
-        for node in returning {
+        assert!(returning.keys().eq(["node-1", "node-2", "node-3"]), "{mode}: {returning:?}");
+        for node in returning.into_keys() {
             cluster.indexes.judge(&node);
         }
         assert_eq!(cluster.announced("192.0.2.1"), None, "{mode}: it is seen that nobody serves");

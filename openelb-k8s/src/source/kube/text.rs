@@ -229,6 +229,46 @@ mod tests {
     }
 
     #[test]
+    fn a_condition_that_cannot_be_read_costs_neither_the_addresses_nor_itself() {
+        let sound = service()["status"]["conditions"][0].clone();
+        let with = |key: &str, value: Value| {
+            let mut condition = sound.clone();
+            condition["type"] = json!("example.com/Odd");
+            condition[key] = value;
+            condition
+        };
+        let mut timeless = with("status", json!("True"));
+        timeless.as_object_mut().unwrap().remove("lastTransitionTime");
+        let odd = [
+            timeless,
+            with("lastTransitionTime", Value::Null),
+            with("lastTransitionTime", json!(17)),
+            with("lastTransitionTime", json!("yesterday")),
+            with("status", json!(true)),
+            json!("Ready"),
+            Value::Null,
+        ];
+        for odd in odd {
+            let mut value = service();
+            value["status"]["conditions"] = json!([odd, sound]);
+            let object = read_text(Kind::Service, &value.to_string()).unwrap();
+            let view = view(&object);
+            assert_eq!(view.published(), ["192.0.2.1".parse::<std::net::IpAddr>().unwrap()], "{odd}");
+            assert_eq!(json!(view.conditions), json!([sound]), "{odd}");
+            assert_eq!(view.unread_conditions, [odd.clone()]);
+            assert_eq!(view.annotations.iter().count(), 1, "what is noted of {odd} is ours alone");
+            let back = object.to_value().unwrap();
+            assert_eq!(back["status"]["conditions"], json!([sound, odd]));
+            assert_eq!(back["metadata"]["annotations"], json!({"a": "b"}));
+        }
+        // Nor all of them.
+        let mut value = service();
+        value["status"]["conditions"] = json!("none");
+        let view = view(&read_text(Kind::Service, &value.to_string()).unwrap());
+        assert_eq!((view.published().len(), view.conditions.len()), (1, 0));
+    }
+
+    #[test]
     fn what_is_wrong_with_a_service_is_named() {
         let mut wrong = service();
         wrong["spec"]["ports"][0]["port"] = json!("http");

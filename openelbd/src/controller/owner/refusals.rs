@@ -8,7 +8,7 @@ use std::{
 use jiff::Timestamp;
 use openelb_k8s::{
     names::event,
-    object::{Kind, ObjectRef},
+    object::{Kind, Object, ObjectRef},
     plan::Write,
     store::StoreError,
 };
@@ -53,7 +53,41 @@ impl Refused {
     }
 }
 
+/// Is the object, read after the write failed, of the very version that the write was decided on?
+pub(super) fn is_as_decided(write: &Write, read: &[(ObjectRef, Option<Object>)]) -> bool {
+    let is_target = |(reference, _): &&(ObjectRef, Option<Object>)| *reference == write.target;
+    let found = read.iter().find(is_target).and_then(|(_, found)| found.as_ref());
+    found.is_some_and(|object| {
+        object.metadata().resource_version.as_deref() == Some(write.resource_version.as_str())
+    })
+}
+
 impl Owner {
+    /// A write on that object failed as if the API server were not there. Did others succeed since that happened the last
+    /// time? Then it is about this object (it is too large for etcd, say). One that waits for that reason goes on to do so
+    /// if nothing succeeded since, and not for longer: the API server may be away now.
+    pub(super) fn fails_alone(&mut self, target: &ObjectRef) -> bool {
+        let Some(before) = self.unavailable.insert(target.clone(), self.successes) else { return false };
+        let others = before < self.successes;
+        match self.refused.get_mut(target) {
+            Some(waits) if !others => {
+                // It is doubled when it is refused.
+                waits.pause /= 2;
+                true
+            }
+            _ => others,
+        }
+    }
+
+    /// The API server will not take this write by being asked again at once.
+    pub(super) fn refuse(&mut self, write: &Write, cause: &str) {
+        let named = format!("{}: ", write.target);
+        let cause = cause.strip_prefix(&named).unwrap_or(cause).to_owned();
+        let error = StoreError::Refused { object: write.target.clone(), cause };
+        self.set_refused(&write.target, &error);
+        self.tell_refused(write, &error);
+    }
+
     /// A write on that object was refused.
     pub(super) fn set_refused(&mut self, target: &ObjectRef, error: &StoreError) {
         let now = Instant::now();

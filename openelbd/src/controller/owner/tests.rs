@@ -230,6 +230,65 @@ async fn the_first_success_after_missing_rights_lets_the_others_try_once_before_
     assert!(!owner.refused.contains_key(&a.target));
 }
 
+fn unavailable(write: &Write, seconds: u64) -> Done {
+    let cause = format!("{}: etcdserver: request is too large (500)", write.target);
+    let retry_after = Duration::from_secs(seconds);
+    failed(write, StoreError::Unavailable { cause, retry_after })
+}
+
+#[tokio::test]
+async fn an_object_that_fails_while_others_succeed_waits_alone_and_ever_longer() {
+    let (mut owner, mut seen) = (owner(), 0);
+    let (a, b) = (publication("a"), publication("b"));
+    let now = Instant::now();
+    let paused = |owner: &mut Owner| owner.paused_until.take().is_some();
+    // It may be the API server.
+    for _ in 0..3 {
+        owner.take_done(unavailable(&a, 0));
+        assert!(paused(&mut owner) && owner.refused.is_empty());
+    }
+    // Longer only if others succeed meanwhile.
+    for (meanwhile, pause) in [(true, 2), (true, 4), (false, 4), (true, 8)] {
+        if meanwhile {
+            owner.take_done(succeeded(&b));
+        }
+        owner.take_done(unavailable(&a, 0));
+        assert!(!paused(&mut owner), "others go on");
+        assert!(!owner.may_write(&a.target, now) && owner.may_write(&b.target, now));
+        assert_eq!(owner.refused[&a.target].pause, Duration::from_secs(pause));
+    }
+    let told = told(&mut owner, &mut seen);
+    assert_eq!(told, ["Service a: UpdateServiceStatus"]);
+    // An overload concerns all, and so does what fails for the first time.
+    owner.take_done(unavailable(&a, 1));
+    assert!(paused(&mut owner));
+    owner.take_done(unavailable(&b, 0));
+    assert!(paused(&mut owner));
+    owner.take_done(succeeded(&a));
+    owner.take_done(unavailable(&a, 0));
+    assert!(paused(&mut owner) && !owner.refused.contains_key(&a.target), "it succeeded meanwhile");
+}
+
+#[tokio::test]
+async fn a_conflict_with_nobody_is_a_refusal() {
+    let mut owner = owner();
+    let write = publication("a");
+    let conflict = |version: &str| {
+        let object = object(json!({"apiVersion": "v1", "kind": "Service",
+            "metadata": {"namespace": "ns", "name": "a", "uid": "a", "resourceVersion": version},
+            "spec": {"type": "ClusterIP"}}));
+        let (expected, found) = ("2".to_owned(), "a later one".to_owned());
+        let error = StoreError::Conflict { object: write.target.clone(), expected, found };
+        Done { read: vec![(write.target.clone(), Some(object))], ..failed(&write, error) }
+    };
+    owner.take_done(conflict("3"));
+    assert!(owner.refused.is_empty(), "it is decided again on what somebody else wrote");
+    for pause in [2, 4] {
+        owner.take_done(conflict("2"));
+        assert_eq!(owner.refused[&write.target].pause, Duration::from_secs(pause));
+    }
+}
+
 /// One that leads, and has listed everything.
 fn leader() -> Owner {
     let mut owner = owner();

@@ -199,6 +199,11 @@ async fn a_node_that_is_ready_again_has_time_to_say_how_its_pods_are() {
     assert!(carried(&mut owner, end - Duration::from_millis(1)), "the kubelet has not come to it yet");
     assert_eq!(owner.returned.len(), 2);
     assert!(owner.due().is_some_and(|at| at <= end), "nothing else would wake it");
+    // It goes and comes again between two looks.
+    said(&mut owner, false);
+    said(&mut owner, true);
+    assert!(carried(&mut owner, end), "the time begins anew");
+    let end = end + RETURN_WITHIN;
     assert!(!carried(&mut owner, end), "it does not serve");
     assert!(owner.returned.is_empty());
 }

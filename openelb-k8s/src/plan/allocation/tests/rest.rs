@@ -76,6 +76,33 @@ fn a_copied_annotation_takes_nothing_off_a_service_that_was_never_ours() {
 }
 
 #[test]
+fn a_condition_of_others_that_cannot_be_read_stays_as_it_is_and_takes_no_address() {
+    let mut world = World::of([default_eip("p", "192.0.2.1-192.0.2.9"), service("a")]);
+    let odd = json!({"type": "example.com/Ready", "status": "True", "reason": "Yes", "message": "",
+                     "lastTransitionTime": null});
+    let conditions = |world: &World| -> Vec<Value> {
+        world.value(&service_ref("a"))["status"]["conditions"].as_array().unwrap().clone()
+    };
+    let mut all = conditions(&world);
+    all.push(odd.clone());
+    world.patch_service("a", json!({"status": {"conditions": all}}));
+    world.settle();
+    assert_eq!((world.published("a").as_str(), world.writes.len()), ("192.0.2.1", 0));
+    // Ours are written anew, one of them because it cannot be read either.
+    let ours = json!({"type": "network.kubesphere.io/AddressAssigned", "status": "True", "reason": "Assigned",
+                      "message": "", "lastTransitionTime": null});
+    world.patch_service("a", json!({"status": {"conditions": [odd, ours]}}));
+    world.settle();
+    assert_eq!((world.published("a").as_str(), world.assigned("a").as_str()), ("192.0.2.1", "True Assigned"));
+    let now = conditions(&world);
+    assert_eq!((now.len(), now.iter().filter(|condition| **condition == odd).count()), (3, 1), "{now:?}");
+    // A Service that is not ours any more.
+    world.patch_service("a", json!({"spec": {"type": "NodePort"}}));
+    world.settle();
+    assert_eq!((world.published("a").as_str(), conditions(&world)), ("", vec![odd]));
+}
+
+#[test]
 fn a_request_overrides_every_binding() {
     for binding in [
         json!({"namespaces": ["elsewhere"]}),
