@@ -1,7 +1,7 @@
 //! The one owner of all state: takes changes in, decides, hands writes out.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     future::pending,
     time::{Duration, Instant},
 };
@@ -113,6 +113,8 @@ pub(super) struct Owner {
     successes: u64,
     /// Objects on which the last write failed as if the API server were not there, and how many had succeeded by then.
     unavailable: HashMap<ObjectRef, u64>,
+    /// Objects on which the last write conflicted with nobody.
+    conflicts: HashSet<ObjectRef>,
     /// A write was refused for want of rights, and none succeeded since.
     forbidden: bool,
     /// The API server does not answer: nothing is sent before then.
@@ -172,6 +174,7 @@ impl Owner {
             refused: HashMap::new(),
             successes: 0,
             unavailable: HashMap::new(),
+            conflicts: HashSet::new(),
             forbidden: false,
             paused_until: None,
             pause: Backoff::default(),
@@ -409,6 +412,13 @@ impl Owner {
         };
         self.written(&write.target, made);
         let unchanged = matches!(result, Err(StoreError::Conflict { .. })) && is_as_decided(&write, &read);
+        // Once may be chance.
+        let unchanged = if unchanged {
+            !self.conflicts.insert(write.target.clone())
+        } else {
+            self.conflicts.remove(&write.target);
+            false
+        };
         for (reference, found) in read {
             match found {
                 Some(object) if self.departed.covers(&object) => {}
@@ -591,6 +601,7 @@ impl Owner {
         self.unusable.remove(reference);
         self.refused.remove(reference);
         self.unavailable.remove(reference);
+        self.conflicts.remove(reference);
     }
 
     /// Whether this replica writes.
@@ -601,6 +612,7 @@ impl Owner {
         self.queue.clear();
         self.refused.clear();
         self.unavailable.clear();
+        self.conflicts.clear();
         self.fences.leader_changes();
         self.paused_until = None;
         (self.undecided, self.unreported, self.unshown) = (true, true, true);
