@@ -181,3 +181,30 @@ fn a_crash_of_a_node_with_two_links_moves_nothing() {
         assert_eq!(sim.role(owner, address), Role::Owner);
     }
 }
+
+/// Gossip is blocked from the start: nobody knows how many links another one has. Those that claimed apart, and hear each
+/// other's claims then, agree at once on who stays.
+#[test]
+fn nodes_that_never_gossiped_do_not_take_each_other_for_those_with_fewer_links() {
+    for seed in 0..10 {
+        for nodes in [2, 3] {
+            let mut sim = Sim::new(nodes, 6, seed);
+            sim.add_other_link(&[]);
+            sim.deaf = (0..nodes).flat_map(|a| (0..nodes).map(move |b| (a, b))).collect();
+            (0..nodes).for_each(|n| sim.partition(&[n]));
+            sim.start_all();
+            sim.run(ms(5000));
+            sim.cut.clear();
+            sim.reset_measures();
+            sim.run(ms(4000));
+            for _ in 0..200 {
+                for address in sim.addresses.clone() {
+                    let owner = sim.owner(address);
+                    assert_eq!(answer(&mut sim, OTHER, address), Some(owner), "seed {seed}, {nodes} nodes");
+                }
+                sim.run(ms(100));
+            }
+            assert!(sim.longest_silence.is_zero(), "seed {seed}, {nodes} nodes: {:?}", sim.longest_silence);
+        }
+    }
+}

@@ -80,3 +80,34 @@ fn a_speaker_that_hears_of_its_peers_late_gets_its_addresses_back() {
         }
     }
 }
+
+/// An embedder whose list of peers is empty at first: until the new process owns something, it asks those that it hears of.
+#[test]
+fn a_speaker_whose_first_set_of_peers_is_empty_gets_its_addresses_back() {
+    for seed in 0..30 {
+        let mut sim = Sim::of_family(Family::Both, 3, 4, seed);
+        sim.start_all();
+        sim.run(ms(4000));
+        for trial in 0..4 {
+            let what = format!("seed {seed}, trial {trial}");
+            let owned =
+                |sim: &mut Sim| sim.addresses.clone().into_iter().map(|a| sim.owner(a)).collect::<Vec<_>>();
+            let owners = owned(&mut sim);
+            let victim = owners[0];
+            sim.kill(victim);
+            // The others stand in by then.
+            let away = 600 + sim.random() % 900;
+            sim.run(ms(away));
+            sim.reset_measures();
+            // Less than it takes to ask for strangers.
+            let lag = sim.random() % 500;
+            sim.start_without_peers(victim, ms(lag));
+            sim.run(ms(1500));
+            assert_eq!(owned(&mut sim), owners, "{what}: back after {away} ms, alone for {lag} ms");
+            assert!(
+                sim.longest_double.is_zero() && sim.longest_silence.is_zero(),
+                "{what}: alone for {lag} ms"
+            );
+        }
+    }
+}

@@ -238,3 +238,24 @@ fn a_conflict_ends_with_the_ownership_and_is_not_told_to_be_over_at_the_next_cla
     }
     assert_eq!(told(&mut speaker), [Event::AddressConflictEnded { address: address(0) }]);
 }
+
+/// Also where it never had the address: if it stands in later, its status names nobody who is long gone.
+#[test]
+fn a_conflict_ends_where_the_address_is_left_to_others() {
+    for probing in [false, true] {
+        let mut now = Instant::now();
+        let mut speaker = on_two_links(3, now);
+        speaker.handle_frame(LINKS[0], &announcer::probe(address(0), STRANGER), now);
+        assert_eq!(speaker.address(address(0)).unwrap().role, Role::Conflict { mac: STRANGER });
+        while probing && speaker.address(address(0)).unwrap().role != Role::Probing {
+            now = speaker.poll_timeout().unwrap();
+            speaker.handle_timeout(now);
+        }
+        assert_eq!(speaker.address(address(0)).unwrap().conflict, Some(STRANGER));
+        let mut one = DesiredAddress::new(address(0), [LINKS[0]]);
+        one.eligible = false;
+        speaker.set_desired(vec![one], now);
+        let status = speaker.address(address(0)).unwrap();
+        assert_eq!((status.role, status.conflict), (Role::Standby, None), "probing: {probing}");
+    }
+}

@@ -146,23 +146,9 @@ impl PacketSockets {
 
     /// Throws away what has queued up.
     pub(super) fn discard(&self, batch: &mut Batch) -> u64 {
-        let mut discarded = 0;
-        for socket in [&self.arp, &self.ipv6] {
-            let mut errors = 0;
-            loop {
-                match receive(socket, batch) {
-                    Ok(()) if batch.count > 0 => {
-                        discarded += u64::try_from(std::mem::take(&mut batch.count)).unwrap_or(0);
-                    }
-                    Ok(()) => break,
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                    // An error of the socket comes before what has queued up, and once.
-                    Err(_) if errors < ERRORS => errors += 1,
-                    Err(_) => break,
-                }
-            }
-        }
-        discarded
+        let mut discard =
+            |socket| read_away(|| receive(socket, batch).map(|()| std::mem::take(&mut batch.count)));
+        discard(&self.arp) + discard(&self.ipv6)
     }
 
     /// Sends the answers that wait. Returns how many the kernel had no room for.
@@ -224,11 +210,32 @@ fn receive(socket: &UdpSocket, batch: &mut Batch) -> io::Result<()> {
     Ok(())
 }
 
+/// Reads until nothing waits. `read` says how many frames it has read; returns how many they were.
+fn read_away(mut read: impl FnMut() -> io::Result<usize>) -> u64 {
+    let (mut frames, mut errors) = (0, 0);
+    loop {
+        match read() {
+            Ok(count) if count > 0 => frames += u64::try_from(count).unwrap_or(0),
+            Ok(_) => break,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            // An error of the socket comes before what has queued up, and once.
+            Err(_) if errors < ERRORS => errors += 1,
+            Err(_) => break,
+        }
+    }
+    frames
+}
+
 /// A packet socket of one link and one Ethernet type that lets nothing in yet.
 fn open(link: LinkIndex, ethertype: u16) -> io::Result<UdpSocket> {
     // The kernel wants the type in network order.
     let protocol = Protocol::from(i32::from(ethertype.to_be()));
     let socket = Socket::new(Domain::PACKET, Type::RAW.nonblocking().cloexec(), Some(protocol))?;
+    confine(socket, link)
+}
+
+/// Binds a packet socket to one link.
+fn confine(socket: Socket, link: LinkIndex) -> io::Result<UdpSocket> {
     // Until it is bound it hears every link: let nothing in, and then throw away what came before that.
     socket.attach_filter(&[SockFilter::new(RETURN, 0, 0, 0)])?;
     // With the capability CAP_NET_ADMIN also beyond the limit of `net.core.rmem_max`.
@@ -237,7 +244,8 @@ fn open(link: LinkIndex, ethertype: u16) -> io::Result<UdpSocket> {
     }
     bind(socket.as_raw_fd(), &address(link)?)?;
     let mut octets = [std::mem::MaybeUninit::uninit(); 1];
-    while socket.recv(&mut octets).is_ok() {}
+    // Binding to a link that is down leaves an error before them.
+    read_away(|| socket.recv(&mut octets).map(|_| 1));
     // The type says UDP, and means a descriptor with which tokio waits; only `recvmmsg(2)`, `sendmmsg(2)` and `send(2)` are
     // used on it, which know no kind of socket. tokio's own wrapper of any descriptor is deprecated where it is safe.
     UdpSocket::from_std(std::net::UdpSocket::from(OwnedFd::from(socket)))
@@ -271,7 +279,7 @@ fn attach(socket: &UdpSocket, program: impl Fn(usize) -> Vec<Instruction>) -> io
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     #[tokio::test]
@@ -288,12 +296,12 @@ mod tests {
     }
 
     /// The link of this name in the thread's network namespace.
-    fn link(name: &str) -> LinkIndex {
+    pub(in crate::net) fn link(name: &str) -> LinkIndex {
         LinkIndex(nix::net::if_::if_nametoindex(name).expect("it was made"))
     }
 
     /// A cable `near`-`far` in a network namespace of the thread's own.
-    fn with_a_cable(test: impl FnOnce(&tokio::runtime::Runtime) + Send + 'static) {
+    pub(in crate::net) fn with_a_cable(test: impl FnOnce(&tokio::runtime::Runtime) + Send + 'static) {
         let thread = std::thread::spawn(|| {
             nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).expect("needs to be root");
             ip("link add near type veth peer name far");
@@ -345,6 +353,27 @@ mod tests {
             let mut batch = Batch::new();
             assert_eq!(sockets.discard(&mut batch), 3);
             assert_eq!(sockets.receive(&mut batch, |_| panic!("a frame is left")), 0);
+        });
+    }
+
+    #[test]
+    fn what_came_from_other_links_is_thrown_away_though_the_link_is_down() {
+        with_a_cable(|_| {
+            // As it is before it is bound.
+            let protocol = Protocol::from(i32::from(ETHERTYPE_ARP.to_be()));
+            let all = Socket::new(Domain::PACKET, Type::RAW.nonblocking().cloexec(), Some(protocol));
+            let all = all.expect("needs the capability CAP_NET_RAW");
+            let other = PacketSockets::open(link("far")).expect("far");
+            for _ in 0..3 {
+                other.send(&question()).expect("it is up");
+            }
+            ip("link set near down");
+            let near = confine(all, link("near")).expect("near");
+            let mut batch = Batch::new();
+            assert_eq!(
+                receive(&near, &mut batch).map_err(|error| error.kind()),
+                Err(io::ErrorKind::WouldBlock)
+            );
         });
     }
 

@@ -151,8 +151,10 @@ impl Speaker {
         let until = now + if talks { YIELD_TO_GOSSIP } else { YIELD };
         match entry.phase {
             Phase::Owner => {
-                // What one that gossips reaches is settled there.
-                let reached = if talks { (0, 0) } else { (entry.reach_of(node), reach) };
+                // What one that gossips reaches is settled there. Of one that never said it, it may be as far: the score
+                // alone decides, as it does there.
+                let known = entry.known_reach_of(node).filter(|_| !talks);
+                let reached = known.map_or((0, 0), |known| (known, reach));
                 let score = |node| (rendezvous::score_of(address, node), node);
                 // A claim that was under way when the address was handed over to this node.
                 let gave = entry.bids.iter().any(|(of, item)| {

@@ -320,11 +320,12 @@ impl Speaker {
                 Phase::Idle | Phase::StandIn { .. } => self.take(address, now),
             },
             Verdict::Standby { owner } => {
-                if let Some(entry) = self.entries.get_mut(&address)
-                    && phase == Phase::Owner
-                    && owner.is_some()
-                {
-                    entry.last = owner;
+                if let Some(entry) = self.entries.get_mut(&address) {
+                    if phase == Phase::Owner && owner.is_some() {
+                        entry.last = owner;
+                    }
+                    // A stranger that was met or looked for is no concern of this node any more.
+                    entry.conflict = None;
                 }
                 self.rest(address, now);
                 self.set_owner(address, owner);

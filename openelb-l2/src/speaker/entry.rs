@@ -154,10 +154,15 @@ impl Entry {
         self.wanted.is_none() && self.bids.is_empty() && self.phase == Phase::Idle
     }
 
-    /// How far another node reaches.
+    /// How far another node reaches; no further than one link where it never said so.
     pub(super) fn reach_of(&self, node: NodeId) -> u8 {
-        let said = || self.bids.iter().find(|(of, _)| *of == node).map_or(0, |(_, item)| item.reach);
-        self.lame.filter(|(of, _)| *of == node).map_or_else(said, |(_, reach)| reach)
+        self.known_reach_of(node).unwrap_or(0)
+    }
+
+    /// How far another node reaches, if it said so or was seen to.
+    pub(super) fn known_reach_of(&self, node: NodeId) -> Option<u8> {
+        let said = || self.bids.iter().find(|(of, _)| *of == node).map(|(_, item)| item.reach);
+        self.lame.filter(|(of, _)| *of == node).map(|(_, reach)| reach).or_else(said)
     }
 
     /// What is said of the address to the others. `reach`: of a candidate.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -117,6 +117,23 @@ impl Speaker {
         let nonce = self.next_random();
         self.unsettled = Some(Unsettled { since: now, nonce, next: now });
         self.next_tick = now;
+    }
+
+    /// The others are known from here on, and none of them was asked: what is not answered yet waits for what they say.
+    pub(super) fn look_anew(&mut self, now: Instant) {
+        let answers = |entry: &Entry| {
+            matches!(entry.phase, Phase::Owner | Phase::HandingOver { .. } | Phase::StandIn { .. })
+        };
+        if self.unsettled.is_some() || self.entries.values().any(answers) {
+            return;
+        }
+        let probing = |(address, entry): (&IpAddr, &Entry)| {
+            matches!(entry.phase, Phase::Probing { .. }).then_some(*address)
+        };
+        // They may know that no stranger has it.
+        let probing: Vec<_> = self.entries.iter().filter_map(probing).collect();
+        probing.into_iter().for_each(|address| self.rest(address, now));
+        self.unsettle(now);
     }
 
     /// Ends that when all others have answered, or have had the time to.

@@ -71,7 +71,7 @@ pub struct Speaker {
     pub(super) nodes: BTreeMap<NodeId, Node>,
     pub(super) stations: HashMap<MacAddr, NodeId, FixedState>,
     pub(super) peers: Option<BTreeMap<NodeId, Peer>>,
-    /// Since when they are known.
+    /// Since when there are any.
     pub(super) peers_since: Option<Instant>,
     pub(super) ports: BTreeMap<LinkIndex, Port>,
     pub(super) entries: HashMap<IpAddr, Entry, FixedState>,
@@ -182,7 +182,10 @@ impl Speaker {
         let own = self.me;
         let peers = peers.into_iter().map(|peer| (NodeId::of(&peer.node), peer));
         self.peers = Some(peers.filter(|(node, _)| *node != own).collect());
-        self.peers_since.get_or_insert(now);
+        if self.peers_since.is_none() && self.peers.as_ref().is_some_and(|peers| !peers.is_empty()) {
+            self.peers_since = Some(now);
+            self.look_anew(now);
+        }
         self.next_seeds = now;
         self.next_tick = now;
         self.forget_nodes(now);

@@ -316,6 +316,18 @@ impl Sim {
         self.learn_peers(n);
     }
 
+    /// The same, but it is told of no peers first.
+    pub(crate) fn start_without_peers(&mut self, n: usize, lag: Duration) {
+        self.begin(n);
+        let now = self.now;
+        self.act(n, |speaker| speaker.set_peers(Vec::new(), now));
+        self.learn_links(n);
+        self.deaf.extend((0..self.hosts.len()).flat_map(|other| [(n, other), (other, n)]));
+        self.run(lag);
+        self.deaf.clear();
+        self.learn_peers(n);
+    }
+
     /// A process that hears of its peers so much sooner than of its links and addresses.
     pub(crate) fn start_blind(&mut self, n: usize, lag: Duration) {
         self.begin(n);

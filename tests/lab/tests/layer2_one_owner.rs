@@ -88,7 +88,8 @@ fn a_node_that_is_heard_by_clients_only_stays_or_goes_for_good() {
         lan.watch_for(ms(300));
         lan.check_one_owner_since(healed).unwrap();
     }
-    figures.judge(ms(1500), ms(1500)).unwrap();
+    // Three times as much is more than was watched.
+    figures.judge_strictly(ms(1500), ms(1500)).unwrap();
 }
 
 /// Suspends the owner's speaker, and lets it go on.

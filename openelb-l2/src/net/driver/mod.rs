@@ -113,6 +113,8 @@ struct Driver {
 #[derive(Default)]
 struct Wake {
     table: Option<Vec<LinkInfo>>,
+    /// Nobody reads the table of links any more.
+    blind: bool,
     mailbox: bool,
     frames: bool,
     datagrams: bool,
@@ -122,6 +124,11 @@ impl Driver {
     async fn run(mut self) {
         loop {
             let wake = self.wait().await;
+            if wake.blind {
+                // What changes from here on is not told: whoever started the speaker starts it anew.
+                tracing::error!("a bug has ended the watch of the interfaces; the speaker ends with it");
+                break;
+            }
             let now = self.clock.now();
             self.discard_stale(now);
             let mut resolve = false;
@@ -175,8 +182,8 @@ impl Driver {
         poll_fn(|context| {
             let mut wake = Wake::default();
             let mut ready = false;
-            if let Poll::Ready(Some(table)) = self.tables.poll_recv(context) {
-                wake.table = Some(table);
+            if let Poll::Ready(table) = self.tables.poll_recv(context) {
+                (wake.blind, wake.table) = (table.is_none(), table);
                 ready = true;
             }
             wake.mailbox = mailbox.as_mut().poll(context).is_ready();
@@ -256,5 +263,42 @@ fn cause(error: &io::Error) -> String {
             "a packet socket needs the capability CAP_NET_RAW, which this process does not have".to_owned()
         }
         _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::future::BoxFuture;
+
+    use super::*;
+    use crate::speaker::{NodeName, SpeakerConfig};
+
+    /// Reads the table once.
+    struct Broken(bool);
+
+    impl LinkSource for Broken {
+        fn next(&mut self) -> BoxFuture<'_, io::Result<Vec<LinkInfo>>> {
+            assert!(!std::mem::replace(&mut self.0, true), "a bug of a test, and meant");
+            Box::pin(async { Ok(Vec::new()) })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_speaker_whose_watch_of_the_links_has_ended_ends() {
+        let node = NodeName::new("node-1").expect("a name");
+        let speaker = SpeakerConfig::new(node, "127.0.0.1:7947".parse().expect("an address"));
+        let config = DriverConfig {
+            bind: "127.0.0.1:0".parse().expect("an address"),
+            links: Some(Box::new(Broken(false))),
+            ..DriverConfig::new(speaker)
+        };
+        let handle = spawn(config).expect("a thread");
+        let mut snapshots = handle.watch();
+        let ended = async {
+            // Until nobody is left who publishes any.
+            while snapshots.changed().await.is_ok() {}
+        };
+        tokio::time::timeout(Duration::from_secs(10), ended).await.expect("it ends");
+        assert!(snapshots.borrow().stopped);
     }
 }

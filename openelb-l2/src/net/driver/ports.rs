@@ -221,8 +221,13 @@ impl Ports {
             }
             // Where nobody hears the question, there is no use in being the one that is asked.
             let lacks = |link: &LinkIndex| self.ports.get(link).is_some_and(|port| port.lacks(one.address));
+            let has_home = !one.home.is_empty();
             one.links.retain(|link| !lacks(link));
             one.home.retain(|link| !lacks(link));
+            if has_home && one.home.is_empty() {
+                // Where its clients are it is not heard: the other links alone are no use.
+                one.links.clear();
+            }
         }
         (self.problems, self.homes) = (problems, homes);
         let new: BTreeSet<LinkIndex> = self.ports.keys().copied().collect();
@@ -393,7 +398,10 @@ fn holder<'a>(table: &'a [LinkInfo], address: IpAddr, links: &[LinkIndex]) -> Op
 mod tests {
     use super::*;
     use crate::{
-        net::Prefix,
+        net::{
+            Prefix,
+            packet_socket::tests::{link as link_of_test, with_a_cable},
+        },
         speaker::{Event, Role, SpeakerConfig},
     };
 
@@ -417,6 +425,49 @@ mod tests {
         // Up without them, or gone: it is none any more.
         assert_eq!(home(&[link(1, None), other()], address, &links, Some(&known)), []);
         assert_eq!(home(&[other()], address, &links, Some(&known)), []);
+    }
+
+    #[test]
+    fn without_a_filter_on_the_link_of_the_subnet_the_other_links_do_not_count() {
+        with_a_cable(|_| {
+            let (near, far) = (link_of_test("near"), link_of_test("far"));
+            let now = Clock::new().now();
+            let node = crate::speaker::NodeName::new("node-1").expect("a name");
+            let config = SpeakerConfig::new(node, "192.0.2.1:7947".parse().expect("an address"));
+            let settings = crate::speaker::Settings { probes: 0, ..Default::default() };
+            let mut speaker = Speaker::new(config, settings, now).expect("the defaults are good");
+            speaker.set_peers(Vec::new(), now);
+            let all =
+                ["192.0.2.100", "192.0.2.101", "203.0.113.1"].map(|text| text.parse().expect("an address"));
+            let wanted = |all: &[IpAddr]| {
+                all.iter().map(|one| WantedAddress::new(*one, InterfaceSelector::All)).collect::<Vec<_>>()
+            };
+            let on = |LinkIndex(index), prefix| {
+                let mac = crate::MacAddr::new([2, 0, 0, 0, 0, u8::try_from(index).unwrap_or(1)]);
+                LinkInfo { mac: Some(mac), ..link(index, Some((prefix, 24))) }
+            };
+            let mut ports = Ports::new(Vec::new());
+            ports.set_table(vec![on(near, "192.0.2.1"), on(far, "198.51.100.1")]);
+            let [old, new, elsewhere] = all;
+            ports.set_wanted(wanted(&[old]));
+            ports.apply(&mut speaker, now);
+            ports.attach = |sockets, addresses| {
+                if sockets.are_bound(link_of_test("near")) {
+                    return Err(Errno::ENOMEM.into());
+                }
+                sockets.set_addresses(addresses)
+            };
+            ports.set_wanted(wanted(&all));
+            ports.apply(&mut speaker, now);
+            let seen = |address| {
+                let status = speaker.address(address).expect("it is wanted");
+                (status.role, status.candidate, status.links)
+            };
+            assert_eq!(seen(old), (Role::Owner, true, vec![near, far]));
+            assert_eq!(seen(new), (Role::Standby, false, Vec::new()));
+            // Of one that no subnet holds, each link counts.
+            assert_eq!(seen(elsewhere), (Role::Owner, true, vec![far]));
+        });
     }
 
     #[tokio::test]

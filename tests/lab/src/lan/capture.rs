@@ -28,6 +28,8 @@ const RECENT: Duration = Duration::from_millis(200);
 const LATE: Duration = Duration::from_millis(100);
 /// An owner that hears a claim may answer for so long.
 const OVERLAP: Duration = Duration::from_millis(50);
+/// Two that claim by turns may go on for so long.
+pub(super) const TURNS: Duration = Duration::from_millis(300);
 
 /// Frames are stamped at different ports: so long they may be on their way.
 const SLACK: u64 = 5_000_000;
@@ -327,6 +329,28 @@ impl Capture {
         }
         doubles
     }
+
+    /// The longest time since then in which two MAC addresses answered for an address, at once or in turns, whoever had
+    /// claimed it. Turns that are further apart than an answer is [recent](Self::last_answer) are moves of the address.
+    pub fn turns_since(&self, address: IpAddr, since: u64) -> Duration {
+        let recent = socket::nanoseconds(self.recent);
+        let (mut longest, mut began, mut last) = (0, 0, None);
+        let mut before: Vec<MacAddr> = Vec::new();
+        for one in self.asked_since(address, since) {
+            let macs: Vec<_> = one.answers.iter().map(|answer| answer.mac).collect();
+            let Some(first) = macs.first() else { continue };
+            let two = macs.iter().any(|mac| mac != first);
+            if two || !before.is_empty() && !before.contains(first) {
+                if last.is_none_or(|last| one.at.saturating_sub(last) > recent) {
+                    began = one.at;
+                }
+                last = Some(one.at);
+                longest = longest.max(one.at.saturating_sub(began));
+            }
+            before = macs;
+        }
+        Duration::from_nanos(longest)
+    }
 }
 
 /// The longest run of what was not answered, to the next that was, or to now.
@@ -356,5 +380,64 @@ impl Drop for Capture {
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    const fn mac(n: u8) -> MacAddr {
+        MacAddr::new([2, 0, 0, 0, 0, n])
+    }
+
+    fn address() -> IpAddr {
+        [192, 0, 2, 100].into()
+    }
+
+    /// A question every 10 ms for a second, and who answers it: by milliseconds.
+    fn asked(who: impl Fn(u64) -> Vec<u8>) -> Seen {
+        let mut seen = Seen::default();
+        for number in 0..100_u32 {
+            let at = u64::from(number) * 10;
+            seen.record(at * MS, CLIENT, address(), What::Asked(number));
+            for n in who(at) {
+                seen.record((at + 1) * MS, &node(n), address(), What::Answered(number, mac(n)));
+            }
+        }
+        seen
+    }
+
+    fn capture(seen: Seen) -> Capture {
+        Capture { seen: Arc::new(Mutex::new(seen)), end: Arc::default(), threads: Vec::new(), recent: RECENT }
+    }
+
+    #[test]
+    fn two_that_claim_and_answer_by_turns_are_found() {
+        let both = |_| vec![1, 2];
+        let by_turns = |at: u64| vec![1 + u8::from(at / 40 % 2 == 1)];
+        for mut seen in [asked(both), asked(by_turns)] {
+            for at in (0..1000).step_by(20) {
+                seen.claim(at * MS, address(), mac(1 + u8::from(at / 20 % 2 == 1)));
+            }
+            let capture = capture(seen);
+            // Each claim is news.
+            assert!(capture.doubles_since(address(), 0).is_empty());
+            assert!(capture.turns_since(address(), 0) > 3 * TURNS);
+        }
+    }
+
+    #[test]
+    fn an_address_that_moves_is_not_answered_by_turns() {
+        // From one to the other, where both answer for a moment; and back, much later.
+        let seen = asked(|at| match at {
+            400..440 | 800..840 => vec![1, 2],
+            440..800 => vec![2],
+            _ => vec![1],
+        });
+        assert!(capture(seen).turns_since(address(), 0) < OVERLAP);
+        assert!(capture(asked(|_| Vec::new())).turns_since(address(), 0).is_zero());
     }
 }

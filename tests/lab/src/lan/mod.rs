@@ -391,14 +391,15 @@ impl Lan {
         (new.unwrap_or_default(), old.unwrap_or_default())
     }
 
-    /// Says which questions since then were answered by two, or by somebody else than who claimed last.
+    /// Says which questions since then were answered by two, or by somebody else than who claimed last; and which address
+    /// was answered by two in turns, whoever claimed.
     ///
     /// # Errors
     /// There are some.
     pub fn check_one_owner_since(&self, since: u64) -> anyhow::Result<()> {
         let all = self.addresses.iter().flat_map(|address| self.capture.doubles_since(*address, since));
         let all: Vec<Double> = all.collect();
-        let Some(first) = all.first() else { return Ok(()) };
+        let Some(first) = all.first() else { return self.check_turns_since(since) };
         let claims: Vec<_> = self.capture.claimed_since(first.address, since.saturating_sub(5_000_000_000));
         let mut text = format!("{} questions were answered by the wrong node, for example\n", all.len());
         for double in all.iter().take(5) {
@@ -416,6 +417,18 @@ impl Lan {
             let _ = writeln!(text, "  claim at {ms:.1} ms by {:?}", self.node_with(claim.mac));
         }
         anyhow::bail!("{text}{}", self.logs())
+    }
+
+    fn check_turns_since(&self, since: u64) -> anyhow::Result<()> {
+        for address in &self.addresses {
+            let turns = self.capture.turns_since(*address, since);
+            anyhow::ensure!(
+                turns <= capture::TURNS,
+                "{address} was answered by two in turns for {turns:?}\n{}",
+                self.logs()
+            );
+        }
+        Ok(())
     }
 
     /// Starts to send datagrams, and waits until all come back.
@@ -506,12 +519,22 @@ impl Lan {
         text
     }
 
-    /// Where nodes other than this one took each other for gone, or stood still themselves, by their logs: the machine
-    /// did not let them run.
-    pub fn lost_sight(&self, besides: u8) -> Vec<String> {
+    /// How many octets there are in each node's log.
+    pub fn log_lengths(&self) -> BTreeMap<u8, usize> {
+        let length = |process: &Process| fs::read(&process.log).map_or(0, |log| log.len());
+        self.processes.iter().map(|(number, process)| (*number, length(process))).collect()
+    }
+
+    /// Where nodes other than this one took each other for gone, or stood still themselves, by what came into their logs
+    /// after they had been so long: the machine did not let them run.
+    pub fn lost_sight(&self, besides: u8, lengths: &BTreeMap<u8, usize>) -> Vec<String> {
         let gone = format!("\\\"{}\\\"", node(besides));
         let others = self.processes.iter().filter(|(number, _)| **number != besides);
-        let logs = others.map(|(_, process)| Lab::log_tail(process, usize::MAX));
+        let logs = others.map(|(number, process)| {
+            let log = fs::read(&process.log).unwrap_or_default();
+            let before = lengths.get(number).copied().unwrap_or(0);
+            String::from_utf8_lossy(log.get(before..).unwrap_or_default()).into_owned()
+        });
         let told = logs.flat_map(|log| log.lines().map(str::to_owned).collect::<Vec<_>>());
         told.filter(|line| {
             line.contains("Stalled {") || line.contains("SpeakerDown {") && !line.contains(&gone)
