@@ -255,7 +255,7 @@ mod tests {
             let view = view(&object);
             assert_eq!(view.published(), ["192.0.2.1".parse::<std::net::IpAddr>().unwrap()], "{odd}");
             assert_eq!(json!(view.conditions), json!([sound]), "{odd}");
-            assert_eq!(view.unread_conditions, [odd.clone()]);
+            assert_eq!(view.unread_conditions, std::slice::from_ref(&odd));
             assert_eq!(view.annotations.iter().count(), 1, "what is noted of {odd} is ours alone");
             let back = object.to_value().unwrap();
             assert_eq!(back["status"]["conditions"], json!([sound, odd]));
