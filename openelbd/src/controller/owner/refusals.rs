@@ -63,9 +63,9 @@ pub(super) fn is_as_decided(write: &Write, read: &[(ObjectRef, Option<Object>)])
 }
 
 impl Owner {
-    /// A write on that object failed as if the API server were not there. Did others succeed since that happened the last
-    /// time? Then it is about this object (it is too large for etcd, say). One that waits for that reason goes on to do so
-    /// if nothing succeeded since, and not for longer: the API server may be away now.
+    /// A write on that object failed as if the API server were not there. Did others succeed since that happened the
+    /// last time? Then it is about this object (it is too large for etcd, say). One that waits for that reason goes on
+    /// to do so if nothing succeeded since, and not for longer: the API server may be away now.
     pub(super) fn fails_alone(&mut self, target: &ObjectRef) -> bool {
         let Some(before) = self.unavailable.insert(target.clone(), self.successes) else { return false };
         let others = before < self.successes;
