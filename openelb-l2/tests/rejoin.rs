@@ -13,7 +13,7 @@ mod sim;
 
 use std::time::Duration;
 
-use sim::{Family, Sim, ms};
+use sim::{Family, Sim, bounds::Bounds, ms};
 
 /// By host: how many addresses are answered with its MAC address; `None` while one has no answer, or two.
 fn owned(sim: &mut Sim) -> Option<[usize; 3]> {
@@ -93,4 +93,40 @@ fn who_is_cut_off_soon_after_it_came_back_is_replaced_all_the_same() {
     // Heard on the wire only, it was waited for two and a half minutes.
     cut_off_in_turn(268, 60);
     cut_off_in_turn(104, 20);
+}
+
+/// A node that is looked for starts, and is cut off when it has heard one word at most.
+#[test]
+fn who_heard_one_word_of_another_looks_for_it() {
+    let mut heard = 0;
+    for seed in 0..40 {
+        let mut sim = Sim::of_family(Family::Both, 2, 4, seed);
+        sim.max_delay = ms(20);
+        sim.start_all();
+        sim.run(ms(3000));
+        sim.power_off(0);
+        sim.run(ms(5000 + seed));
+        // What is under way arrives.
+        sim.partition(&[0]);
+        sim.start(0);
+        sim.run(ms(5000));
+        // A process that never heard of it, and so does not look for it.
+        sim.kill(1);
+        sim.hosts[1].started += 1_000_000;
+        sim.start(1);
+        let after = 5000 + sim.random() % 1000;
+        sim.run(ms(after));
+        sim.heal();
+        sim.reset_measures();
+        sim.run(ms(2500));
+        let bounds = Bounds::of(&sim);
+        for overlap in sim.overlaps() {
+            assert!(overlap.last <= bounds.end_of(overlap), "seed {seed}: {overlap:?}");
+        }
+        heard += u64::from(sim.overlaps().any(|overlap| overlap.known));
+        for address in sim.addresses.clone() {
+            sim.owner(address);
+        }
+    }
+    assert!(heard > 10, "{heard}");
 }

@@ -464,13 +464,8 @@ impl Speaker {
             }
         }
         // What waited while this process did not run is no sign of life.
-        let waited = self.woke.is_some_and(|at| now.saturating_duration_since(at) < TICK);
-        if let Some(node) = self.nodes.get_mut(&sender).filter(|_| !waited) {
-            let before = node.heard.replace(now);
-            let silent = before.is_some_and(|at| now.saturating_duration_since(at) >= SILENCE);
-            if silent && node.live.is_none() {
-                self.meet(sender, now);
-            }
+        if self.woke.is_none_or(|at| now.saturating_duration_since(at) >= TICK) {
+            self.hear_of(sender, now);
         }
         let asks = matches!(body, Body::Sync { .. } | Body::Synced { .. });
         let done = self.handle_body(sender, from, None, body, now);
@@ -478,6 +473,19 @@ impl Speaker {
             self.invite(sender, now);
         }
         done
+    }
+
+    /// Any word counts, also the first and only one: whoever was heard is missed once it is silent.
+    fn hear_of(&mut self, id: NodeId, now: Instant) {
+        if self.peers.as_ref().is_some_and(|peers| peers.contains_key(&id)) {
+            self.nodes.entry(id).or_default();
+        }
+        let Some(node) = self.nodes.get_mut(&id) else { return };
+        let before = node.heard.replace(now);
+        let silent = before.is_none_or(|at| now.saturating_duration_since(at) >= SILENCE);
+        if silent && node.live.is_none() {
+            self.meet(id, now);
+        }
     }
 
     /// A peer that asks or answers and is no member is asked to join at once: until it is one, nothing that it says counts.
