@@ -401,8 +401,13 @@ const FOUND: [(u64, &str); 15] = [
 ];
 
 /// The same, of [`Plan::of`].
-const FOUND_LATER: [(u64, &str); 1] =
-    [(50764, "a node that was heard once in this life, before it was cut off, was not asked for")];
+const FOUND_LATER: [(u64, &str); 2] = [
+    (50764, "a node that was heard once in this life, before it was cut off, was not asked for"),
+    (
+        70622,
+        "two that came back as new members spoke to each other's old lives, and one that gave way seemed deaf",
+    ),
+];
 
 #[test]
 fn what_went_wrong_once() {

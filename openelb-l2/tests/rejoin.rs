@@ -130,3 +130,30 @@ fn who_heard_one_word_of_another_looks_for_it() {
     }
     assert!(heard > 10, "{heard}");
 }
+
+/// A cable that is pulled again as soon as all is well: whoever claims anew does not go on with what it claimed before.
+#[test]
+fn who_gave_way_and_claims_again_is_not_deaf() {
+    for seed in 0..20 {
+        let mut sim = Sim::of_family(Family::Both, 2, 4, seed);
+        sim.start_all();
+        sim.run(ms(3000));
+        sim.partition(&[0]);
+        sim.run(ms(3000));
+        sim.heal();
+        sim.run(ms(300));
+        let owners: Vec<_> = sim.addresses.clone().into_iter().map(|address| sim.owner(address)).collect();
+        sim.partition(&[0]);
+        sim.run(ms(1100 + 20 * seed));
+        sim.heal();
+        sim.reset_measures();
+        sim.run(ms(2500));
+        let now: Vec<_> = sim.addresses.clone().into_iter().map(|address| sim.owner(address)).collect();
+        assert_eq!(owners, now, "seed {seed}");
+        assert!(sim.longest_silence < ms(100), "seed {seed}: {:?}", sim.longest_silence);
+        let bounds = Bounds::of(&sim);
+        for overlap in sim.overlaps() {
+            assert!(overlap.last <= bounds.end_of(overlap), "seed {seed}: {overlap:?}");
+        }
+    }
+}

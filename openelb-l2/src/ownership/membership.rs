@@ -327,6 +327,7 @@ impl Membership {
             return None;
         };
         let octets = &*octets;
+        let before = self.generation();
         self.run(now, |foca, wishes| foca.handle_data(octets, wishes));
         let seen = self.seen.load(Ordering::Relaxed);
         if seen > self.generation() {
@@ -336,6 +337,11 @@ impl Membership {
         let mut codec = Codec { own: self.foca.identity().node, seen: Arc::default() };
         let header = foca::Codec::decode_header(&mut codec, octets).ok()?;
         let sender = header.src;
+        let addressed = header.dst.node == codec.own && header.message != Message::Announce;
+        if addressed && header.dst.generation < before && header.src.node != codec.own {
+            // foca drops what is for an earlier life. Two that came back at the same time would never hear each other.
+            self.announce(sender.node, sender.address, now);
+        }
         let answers = match header.message {
             Message::ForwardedAck { origin, .. } => origin.node,
             _ => sender.node,
@@ -514,7 +520,12 @@ impl Membership {
 }
 
 #[cfg(test)]
-#[allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "tests; any origin of time will do")]
+#[allow(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "tests; any origin of time will do"
+)]
 mod tests {
     use super::*;
 
@@ -538,6 +549,44 @@ mod tests {
         out.put_u16(u16::try_from(members.len()).unwrap());
         members.for_each(|member| foca::Codec::encode_member(&mut codec, &member, &mut out).unwrap());
         out
+    }
+
+    /// What each has to say arrives at the other at once.
+    fn exchange(pair: &mut [Membership; 2], now: Instant) {
+        for _ in 0..20 {
+            for (from, to) in [(0, 1), (1, 0)] {
+                for (_, _, octets) in pair[from].take_sends() {
+                    let sender = NodeId(from as u64);
+                    let _ = pair[to].handle(sender, &octets, |_| true, now);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn two_that_come_back_at_the_same_time_hear_each_other() {
+        let mut now = Instant::now();
+        let mut pair = [0_u64, 1].map(|node| {
+            let address = SocketAddr::from(([192, 0, 2, 1], 7947));
+            Membership::new(NodeId(node), address, 7, PACE, node)
+        });
+        pair[0].announce(NodeId(1), SocketAddr::from(([192, 0, 2, 1], 7947)), now);
+        exchange(&mut pair, now);
+        assert!(pair.iter().all(|one| one.live().count() == 1));
+        for one in &mut pair {
+            one.outlive(20, now);
+            // Lost.
+            one.take_sends();
+        }
+        for _ in 0..200 {
+            now += Duration::from_millis(10);
+            for one in &mut pair {
+                one.handle_timeout(now);
+            }
+            exchange(&mut pair, now);
+            assert!(pair.iter().all(|one| one.live().count() == 1), "nobody is given up");
+        }
+        assert!(pair.iter().all(|one| one.live().all(|live| live.generation == 20 && !live.suspect)));
     }
 
     #[test]

@@ -136,6 +136,8 @@ impl Entry {
                 if owned && self.last == Some(node) {
                     self.last = None;
                 }
+                // It gave way: if it claims again, that is something new.
+                self.rival = self.rival.filter(|(rival, ..)| *rival != node);
             }
         }
     }
