@@ -98,6 +98,8 @@ pub struct Announcement {
     /// Every node that may carry its traffic, this one too, in the order of their names. Shared by the addresses that
     /// have the same ones.
     pub nodes: Arc<[NodeHop]>,
+    /// Every node that may by its labels, its marks and its endpoints, Ready or not, in the order of their names.
+    pub permitted: Arc<[String]>,
     /// The interface of layer2 and vip: `Eip.spec.interface`.
     pub interface: Option<crate::index::pools::InterfaceSelector>,
     /// The VipGroup of vip.

@@ -51,9 +51,13 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// A schedule; the offsets are sorted.
+    /// A schedule; the offsets are sorted, and the first one is 0: a claim is told of at once, whatever follows, for that
+    /// is how the others hear of it.
     pub fn new(mut burst: Vec<Duration>, refresh: Duration) -> Self {
         burst.sort_unstable();
+        if burst.first().is_none_or(|first| !first.is_zero()) {
+            burst.insert(0, Duration::ZERO);
+        }
         Self { burst, refresh }
     }
 }
@@ -271,7 +275,9 @@ mod tests {
         // As it is asked for, where nothing is so late, or no more is asked for.
         assert_eq!(sent("2001:db8::1", &[0, 100, 300, 500], ten), [0, 100, 300]);
         assert_eq!(sent("2001:db8::1", &[0, 2000], ten), [0, 2000]);
-        assert_eq!(sent("2001:db8::1", &[], ten), [0; 0]);
+        // The first one is never asked for in vain.
+        assert_eq!(sent("2001:db8::1", &[], ten), [0]);
+        assert_eq!(sent("192.0.2.1", &[1000], ten), [0, 1000]);
     }
 
     #[test]
@@ -337,6 +343,6 @@ mod tests {
             assert_eq!(slow[1] - slow[0], 60_000);
             assert!((55_000..=61_000).contains(slow[0]), "spread over a tenth of the interval: {all:?}");
         }
-        assert_eq!(sent("2001:db8::1", &[], Duration::from_secs(70)).len(), 1);
+        assert_eq!(sent("2001:db8::1", &[], Duration::from_secs(70)).len(), 2);
     }
 }

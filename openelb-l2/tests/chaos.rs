@@ -44,6 +44,8 @@ struct Plan {
     stand_in: Duration,
     /// How many kinds of things happen.
     kinds: usize,
+    /// Every node knows which nodes may own.
+    permitted: bool,
 }
 
 impl Plan {
@@ -65,6 +67,7 @@ impl Plan {
             delay: ms([1, 2, 5, 20][pick(4)]),
             stand_in: Duration::from_secs([0, 5, 600][pick(3)]),
             kinds: 15,
+            permitted: seed % 3 == 0,
         }
     }
 
@@ -80,6 +83,7 @@ impl Plan {
             delay: ms(1 + seed % 5),
             stand_in: Duration::from_secs([0, 5, 600][(seed / 4 % 3) as usize]),
             kinds: 13,
+            permitted: false,
         }
     }
 }
@@ -341,6 +345,7 @@ fn chaos(plan: Plan) {
     sim.max_delay = plan.delay;
     sim.settings.stand_in = plan.stand_in;
     sim.settings.join_delay = Duration::from_secs(10);
+    sim.knows_permitted = plan.permitted;
     sim.start_all();
     sim.run(ms(3000));
     let bounds = Bounds::of(&sim);

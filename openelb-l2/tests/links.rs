@@ -14,7 +14,7 @@ mod sim;
 
 use std::net::IpAddr;
 
-use openelb_l2::speaker::{LinkIndex, Role};
+use openelb_l2::speaker::{Failback, LinkIndex, Role};
 use sim::{LINK, OTHER, Sim, ms};
 
 /// Three nodes with two links each, and addresses that are answered on both.
@@ -205,6 +205,39 @@ fn nodes_that_never_gossiped_do_not_take_each_other_for_those_with_fewer_links()
                 sim.run(ms(100));
             }
             assert!(sim.longest_silence.is_zero(), "seed {seed}, {nodes} nodes: {:?}", sim.longest_silence);
+        }
+    }
+}
+
+/// With interfaces by name or by expression, or with `all`: one node is not on the LAN of the addresses, and has two links.
+#[test]
+fn a_node_on_the_lan_of_an_address_comes_before_one_that_is_on_others() {
+    for seed in 0..10 {
+        let mut sim = Sim::new(3, 6, seed);
+        sim.settings.failback = Failback::Immediate;
+        sim.add_other_link(&[LINK]);
+        sim.hosts[1].far = true;
+        // It is there first.
+        sim.start(1);
+        sim.run(ms(4000));
+        for address in sim.addresses.clone() {
+            assert_eq!(sim.owner(address), 1, "nobody else is there");
+        }
+        sim.start(0);
+        sim.start(2);
+        sim.run(ms(4000));
+        for address in sim.addresses.clone() {
+            assert_ne!(sim.owner(address), 1, "seed {seed}");
+        }
+        sim.power_off(0);
+        sim.run(ms(3000));
+        for address in sim.addresses.clone() {
+            assert_eq!(sim.owner(address), 2, "seed {seed}");
+        }
+        sim.power_off(2);
+        sim.run(ms(3000));
+        for address in sim.addresses.clone() {
+            assert_eq!(sim.owner(address), 1, "better than nobody");
         }
     }
 }

@@ -13,6 +13,7 @@ mod sim;
 
 use std::time::Duration;
 
+use openelb_l2::speaker::{MemberState, StopMode};
 use sim::{Family, Sim, bounds::Bounds, ms};
 
 /// By host: how many addresses are answered with its MAC address; `None` while one has no answer, or two.
@@ -156,4 +157,21 @@ fn who_gave_way_and_claims_again_is_not_deaf() {
             assert!(overlap.last <= bounds.end_of(overlap), "seed {seed}: {overlap:?}");
         }
     }
+}
+
+#[test]
+fn who_said_that_it_restarts_and_does_not_come_back_is_down() {
+    let mut sim = Sim::with_all(3, 3, 1);
+    sim.run(ms(3000));
+    sim.stop(2, StopMode::Restart);
+    sim.run(ms(300));
+    sim.kill(2);
+    let state = |sim: &Sim| {
+        let members = sim.hosts[0].speaker.as_ref().unwrap().members();
+        members.iter().find(|member| member.node == sim.hosts[2].name).unwrap().state
+    };
+    sim.run(ms(2000));
+    assert_eq!(state(&sim), MemberState::Restarting);
+    sim.run(ms(2000));
+    assert_eq!(state(&sim), MemberState::Down);
 }

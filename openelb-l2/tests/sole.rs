@@ -217,3 +217,61 @@ fn an_owner_that_hears_first_that_it_may_not_goes_on_until_another_hears_that_it
         }
     }
 }
+
+/// Its speaker is gone, its host answers, and it may not own any more: excluded, or its endpoints are gone.
+#[test]
+fn nobody_stands_in_for_a_node_that_may_not_own_any_more() {
+    for seed in 0..10 {
+        for late in [0, 3000] {
+            let mut sim = Sim::of_family(Family::Both, 3, 4, seed);
+            sim.knows_permitted = true;
+            sim.start_all();
+            sim.run(ms(4000));
+            let address = sim.addresses[0];
+            let owner = sim.owner(address);
+            let owned: Vec<_> =
+                sim.addresses.clone().into_iter().filter(|address| sim.owner(*address) == owner).collect();
+            sim.kill(owner);
+            sim.run(ms(late));
+            if late > 0 {
+                let mac = sim.hosts[owner].mac;
+                assert!(sim.answers(address).iter().all(|(n, told)| *n != owner && *told == mac));
+            }
+            sim.reset_measures();
+            sim.set_eligible(owner, false);
+            // At once, or when it is given up.
+            sim.run(ms(if late > 0 { 100 } else { 2000 }));
+            for address in &owned {
+                assert_ne!(sim.owner(*address), owner, "seed {seed}, after {late} ms");
+            }
+            assert!(late == 0 || sim.longest_silence.is_zero(), "{:?}", sim.longest_silence);
+            // Back, it does not take them from those that have them.
+            sim.start(owner);
+            sim.run(ms(2000));
+            for address in owned {
+                assert_ne!(sim.owner(address), owner);
+            }
+        }
+    }
+}
+
+#[test]
+fn nobody_answers_for_a_node_that_may_not_own_where_no_other_may() {
+    let mut sim = sole(Family::Both, 3, 2, 600);
+    sim.knows_permitted = true;
+    sim.set_eligible(0, true);
+    sim.kill(0);
+    sim.run(ms(3000));
+    assert_told_of(&mut sim, 0);
+    sim.set_eligible(0, false);
+    sim.run(ms(100));
+    for address in sim.addresses.clone() {
+        assert_eq!(sim.answers(address), []);
+    }
+    // Another one may.
+    sim.set_eligible(2, true);
+    sim.run(ms(100));
+    for address in sim.addresses.clone() {
+        assert_eq!(sim.owner(address), 2);
+    }
+}

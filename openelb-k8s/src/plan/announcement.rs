@@ -144,7 +144,7 @@ fn announcement<'a>(carriers: &mut Carriers<'a>, published: Published<'a>) -> Op
     if spec.protocols.is_empty() {
         return None;
     }
-    let Carriage { nodes, this: self_eligible } = carriers.of(pool, spec, &services);
+    let Carriage { nodes, permitted, this: self_eligible } = carriers.of(pool, spec, &services);
     if nodes.is_empty() {
         return None;
     }
@@ -157,6 +157,7 @@ fn announcement<'a>(carriers: &mut Carriers<'a>, published: Published<'a>) -> Op
         service_labels: services.iter().map(|service| service.labels.clone()).collect(),
         self_eligible,
         nodes,
+        permitted,
         interface: spec.interface.clone(),
         vip_group: spec.vip_group.clone().filter(|_| spec.protocols.contains(&Protocol::Vip)),
     })
@@ -166,6 +167,7 @@ fn announcement<'a>(carriers: &mut Carriers<'a>, published: Published<'a>) -> Op
 #[derive(Clone)]
 struct Carriage {
     nodes: Arc<[NodeHop]>,
+    permitted: Arc<[String]>,
     /// Is this node one of them?
     this: bool,
 }
@@ -205,6 +207,7 @@ impl<'a> Carriers<'a> {
             .filter(|node| may_carry(node, spec, settings))
             .filter(|node| forwarding.iter().any(|forwarding| forwarding.includes(node)))
             .collect();
+        let permitted = nodes.iter().map(|node| node.name.clone()).collect();
         // NotReady removes nodes that are announced by others, never this one by itself, and not all of them; nor, while
         // they come back one after the other, those that have not yet.
         let ready = |node: &&NodeView| node.ready || this(node) || self.indexes.endpoints.sight_is_lost();
@@ -212,7 +215,7 @@ impl<'a> Carriers<'a> {
         let some_ready = ready.iter().any(|node| node.ready) || nodes.iter().all(|node| this(node));
         let nodes = if some_ready { ready } else { nodes };
         let this = nodes.iter().any(|node| this(node));
-        Carriage { nodes: nodes.into_iter().map(hop).collect(), this }
+        Carriage { nodes: nodes.into_iter().map(hop).collect(), permitted, this }
     }
 }
 

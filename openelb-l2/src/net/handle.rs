@@ -13,8 +13,8 @@ use super::{links::LinkSource, select::NoLink};
 use crate::{
     InterfaceSelector, MacAddr,
     speaker::{
-        AddressStatus, ConfigError, Event, LinkIndex, MemberStatus, Peer, Settings, SpeakerConfig, Stats,
-        StopMode,
+        AddressStatus, ConfigError, Event, LinkIndex, MemberStatus, NodeSet, Peer, Settings, SpeakerConfig,
+        Stats, StopMode,
     },
 };
 
@@ -72,12 +72,14 @@ pub struct WantedAddress {
     pub interface: InterfaceSelector,
     /// Whether this node may own it.
     pub eligible: bool,
+    /// Which nodes may, if that is known; see [`DesiredAddress::permitted`](crate::speaker::DesiredAddress::permitted).
+    pub permitted: Option<NodeSet>,
 }
 
 impl WantedAddress {
     /// An address that this node may own.
     pub const fn new(address: IpAddr, interface: InterfaceSelector) -> Self {
-        Self { address, interface, eligible: true }
+        Self { address, interface, eligible: true, permitted: None }
     }
 }
 

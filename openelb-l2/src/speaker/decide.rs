@@ -13,8 +13,8 @@ use super::{
 use crate::{
     MacAddr, announcer,
     ownership::{
-        arbiter::{self, Bid, Holding, Me, Verdict},
-        message::{Claim, Links, MAX_REACH, NodeId},
+        arbiter::{self, Bid, Holding, Kernel, Me, Verdict},
+        message::{self, Claim, Links, NodeId},
         rendezvous,
     },
     wire::ndp,
@@ -73,10 +73,10 @@ impl Speaker {
         links.filter(|link| self.ports.get(link).is_some_and(Port::is_up))
     }
 
-    /// On how many links beyond the first this node can answer.
+    /// How well this node reaches the clients.
     pub(super) fn reach(&self, wanted: &Wanted) -> u8 {
         let beyond = self.decisive_links(wanted).count().saturating_sub(1);
-        u8::try_from(beyond).map_or(MAX_REACH, |reach| reach.min(MAX_REACH))
+        message::reach(!wanted.home.is_empty(), beyond)
     }
 
     /// Decides what to do for an address, does it, and says so to the others.
@@ -118,9 +118,14 @@ impl Speaker {
                 }
             }
             // One that lost a link is no more there than one that lost all: whoever takes over has to reach further.
-            let least =
-                |node| if me.candidate { links.len().min(usize::from(entry.reach_of(node)) + 1) } else { 1 };
-            let kernel = |node| self.hosts.state(node, &links, least(node), now);
+            let least = |node| {
+                if me.candidate { links.len().min(1 + message::beyond(entry.reach_of(node))) } else { 1 }
+            };
+            let permits = |node| entry.wanted.as_ref().is_none_or(|wanted| wanted.permits(node));
+            let kernel = |node| match self.hosts.state(node, &links, least(node), now) {
+                _ if !permits(node) => Kernel::Barred,
+                state => state,
+            };
             let mut verdict = arbiter::decide(&me, &bids, entry.last, kernel);
             let offered =
                 |bid: &Bid| matches!(bid.item.claim, Claim::HandingOver { to, .. } if to == self.me);
@@ -158,9 +163,9 @@ impl Speaker {
             }
             if let (Verdict::Own, Some(last)) = (verdict, entry.last.filter(|last| !owns && *last != self.me))
             {
-                let count = self.hosts.count(last, &links, now);
-                let reach = u8::try_from(count).map_or(MAX_REACH, |count| count.min(MAX_REACH + 1));
-                entry.lame = reach.checked_sub(1).map(|reach| (last, reach));
+                let beyond = self.hosts.count(last, &links, now).checked_sub(1);
+                let near = message::is_near(entry.reach_of(last));
+                entry.lame = beyond.map(|beyond| (last, message::reach(near, beyond)));
             }
             self.note_better(address, &me, &bids, now);
             let rivals = bids.iter().any(|bid| {

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{LinkIndex, NodeName, Role};
+use super::{LinkIndex, NodeName, NodeSet, Role};
 use crate::{
     MacAddr,
     ownership::message::{Claim, Item, NodeId},
@@ -24,12 +24,18 @@ pub(super) struct Wanted {
     pub(super) links: Vec<LinkIndex>,
     pub(super) home: Vec<LinkIndex>,
     pub(super) eligible: bool,
+    pub(super) permitted: Option<NodeSet>,
 }
 
 impl Wanted {
     /// The links on which somebody has to answer.
     pub(super) fn decisive(&self) -> &[LinkIndex] {
         if self.home.is_empty() { &self.links } else { &self.home }
+    }
+
+    /// Whether a node may own it, as far as is known.
+    pub(super) fn permits(&self, node: NodeId) -> bool {
+        self.permitted.as_ref().is_none_or(|nodes| nodes.contains(node))
     }
 }
 

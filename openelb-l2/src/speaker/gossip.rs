@@ -75,6 +75,12 @@ impl Node {
         (self.complete || self.speaks) && self.about.settled && !self.about.restarting
     }
 
+    /// It said that it restarts, and a restart takes that long.
+    pub(super) fn restarts(&self, now: Instant) -> bool {
+        let heard = || self.heard.is_some_and(|at| now.saturating_duration_since(at) < RESTART);
+        self.about.restarting && (self.live.is_some() || heard())
+    }
+
     /// It is gone for no reason that it gave, or away for longer than a restart takes, and not for ever.
     pub(super) fn is_lost(&self, now: Instant) -> bool {
         let Some(away) = self.heard.map(|at| now.saturating_duration_since(at)) else { return false };

@@ -27,6 +27,6 @@ mod types;
 pub use config::{ConfigError, Failback, GossipKey, InvalidNodeName, NodeName, Settings, SpeakerConfig};
 pub use speaker::Speaker;
 pub use types::{
-    AddressStatus, DesiredAddress, Event, Link, LinkIndex, MemberState, MemberStatus, Output, Peer, Role,
-    Stats, StopMode,
+    AddressStatus, DesiredAddress, Event, Link, LinkIndex, MemberState, MemberStatus, NodeSet, Output, Peer,
+    Role, Stats, StopMode,
 };

@@ -234,7 +234,9 @@ impl Speaker {
         self.has_desired = true;
         let mut new: HashMap<IpAddr, Wanted, FixedState> = desired
             .into_iter()
-            .map(|d| (d.address, Wanted { links: d.links, home: d.home, eligible: d.eligible }))
+            .map(|DesiredAddress { address, links, home, eligible, permitted }| {
+                (address, Wanted { links, home, eligible, permitted })
+            })
             .collect();
         for (address, entry) in &mut self.entries {
             let wanted = new.remove(address);
@@ -388,7 +390,8 @@ impl Speaker {
         }
         let status = |(id, node): (&NodeId, &Node)| MemberStatus {
             node: self.name(*id),
-            state: match (node.live, node.about.restarting) {
+            // To a tick.
+            state: match (node.live, node.restarts(self.next_tick)) {
                 (_, true) => MemberState::Restarting,
                 (None, _) => MemberState::Down,
                 (Some(live), _) if live.suspect => MemberState::Suspect,

@@ -1,12 +1,14 @@
 //! What goes into a [`Speaker`](super::Speaker) and what comes out.
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, Ipv6Addr, SocketAddr},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use super::NodeName;
-use crate::{MacAddr, wire::Frame};
+use crate::{MacAddr, ownership::message::NodeId, wire::Frame};
 
 /// The kernel's index of a network interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,12 +54,31 @@ pub struct DesiredAddress {
     /// Whether this node may own the address (labels, cordon, endpoints, health). An owner that may no longer hands the
     /// address over; an address that is not desired at all is dropped at once.
     pub eligible: bool,
+    /// Which nodes may, as far as the caller knows; `None`: unknown. Nobody stands in for an owner whose speaker is gone
+    /// and that is not one of them: the address moves. Whether a node lives is no concern of this.
+    pub permitted: Option<NodeSet>,
 }
 
 impl DesiredAddress {
     /// An address that this node may own, on these links.
     pub fn new(address: IpAddr, links: impl Into<Vec<LinkIndex>>) -> Self {
-        Self { address, links: links.into(), home: Vec::new(), eligible: true }
+        Self { address, links: links.into(), home: Vec::new(), eligible: true, permitted: None }
+    }
+}
+
+/// Nodes by name; a clone is cheap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeSet(Arc<BTreeSet<NodeId>>);
+
+impl NodeSet {
+    pub(super) fn contains(&self, node: NodeId) -> bool {
+        self.0.contains(&node)
+    }
+}
+
+impl<'a> FromIterator<&'a NodeName> for NodeSet {
+    fn from_iter<T: IntoIterator<Item = &'a NodeName>>(names: T) -> Self {
+        Self(Arc::new(names.into_iter().map(NodeId::of).collect()))
     }
 }
 

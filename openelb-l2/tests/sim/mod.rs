@@ -16,8 +16,8 @@ use std::{
 use openelb_l2::{
     MacAddr, solicited_node_multicast,
     speaker::{
-        DesiredAddress, Event, GossipKey, Link, LinkIndex, NodeName, Output, Peer, Settings, Speaker,
-        SpeakerConfig, StopMode,
+        DesiredAddress, Event, GossipKey, Link, LinkIndex, NodeName, NodeSet, Output, Peer, Settings,
+        Speaker, SpeakerConfig, StopMode,
     },
     wire::{Frame, ethernet, ndp},
 };
@@ -62,6 +62,8 @@ pub(crate) struct Host {
     /// It was told to stop.
     pub(crate) stopping: bool,
     pub(crate) eligible: bool,
+    /// None of its subnets holds the addresses.
+    pub(crate) far: bool,
     pub(crate) uptime: Duration,
     pub(crate) started: u64,
     /// Datagrams wait in the socket of a suspended process; frames are dropped by the driver.
@@ -88,6 +90,8 @@ pub(crate) struct Sim {
     pub(crate) addresses: Vec<IpAddr>,
     /// The links of addresses, and those whose subnet holds them; of others [`LINK`].
     pub(crate) placed: BTreeMap<IpAddr, (Vec<LinkIndex>, Vec<LinkIndex>)>,
+    /// Every node knows which nodes may own.
+    pub(crate) knows_permitted: bool,
     pub(crate) settings: Settings,
     /// Gossip has one in every other history.
     key: Option<GossipKey>,
@@ -191,6 +195,7 @@ impl Sim {
             hosts: Vec::new(),
             addresses: (0..addresses).map(address).collect(),
             placed: BTreeMap::new(),
+            knows_permitted: false,
             settings: Settings::default(),
             key: GossipKey::new(b"a key of the cluster").filter(|_| seed % 2 == 1),
             queue: BTreeMap::new(),
@@ -240,6 +245,7 @@ impl Sim {
                 suspended: false,
                 stopping: false,
                 eligible: true,
+                far: false,
                 uptime: Duration::from_secs(3600),
                 started: 0,
                 waiting: Vec::new(),
@@ -343,7 +349,7 @@ impl Sim {
     }
 
     fn learn_links(&mut self, n: usize) {
-        let (now, links, wanted) = (self.now, self.links(n), self.desired(self.hosts[n].eligible));
+        let (now, links, wanted) = (self.now, self.links(n), self.desired(n));
         self.act(n, |speaker| speaker.set_links(links, now));
         self.act(n, |speaker| speaker.set_desired(wanted, now));
     }
@@ -372,8 +378,12 @@ impl Sim {
         if !eligible {
             self.disown(n);
         }
-        let (now, wanted) = (self.now, self.desired(eligible));
-        self.act(n, |speaker| speaker.set_desired(wanted, now));
+        let now = self.now;
+        let all = self.knows_permitted;
+        for n in (0..self.hosts.len()).filter(|other| *other == n || all) {
+            let wanted = self.desired(n);
+            self.act(n, |speaker| speaker.set_desired(wanted, now));
+        }
     }
 
     pub(crate) fn set_link_up(&mut self, n: usize, up: bool) {
@@ -663,11 +673,15 @@ impl Sim {
 }
 
 impl Sim {
-    fn desired(&self, eligible: bool) -> Vec<DesiredAddress> {
+    fn desired(&self, n: usize) -> Vec<DesiredAddress> {
+        let (eligible, far) = (self.hosts[n].eligible, self.hosts[n].far);
+        let may = self.hosts.iter().filter(|host| host.eligible).map(|host| &host.name);
+        let permitted: Option<NodeSet> = self.knows_permitted.then(|| may.collect());
         let one = |address: &IpAddr| {
             let (links, home) = self.placed.get(address).cloned().unwrap_or_else(|| (vec![LINK], Vec::new()));
             let mut desired = DesiredAddress::new(*address, links);
-            (desired.home, desired.eligible) = (home, eligible);
+            (desired.home, desired.eligible) = (if far { Vec::new() } else { home }, eligible);
+            desired.permitted.clone_from(&permitted);
             desired
         };
         self.addresses.iter().map(one).collect()

@@ -516,8 +516,11 @@ impl Owner {
 
     /// What the data plane says of itself.
     pub(super) fn set_data_plane(&mut self, health: Option<Health>) {
+        let node = ObjectRef::cluster(Kind::Node, self.settings.node_name.clone());
+        if matches!(health, Some(Health::Healthy)) {
+            self.events.clear(&node, "dataplane");
+        }
         if let Some(Health::Unhealthy(message)) = &health {
-            let node = ObjectRef::cluster(Kind::Node, self.settings.node_name.clone());
             let message = format!("{message}; this node does not announce itself until it is healthy again");
             self.event(EventType::Warning, &node, "dataplane", "DataPlaneUnhealthy", &message);
         }

@@ -81,7 +81,7 @@ fn ours(
         let ingress: Vec<Value> =
             next.iter().map(|address| json!({"ip": address.to_string(), "ipMode": "VIP"})).collect();
         write = write.set(&["status", "loadBalancer", "ingress"], json!(ingress));
-        tell_addresses(placed, &before, &next, events);
+        tell_addresses(entry, placed, [&before, &next], events);
     }
     if next != wanted {
         // On the way: the rest is written together with the new address.
@@ -220,9 +220,19 @@ fn with_unread(service: &ServiceView, conditions: Vec<Condition>) -> Value {
     conditions.into_iter().map(|condition| json!(condition)).chain(unread).collect()
 }
 
-fn tell_addresses(placed: &Placed<'_>, before: &[IpAddr], next: &[IpAddr], events: &mut Vec<Event>) {
+fn tell_addresses(
+    entry: &Entry<'_>,
+    placed: &Placed<'_>,
+    [before, next]: [&[IpAddr]; 2],
+    events: &mut Vec<Event>,
+) {
     let regarding = target(placed.service);
-    for address in before.iter().filter(|address| !next.contains(address)) {
+    // What others put there was not given by us.
+    let was_ours = |address: &&IpAddr| {
+        entry.records.iter().any(|(_, record)| record == *address)
+            || placed.hint.as_ref().is_some_and(|hint| hint.addresses.contains_key(*address))
+    };
+    for address in before.iter().filter(|address| !next.contains(address)).filter(was_ours) {
         events.push(Event {
             regarding: regarding.clone(),
             warning: false,

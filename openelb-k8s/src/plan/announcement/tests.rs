@@ -85,6 +85,11 @@ fn auto_announces_only_eligible_nodes_that_are_ready() {
     let mut cluster = cluster(json!({}), &[1]);
     cluster.node(2, json!({}), json!({}), down.clone());
     assert_eq!(on_behalf(&cluster), ["node-3"]);
+    let permitted = |cluster: &Cluster| {
+        let plan = plan(&cluster.indexes, &cluster.settings);
+        plan.addresses.values().next().map(|one| one.permitted.to_vec()).unwrap_or_default()
+    };
+    assert_eq!(permitted(&cluster), ["node-1", "node-2", "node-3"], "it may all the same");
     // The control plane has hiccups: all are NotReady for a minute, and nothing is withdrawn.
     cluster.node(3, json!({}), json!({}), down.clone());
     cluster.node(1, json!({}), json!({}), down);
@@ -94,6 +99,7 @@ fn auto_announces_only_eligible_nodes_that_are_ready() {
     cluster.service("s", json!({"externalTrafficPolicy": "Local"}), &["192.0.2.1"]);
     cluster.endpoints("s", &["node-3"]);
     assert_eq!(on_behalf(&cluster), ["node-3"]);
+    assert_eq!(permitted(&cluster), ["node-3"]);
 }
 
 #[test]

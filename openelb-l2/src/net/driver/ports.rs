@@ -165,6 +165,7 @@ impl Ports {
             let mut note = |problem| problems.entry(wish.address).or_default().push(problem);
             let mut one = DesiredAddress::new(wish.address, Vec::new());
             one.eligible = wish.eligible;
+            one.permitted.clone_from(&wish.permitted);
             match selector.select(&wish.interface, wish.address) {
                 Ok(selection) => {
                     let links = || table.iter().filter(|link| selection.links.contains(&link.index));

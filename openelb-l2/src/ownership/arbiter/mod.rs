@@ -68,6 +68,8 @@ pub(crate) enum Kernel {
     Unknown,
     Answers,
     Silent,
+    /// Whatever it does: the node may not own the address any more.
+    Barred,
 }
 
 /// What to do.
@@ -249,6 +251,7 @@ fn stand_in(me: &Me, bids: &[Bid], owner: NodeId, gone: bool, kernel: impl Fn(No
         let relieved = expired && best(me, bids, Some(owner)).is_some();
         return match kernel(owner) {
             _ if !me.stand_in || relieved => standby,
+            Kernel::Barred => standby,
             Kernel::Answers => Verdict::StandIn { owner },
             Kernel::Unknown if holding => Verdict::StandIn { owner },
             Kernel::Unknown | Kernel::Silent => Verdict::Ask { owner },
@@ -256,6 +259,8 @@ fn stand_in(me: &Me, bids: &[Bid], owner: NodeId, gone: bool, kernel: impl Fn(No
     }
     match kernel(owner) {
         _ if gone && (!me.stand_in || expired) => Verdict::Own,
+        Kernel::Barred if gone => Verdict::Own,
+        Kernel::Barred => standby,
         _ if !me.stand_in => standby,
         Kernel::Answers => Verdict::StandIn { owner },
         Kernel::Unknown if holding => Verdict::StandIn { owner },

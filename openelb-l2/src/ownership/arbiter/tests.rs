@@ -115,6 +115,13 @@ fn the_runner_up_stands_in_while_the_host_answers() {
     assert_eq!(decided(standing(false), &[gone, better], Some(2), Kernel::Answers), stands);
     assert_eq!(decided(standing(false), &[gone, better], Some(2), Kernel::Silent), Verdict::Own);
     assert_eq!(decided(standing(true), &[gone, third], Some(2), Kernel::Answers), Verdict::Own);
+    // Whatever the host does: its node may not own the address any more.
+    assert_eq!(decided(idle, &[gone, third], Some(2), Kernel::Barred), Verdict::Own);
+    assert_eq!(decided(standing(false), &[gone, third], Some(2), Kernel::Barred), Verdict::Own);
+    assert_eq!(decided(idle, &[gone, better], Some(2), Kernel::Barred), standby(2));
+    let helper = Me { candidate: false, helper: true, ..standing(false) };
+    assert_eq!(decided(helper, &[gone], Some(2), Kernel::Answers), stands);
+    assert_eq!(decided(helper, &[gone], Some(2), Kernel::Barred), standby(2));
     // Two began: the better one stays.
     let also = bid(3, 6, Claim::StandIn { owner: NodeId(2) });
     assert_eq!(decided(standing(false), &[gone, also], Some(2), Kernel::Answers), standby(2));

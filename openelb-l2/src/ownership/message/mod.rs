@@ -44,6 +44,22 @@ impl NodeId {
     }
 }
 
+/// How well a node reaches the clients of an address: one with a link whose subnet holds the address (`near`) better than
+/// any other, for nobody may ask on the links of that; then one that answers on more than one link.
+pub(crate) fn reach(near: bool, beyond: usize) -> u8 {
+    (if near { NEAR } else { 0 }) | u8::from(beyond > 0)
+}
+
+/// See [`reach`].
+pub(crate) const fn is_near(reach: u8) -> bool {
+    reach & NEAR != 0
+}
+
+/// On how many links beyond the first, of which only one counts.
+pub(crate) fn beyond(reach: u8) -> usize {
+    usize::from(reach & 1)
+}
+
 /// What a node says about one address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Item {
@@ -51,7 +67,7 @@ pub(crate) struct Item {
     pub(crate) candidate: bool,
     /// It may not own the address, but could answer in the owner's name. Nodes of versions before do not know of it.
     pub(crate) helper: bool,
-    /// On how many links it could answer beyond the first: what versions before say. At most [`MAX_REACH`].
+    /// How well it reaches the clients, as [`reach`] says. What versions before say of it are links beyond the first.
     pub(crate) reach: u8,
     /// The address was found free of strangers once.
     pub(crate) proven: bool,
@@ -280,8 +296,8 @@ const STAND_IN: u8 = 12;
 const CLAIM: u8 = 12;
 const HELPER: u8 = 16;
 const REACH: u8 = 5;
-/// Of more links no difference is made.
-pub(crate) const MAX_REACH: u8 = 3;
+const MAX_REACH: u8 = 3;
+const NEAR: u8 = 2;
 const IPV6: u8 = 128;
 
 fn encode_mark(mark: Mark, out: &mut Vec<u8>) {

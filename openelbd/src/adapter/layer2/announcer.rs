@@ -246,11 +246,15 @@ impl Task {
         if self.options.enabled == Some(false) || !layer2.in_use {
             return self.close();
         }
-        let Some(address) = self.options.gossip(&layer2.own, layer2.nodes.is_empty()) else {
+        let given = self.options.gossip(&layer2.own, layer2.nodes.is_empty());
+        if given.is_none() {
             self.failure = Some(format!(
                 "Node {} has no InternalIP, so the other nodes cannot reach its gossip: give --bind-addr",
                 self.desired.node
             ));
+        }
+        // A Node that is registered anew has none for a moment: what is announced stays where it is.
+        let Some(address) = given.or_else(|| self.running.as_ref().map(|running| running.gossip.ip())) else {
             return self.close();
         };
         let gossip = SocketAddr::new(address, self.options.port);

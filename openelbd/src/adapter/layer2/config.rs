@@ -1,6 +1,10 @@
 //! Announcements → what the Layer 2 speaker is told.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use openelb_k8s::{
     announce::{Announcements, Protocol},
@@ -12,7 +16,7 @@ use openelb_k8s::{
 use openelb_l2::{
     InterfaceSelector,
     net::WantedAddress,
-    speaker::{self, NodeName, Peer, Settings},
+    speaker::{self, NodeName, NodeSet, Peer, Settings},
 };
 
 /// How addresses are announced and moved.
@@ -35,10 +39,21 @@ pub fn settings(spec: &Layer2Spec) -> Settings {
 #[must_use]
 pub fn addresses(desired: &Announcements) -> Vec<WantedAddress> {
     let wanted = desired.addresses.iter().filter(|(_, one)| one.protocols.contains(&Protocol::Layer2));
+    // Thousands of addresses share them.
+    let mut known: BTreeMap<*const String, NodeSet> = BTreeMap::new();
+    let set = |names: &Arc<[String]>| {
+        let names = names.iter().map(|name| NodeName::new(name));
+        names.collect::<Result<Vec<_>, _>>().map(|names| names.iter().collect::<NodeSet>()).ok()
+    };
+    let mut permitted = |names: &Arc<[String]>| match known.get(&names.as_ptr()) {
+        Some(found) => Some(found.clone()),
+        None => set(names).inspect(|found| drop(known.insert(names.as_ptr(), found.clone()))),
+    };
     wanted
         .map(|(address, announcement)| {
             let mut one = WantedAddress::new(*address, interface(announcement.interface.as_ref()));
             one.eligible = announcement.self_eligible;
+            one.permitted = permitted(&announcement.permitted);
             one
         })
         .collect()

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, net::IpAddr, time::Instant};
 
 use openelb_k8s::announce::{AddressStatus, Announcements, AnnouncerProblem, AnnouncerStatus, Protocol};
 use openelb_l2::{
+    MacAddr,
     net::{AddressView, LinkView, NoLink, Problem, Snapshot},
     speaker::Role,
 };
@@ -12,6 +13,9 @@ use crate::adapter::bgp::status::{Calendar, LISTEN_FAILED};
 
 /// No other node is heard.
 pub const UNHEARD: &str = "GossipUnheard";
+
+/// A station that is no node has an address.
+const CONFLICT: &str = "AddressConflict";
 
 /// Nobody has a key.
 pub const UNAUTHENTICATED: &str = "GossipUnauthenticated";
@@ -36,6 +40,11 @@ pub fn status(
         for problem in view.iter().flat_map(|view| &view.problems).filter(|_| announcement.self_eligible) {
             let list = if is_hindrance(problem) { &mut problems } else { &mut warnings };
             list.add(problem, *address);
+        }
+        let stranger = view.and_then(|view| stranger(&view.status.role, view.status.conflict));
+        if let Some((mac, held)) = stranger.filter(|_| announcement.self_eligible) {
+            let list = if held { &mut problems } else { &mut warnings };
+            list.add_stranger(mac, held, *address);
         }
         let mut status = view.map_or_else(
             || AddressStatus::new(Protocol::Layer2, "not taken up yet"),
@@ -70,8 +79,21 @@ pub(super) struct Problems(BTreeMap<(&'static str, String), Found>);
 
 impl Problems {
     pub(super) fn add(&mut self, problem: &Problem, address: IpAddr) {
-        let found = self.0.entry((reason(problem), cause(problem)));
-        let first = || Found { first: address, message: problem.to_string(), others: false };
+        self.add_text(reason(problem), cause(problem), problem.to_string(), address);
+    }
+
+    pub(super) fn add_stranger(&mut self, mac: MacAddr, held: bool, address: IpAddr) {
+        let what = if held { "has" } else { "claims" };
+        let message = format!(
+            "the station {mac}, which is no node of ours, {what} the address of a Service: take it off there, or exclude \
+             it in the Eip"
+        );
+        self.add_text(CONFLICT, mac.to_string(), message, address);
+    }
+
+    fn add_text(&mut self, reason: &'static str, cause: String, message: String, address: IpAddr) {
+        let found = self.0.entry((reason, cause));
+        let first = || Found { first: address, message, others: false };
         found.and_modify(|found| found.others = true).or_insert_with(first);
     }
 
@@ -81,6 +103,15 @@ impl Problems {
             AnnouncerProblem { reason: reason.to_owned(), message: format!("{message} ({first}{others})") }
         });
         told.collect()
+    }
+}
+
+/// A station that is no node and has the address, so that it is not announced (`true`), or claims it, too.
+pub(super) fn stranger(role: &Role, conflict: Option<MacAddr>) -> Option<(MacAddr, bool)> {
+    match role {
+        Role::Conflict { mac } => Some((*mac, true)),
+        Role::Owner | Role::HandingOver { .. } => conflict.map(|mac| (mac, false)),
+        _ => None,
     }
 }
 

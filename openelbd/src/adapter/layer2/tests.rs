@@ -11,8 +11,9 @@ use openelb_k8s::{
     index::{layer2, pools::InterfaceSelector},
 };
 use openelb_l2::{
+    MacAddr,
     net::{self, DriverHandle, NoLink, Problem, Snapshot, SpawnError},
-    speaker::{Event, Failback, MemberState, MemberStatus, NodeName, StopMode},
+    speaker::{Event, Failback, MemberState, MemberStatus, NodeName, Role, StopMode},
 };
 
 use super::{Layer2Announcer, Layer2Options, config, events, hearing::Hearing, status};
@@ -26,6 +27,7 @@ fn announcement(protocols: &[Protocol], interface: Option<InterfaceSelector>) ->
         service_labels: Vec::new(),
         self_eligible: false,
         nodes: Arc::default(),
+        permitted: ["node-1".to_owned(), "node-2".to_owned()].into(),
         interface,
         vip_group: None,
     })
@@ -56,6 +58,8 @@ fn only_addresses_of_layer2_are_wanted() {
         wanted.iter().map(|one| (one.address.to_string(), one.interface.to_string(), one.eligible)).collect();
     let expected = [("192.0.2.2", "regex:^eth"), ("2001:db8::1", "subnet")];
     assert_eq!(shown, expected.map(|(address, on)| (address.to_owned(), on.to_owned(), false)));
+    let nodes = ["node-1", "node-2"].map(|name| NodeName::new(name).unwrap());
+    assert!(wanted.iter().all(|one| one.permitted == Some(nodes.iter().collect())));
 }
 
 #[test]
@@ -119,6 +123,22 @@ fn an_address_without_a_word_of_the_speaker_is_not_announced() {
     assert_eq!(status.addresses.len(), 2);
     assert!(status.addresses.values().all(|one| !one.announced && one.protocol == Protocol::Layer2));
     assert_eq!((status.problems.len(), status.warnings.len()), (0, 0));
+}
+
+#[test]
+fn a_stranger_is_told_of_as_long_as_it_has_an_address() {
+    let mac = MacAddr::new([2, 0xee, 0, 0, 0, 1]);
+    assert_eq!(status::stranger(&Role::Conflict { mac }, None), Some((mac, true)), "it is not announced");
+    assert_eq!(status::stranger(&Role::Owner, Some(mac)), Some((mac, false)), "it is, all the same");
+    assert_eq!(status::stranger(&Role::Owner, None), None);
+    assert_eq!(status::stranger(&Role::Standby, Some(mac)), None, "that is for the owner to tell");
+    let mut found = status::Problems::default();
+    for address in ["192.0.2.2", "192.0.2.3"] {
+        found.add_stranger(mac, true, address.parse().unwrap());
+    }
+    let [told] = &found.told()[..] else { panic!("one station, one word") };
+    assert_eq!(told.reason, "AddressConflict");
+    assert!(told.message.contains("02:ee:00:00:00:01") && told.message.contains("(192.0.2.2 and others)"));
 }
 
 fn node(name: &str) -> NodeName {
@@ -286,6 +306,31 @@ async fn a_speaker_that_cannot_be_started_is_tried_again_though_nothing_changes(
     assert_eq!(*tries.lock().unwrap(), 1);
     told(&announcer, None).await;
     assert_eq!(*tries.lock().unwrap(), 2);
+    announcer.stop(crate::adapter::bgp::OnStop::Withdraw, Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn a_node_that_has_no_address_for_a_moment_goes_on() {
+    let (options, mut desired) = alone();
+    let started = Arc::new(Mutex::new(0));
+    let counted = Arc::clone(&started);
+    let spawn = move |config| {
+        *counted.lock().unwrap() += 1;
+        net::spawn(config)
+    };
+    let (announcer, _told) = Layer2Announcer::spawn_by(Box::new(spawn), options, 1);
+    desired.layer2.own = vec![Ipv4Addr::LOCALHOST.into()];
+    desired.layer2.nodes = [("node-2".to_owned(), vec!["192.0.2.12".parse().unwrap()])].into();
+    announcer.set_desired(desired.clone());
+    let begun = announcer.status().wait_for(|_| *started.lock().unwrap() == 1).await.is_ok();
+    assert!(begun);
+    desired.layer2.own.clear();
+    announcer.set_desired(desired.clone());
+    told(&announcer, Some("has no InternalIP")).await;
+    desired.layer2.own = vec![Ipv4Addr::LOCALHOST.into()];
+    announcer.set_desired(desired);
+    told(&announcer, None).await;
+    assert_eq!(*started.lock().unwrap(), 1, "it was not started anew");
     announcer.stop(crate::adapter::bgp::OnStop::Withdraw, Duration::from_secs(5)).await;
 }
 
