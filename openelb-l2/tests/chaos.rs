@@ -67,7 +67,7 @@ impl Plan {
             delay: ms([1, 2, 5, 20][pick(4)]),
             stand_in: Duration::from_secs([0, 5, 600][pick(3)]),
             kinds: 15,
-            permitted: seed % 3 == 0,
+            permitted: seed.is_multiple_of(3),
         }
     }
 

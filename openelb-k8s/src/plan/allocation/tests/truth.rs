@@ -3,10 +3,7 @@
 use serde_json::{Value, json};
 
 use super::world::{World, annotated, asking, default_eip, eip, service, service_in, service_ref, with};
-use crate::{
-    object::{Kind, NamespacedName, ObjectRef},
-    problem::Problem,
-};
+use crate::object::{Kind, NamespacedName, ObjectRef};
 
 fn live(addresses: &[&str], object: Value) -> Value {
     let ingress: Vec<_> = addresses.iter().map(|ip| json!({"ip": ip})).collect();
@@ -143,24 +140,6 @@ fn committed_for_a_service_that_is_gone_or_not_ours_is_released() {
     world.apply(with(service("b"), json!({"spec": {"loadBalancerClass": "example.com/other"}})));
     world.settle();
     assert_eq!(world.used("p"), "");
-}
-
-#[test]
-fn committed_for_a_service_that_cannot_be_read_is_kept_and_keeps_nobody_waiting() {
-    let mut world = World::new();
-    world.apply(used(json!({"192.0.2.1": "ns/garbled"}), default_eip("p", "192.0.2.1-192.0.2.9")));
-    let problem = Problem::error("wrong type", "write a number");
-    world.indexes.set_unreadable(&[(service_ref("garbled"), problem)]);
-    world.apply(service("a"));
-    world.settle();
-    assert_eq!(
-        (world.used("p").as_str(), world.published("a").as_str()),
-        ("192.0.2.1=ns/garbled,192.0.2.2=ns/a", "192.0.2.2")
-    );
-    // It is gone.
-    world.indexes.set_unreadable(&[]);
-    world.settle();
-    assert_eq!(world.used("p"), "192.0.2.2=ns/a");
 }
 
 #[test]
