@@ -275,7 +275,7 @@ mod tests {
         // As it is asked for, where nothing is so late, or no more is asked for.
         assert_eq!(sent("2001:db8::1", &[0, 100, 300, 500], ten), [0, 100, 300]);
         assert_eq!(sent("2001:db8::1", &[0, 2000], ten), [0, 2000]);
-        // The first one is never asked for in vain.
+        // The first one comes at once, asked for or not.
         assert_eq!(sent("2001:db8::1", &[], ten), [0]);
         assert_eq!(sent("192.0.2.1", &[1000], ten), [0, 1000]);
     }

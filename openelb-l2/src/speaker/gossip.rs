@@ -488,7 +488,8 @@ impl Speaker {
         }
         let Some(node) = self.nodes.get_mut(&id) else { return };
         let before = node.heard.replace(now);
-        let silent = before.is_none_or(|at| now.saturating_duration_since(at) >= SILENCE);
+        // A new node is no reason to announce everything: what both have is settled once it has joined.
+        let silent = before.is_some_and(|at| now.saturating_duration_since(at) >= SILENCE);
         if silent && node.live.is_none() {
             self.meet(id, now);
         }

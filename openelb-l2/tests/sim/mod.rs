@@ -380,9 +380,12 @@ impl Sim {
         }
         let now = self.now;
         let all = self.knows_permitted;
-        for n in (0..self.hosts.len()).filter(|other| *other == n || all) {
-            let wanted = self.desired(n);
-            self.act(n, |speaker| speaker.set_desired(wanted, now));
+        for other in 0..self.hosts.len() {
+            // Who is suspended hears of it when it wakes.
+            if other == n || all && !self.hosts[other].suspended {
+                let wanted = self.desired(other);
+                self.act(other, |speaker| speaker.set_desired(wanted, now));
+            }
         }
     }
 
@@ -453,6 +456,10 @@ impl Sim {
             self.act(n, |speaker| speaker.handle_datagram(from, &payload, now));
         }
         self.act(n, |speaker| speaker.handle_timeout(now));
+        if self.knows_permitted {
+            let wanted = self.desired(n);
+            self.act(n, |speaker| speaker.set_desired(wanted, now));
+        }
     }
 
     /// Nothing passes between the two groups.

@@ -322,8 +322,9 @@ async fn a_node_that_has_no_address_for_a_moment_goes_on() {
     desired.layer2.own = vec![Ipv4Addr::LOCALHOST.into()];
     desired.layer2.nodes = [("node-2".to_owned(), vec!["192.0.2.12".parse().unwrap()])].into();
     announcer.set_desired(desired.clone());
-    let begun = announcer.status().wait_for(|_| *started.lock().unwrap() == 1).await.is_ok();
-    assert!(begun);
+    let mut status = announcer.status();
+    let begun = status.wait_for(|_| *started.lock().unwrap() == 1);
+    assert!(tokio::time::timeout(Duration::from_secs(30), begun).await.is_ok());
     desired.layer2.own.clear();
     announcer.set_desired(desired.clone());
     told(&announcer, Some("has no InternalIP")).await;
