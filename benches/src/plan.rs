@@ -20,7 +20,7 @@ const SIZES: [(u32, u32); 2] = [(1_000, 1), (10_000, 10)];
 /// When everything was created.
 const CREATED: &str = "2026-01-01T00:00:00Z";
 
-/// Measures all waiting, one more, and nothing to do.
+/// Measures all waiting, one more, and nothing to do; and one more that waits beside all others that do.
 ///
 /// # Errors
 /// The objects of the bench cannot be read, or a plan does not settle.
@@ -87,8 +87,35 @@ pub fn run(options: &Options) -> anyhow::Result<Report> {
             Row::new(format!("{name}: one more, both writes into the indexes"), "ms", milliseconds(indexes))
                 .target(Target::AtMost(1.0)),
         );
+        report.push(
+            Row::new(
+                format!("{services} Services that wait for a pool: one more, its plans"),
+                "ms",
+                milliseconds(one_more_that_waits(options, services, pools)?),
+            )
+            .target(Target::AtMost(1.0)),
+        );
     }
     Ok(report)
+}
+
+/// Best of several.
+fn one_more_that_waits(options: &Options, services: u32, pools: u32) -> anyhow::Result<Duration> {
+    let mut world = World::new();
+    for i in 0..services {
+        world.put(service(i, pools))?;
+    }
+    let mut planner = Planner::new();
+    settle(&mut world, &mut planner, &mut Times::default())?;
+    let mut best = Duration::MAX;
+    for round in 0..options.rounds.max(1) {
+        let mut times = Times::default();
+        world.put(service(services + round, pools))?;
+        settle(&mut world, &mut planner, &mut times)?;
+        best = best.min(times.plans.iter().sum());
+    }
+    anyhow::ensure!(planner.services().values().all(|outcome| outcome.addresses.is_empty()), "an address");
+    Ok(best)
 }
 
 /// Time spent.

@@ -220,6 +220,8 @@ pub mod event {
     pub const CONSTRUCT_REQUEST: &str = "ConstructRequest";
     /// Service: its status could not be written.
     pub const UPDATE_SERVICE_STATUS: &str = "UpdateServiceStatus";
+    /// Service: another controller writes other addresses into its status again and again.
+    pub const INGRESS_CONTESTED: &str = "IngressContested";
     /// Service: it is announced.
     pub const SET_BALANCER: &str = "SetBalancer";
     /// Service: it is announced no more.

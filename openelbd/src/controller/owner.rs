@@ -42,9 +42,11 @@ use crate::{
     snapshot::View,
 };
 
+mod contest;
 mod gate;
 mod refusals;
 
+use contest::Contests;
 use refusals::{Refused, is_as_decided};
 
 #[cfg(test)]
@@ -109,6 +111,7 @@ pub(super) struct Owner {
     /// The same of writes that are under way: the watch may show what they did before they are answered.
     telling: HashMap<ObjectRef, Vec<Event>>,
     refused: HashMap<ObjectRef, Refused>,
+    contests: Contests,
     /// How many writes succeeded.
     successes: u64,
     /// Objects on which the last write failed as if the API server were not there, and how many had succeeded by then.
@@ -172,6 +175,7 @@ impl Owner {
             tell: HashMap::new(),
             telling: HashMap::new(),
             refused: HashMap::new(),
+            contests: Contests::default(),
             successes: 0,
             unavailable: HashMap::new(),
             conflicts: HashSet::new(),
@@ -194,7 +198,7 @@ impl Owner {
         let report = (self.unreported && self.unreported_can_run()).then(|| self.report_at(now));
         let can_send = !self.queue.is_empty() && self.tasks.len() < self.writers;
         let send = can_send.then(|| self.paused_until.unwrap_or(now));
-        [show, decide, report, send, self.refused_until(now)].into_iter().flatten().min()
+        [show, decide, report, send, self.refused_until(), self.contests.due()].into_iter().flatten().min()
     }
 
     fn has_to_decide(&self) -> bool {
@@ -239,6 +243,7 @@ impl Owner {
             if self.take_refused_due(now) {
                 (self.undecided, self.unreported) = (true, true);
             }
+            self.undecided |= self.contests.take_due(now);
             if self.has_to_decide() && self.decide_at(now) <= now {
                 self.decide(now);
             }
@@ -319,7 +324,7 @@ impl Owner {
         let now = Instant::now();
         while self.tasks.len() < self.writers {
             let Some(write) = self.queue.pop_front() else { break };
-            if self.is_held_back(&write) {
+            if self.is_held_back(&write) || self.is_contested(&write, now) {
                 // It is decided again when what it waits for is done.
                 continue;
             }
@@ -442,6 +447,9 @@ impl Owner {
                 self.successes += 1;
                 self.unavailable.remove(&write.target);
                 self.recall_forbidden();
+                if write.target.kind == Kind::Service {
+                    self.published(&write.target);
+                }
                 if self.refused.remove(&write.target).is_some() {
                     self.forget_refused(&write);
                 }
@@ -571,6 +579,7 @@ impl Owner {
                 let view = self.indexes.services.get(&reference.key());
                 if view.is_none_or(|view| !view.ours || before.is_some_and(|before| before != view.uid)) {
                     self.fences.forget(&reference.key());
+                    self.contests.forget(&reference);
                 }
             }
             _ => {}
@@ -600,6 +609,7 @@ impl Owner {
         self.events.forget(reference);
         self.unusable.remove(reference);
         self.refused.remove(reference);
+        self.contests.forget(reference);
         self.unavailable.remove(reference);
         self.conflicts.remove(reference);
     }
@@ -613,6 +623,7 @@ impl Owner {
         self.refused.clear();
         self.unavailable.clear();
         self.conflicts.clear();
+        self.contests.clear();
         self.fences.leader_changes();
         self.paused_until = None;
         (self.undecided, self.unreported, self.unshown) = (true, true, true);

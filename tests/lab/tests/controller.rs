@@ -5,7 +5,10 @@ use std::{
     collections::BTreeMap,
     fmt::Write as _,
     path::Path,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -385,4 +388,47 @@ fn a_leader_that_sleeps_between_commit_and_publication_does_no_harm_when_it_wake
     assert!(looks > 5, "looked {looks} times");
     assert!(setup.holder().starts_with("controller-2"));
     assert!(setup.lab.is_running(&sleeper), "{}", Lab::log_tail(&sleeper, 10));
+}
+
+const ROGUE: &str = "203.0.113.99";
+/// How long the two are watched once the contest was told, and what ours may write meanwhile: pauses are 2, 4 and 8 s.
+const CONTESTED: (Duration, usize) = (Duration::from_secs(6), 3);
+
+#[test]
+fn a_controller_that_writes_the_same_status_is_answered_ever_more_seldom_and_told() {
+    let setup = Setup::new("rogue");
+    setup.kube.apply(ONE_ADDRESS).unwrap();
+    let _controller = setup.controller(1);
+    setup.await_leader(1);
+    setup.services(1, "a");
+    setup.await_published(1);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // As the load balancer of K3s does: whatever is there is replaced at once.
+        let rogue = scope.spawn(|| {
+            let mut turns = 0;
+            let theirs = json!({"status": {"loadBalancer": {"ingress": [{"ip": ROGUE}]}}});
+            while !stop.load(Ordering::Relaxed) {
+                if setup.published()["default/a-0"] != [ROGUE] {
+                    setup.kube.patch("services", "default", "a-0", Some("status"), &theirs).unwrap();
+                    turns += 1;
+                }
+            }
+            turns
+        });
+        setup.event("a-0", "IngressContested");
+        let (told, before) = (Instant::now(), setup.writes().len());
+        eventually("watched for long enough", DEADLINE, || Ok((told.elapsed() > CONTESTED.0).then_some(())))
+            .unwrap();
+        let after = setup.writes().len() - before;
+        stop.store(true, Ordering::Relaxed);
+        let turns = rogue.join().unwrap();
+        println!("{turns} turns of the other, and {after} of ours after it was told");
+        assert!(turns > 4, "{turns} turns are no contest");
+        assert!(after <= CONTESTED.1, "{after} writes of ours since it was told");
+    });
+    // The other one has gone: the address comes back.
+    let there = || Ok((setup.published()["default/a-0"] == ["192.0.2.7"]).then_some(()));
+    eventually("the address is there again", DEADLINE, there).unwrap();
+    setup.check("pool");
 }

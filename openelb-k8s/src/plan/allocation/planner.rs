@@ -4,8 +4,13 @@
 //! nothing but itself and the addresses it has. So it is looked at only when it changes, or shares an address with one
 //! that does. All others, which wait, move or go, are looked at whenever the pools may have changed. A change of a
 //! pool, or of an address of a Node, begins from nothing.
+//!
+//! Thousands may *wait*: they have nothing, and are given nothing. While the pools hold what is committed and no more,
+//! so that nobody has to give way to an older one, one that comes to wait, or changes, is looked at alone, unless it is
+//! given something.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use jiff::Timestamp;
 use openelb_ipam::{HolderId, PoolId, Pools};
@@ -43,6 +48,8 @@ pub struct Planner {
     violations: Violations,
     /// Services, there or not, that are not at peace.
     restless: BTreeSet<NamespacedName>,
+    /// Those of them that have, or are to have, anything but what is committed to them.
+    moving: BTreeSet<NamespacedName>,
     services: BTreeMap<NamespacedName, ServiceOutcome>,
     pools: BTreeMap<String, PoolOutcome>,
     /// What is still to be written on Services, and to be told about it.
@@ -107,19 +114,29 @@ impl Planner {
                 // A record of one Eip may be of an address that another gives.
                 concerned.eips.extend(indexes.pools.iter().map(|eip| eip.name.as_str()));
             }
+            let waits = |key: &&NamespacedName| self.moving.is_empty() && self.has_nothing(indexes, key);
+            let waiting: BTreeSet<&NamespacedName> = changes.services.iter().filter(waits).collect();
             let calm = changes.eips.is_empty()
                 && changes.services.iter().all(|key| {
-                    !self.restless.contains(key) && outcome::stays_at_peace(indexes, &mut self.held, key)
+                    let at_peace = |held| outcome::stays_at_peace(indexes, held, key);
+                    waiting.contains(&key) || !self.restless.contains(key) && at_peace(&mut self.held)
                 });
-            for key in &changes.services {
-                let restless = self.restless.remove(key);
-                self.concern(indexes, key, restless, &mut concerned);
-            }
-            concerned.calm = calm;
-            if !calm {
-                for key in &std::mem::take(&mut self.restless) {
-                    self.concern(indexes, key, true, &mut concerned);
+            if calm {
+                let mut concerned = Concerned { calm, ..Concerned::default() };
+                self.concern_all(indexes, &changes.services, &mut concerned);
+                if !concerned.is_empty() {
+                    self.decide(indexes, concerned, now, &mut allocation);
                 }
+                if waiting.iter().all(|key| self.has_nothing(indexes, key)) {
+                    return self.answer(allocation);
+                }
+                // One was given something: the pools are not as all others saw them.
+            }
+            self.concern_all(indexes, &changes.services, &mut concerned);
+            self.moving.clear();
+            let restless = std::mem::take(&mut self.restless);
+            for key in &restless {
+                self.concern(indexes, key, true, &mut concerned);
             }
         }
         if concerned.is_empty() {
@@ -127,6 +144,29 @@ impl Planner {
         }
         self.decide(indexes, concerned, now, &mut allocation);
         self.answer(allocation)
+    }
+
+    /// Does nothing belong to it, neither by the last plan nor by what is recorded, nor by what it shows?
+    fn has_nothing(&self, indexes: &Indexes, key: &NamespacedName) -> bool {
+        let id = HolderId::new(&key.namespace, &key.name);
+        self.held.holdings(&id).next().is_none()
+            && indexes.pools.holder(key).is_none()
+            && indexes.services.get(key).is_none_or(|service| service.ingress.is_empty())
+    }
+
+    /// Is all that it has, and shows, committed to it where it belongs?
+    fn is_settled(&self, indexes: &Indexes, key: &NamespacedName) -> bool {
+        let id = HolderId::new(&key.namespace, &key.name);
+        let name = |pool| self.held.get(pool).map_or("", |pool| pool.name());
+        let holdings: BTreeSet<(&str, IpAddr)> =
+            self.held.holdings(&id).map(|(pool, address)| (name(pool), address)).collect();
+        let records: BTreeSet<(&str, IpAddr)> =
+            indexes.pools.records(key).iter().map(|(eip, address)| (&**eip, *address)).collect();
+        let shown = indexes.services.get(key).into_iter().flat_map(|service| &service.ingress);
+        holdings == records
+            && shown
+                .map(|ingress| ingress.address)
+                .all(|shown| shown.is_some_and(|shown| holdings.iter().any(|(_, address)| *address == shown)))
     }
 
     /// Does an address lie in two Eips? They say so, and are still to be served.
@@ -143,9 +183,24 @@ impl Planner {
         self.held = super::state::pools(indexes);
         self.violations.clear();
         self.restless.clear();
+        self.moving.clear();
         self.publications.clear();
         self.commits.clear();
         allocation.writes.clear();
+    }
+
+    /// [`concern`](Self::concern) for each.
+    fn concern_all<'a>(
+        &mut self,
+        indexes: &'a Indexes,
+        keys: &BTreeSet<NamespacedName>,
+        concerned: &mut Concerned<'a>,
+    ) {
+        for key in keys {
+            let restless = self.restless.remove(key);
+            self.moving.remove(key);
+            self.concern(indexes, key, restless, concerned);
+        }
     }
 
     /// Takes what a Service was given at last back, for it is looked at again.
@@ -159,7 +214,7 @@ impl Planner {
         let entry = Entry::of(indexes, key);
         let service = entry.as_ref().and_then(|entry| entry.service);
         let id = HolderId::new(&key.namespace, &key.name);
-        let was: Vec<(PoolId, std::net::IpAddr)> = self.held.holdings(&id).collect();
+        let was: Vec<(PoolId, IpAddr)> = self.held.holdings(&id).collect();
         for (pool, address) in was {
             self.held.release(pool, address, &id);
             concerned.left.push((pool, address));
@@ -209,19 +264,23 @@ impl Planner {
                 self.publications.insert(key.clone(), (write, events));
             }
         }
-        for (key, entry) in state.concerned.entries {
-            if entry.holder.is_none() && !entry.records.is_empty() {
-                self.restless.insert(key.clone());
-            }
-        }
+        let gone = |entry: &Entry<'_>| entry.holder.is_none() && !entry.records.is_empty();
+        let gone = state.concerned.entries.iter().filter(|(_, entry)| gone(entry));
+        let mut restless: Vec<NamespacedName> = gone.map(|(key, _)| (*key).clone()).collect();
         for (key, placed) in decided.services {
             if !placed.at_peace {
-                self.restless.insert(key.clone());
+                restless.push(key.clone());
             }
             if self.services.get(key) != Some(&placed.outcome) {
                 allocation.services.insert(key.clone(), placed.outcome.clone());
                 self.services.insert(key.clone(), placed.outcome);
             }
+        }
+        for key in restless {
+            if !self.is_settled(indexes, &key) {
+                self.moving.insert(key.clone());
+            }
+            self.restless.insert(key);
         }
     }
 

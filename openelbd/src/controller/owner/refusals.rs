@@ -122,11 +122,12 @@ impl Owner {
     /// May that object be written on now?
     pub(super) fn may_write(&self, target: &ObjectRef, now: Instant) -> bool {
         self.refused.get(target).is_none_or(|refused| refused.is_due(now))
+            && !self.contests.holds(target, now)
     }
 
-    /// When the next write that was refused is due.
-    pub(super) fn refused_until(&self, now: Instant) -> Option<Instant> {
-        self.refused.values().map(|refused| refused.until).filter(|until| *until > now).min()
+    /// When the next write that was refused is due; in the past if that was not seen in time.
+    pub(super) fn refused_until(&self) -> Option<Instant> {
+        self.refused.values().filter(|refused| !refused.seen).map(|refused| refused.until).min()
     }
 
     /// Are writes due that were refused? Asked once of each.

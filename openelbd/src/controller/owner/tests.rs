@@ -345,3 +345,65 @@ async fn what_is_due_and_under_way_leads_to_one_decision() {
     assert!(!work(&mut owner), "and was decided");
     assert!(owner.refused.contains_key(&pool), "it is still wanted");
 }
+
+#[tokio::test]
+async fn what_came_due_while_something_else_was_done_is_not_slept_through() {
+    let mut owner = leader();
+    owner.take_done(refused(&publication("gone")));
+    work(&mut owner);
+    let now = Instant::now();
+    for refused in owner.refused.values_mut() {
+        refused.until = now;
+    }
+    (owner.undecided, owner.echoed, owner.unreported, owner.unshown) = (false, false, false, false);
+    owner.queue.clear();
+    assert!(owner.due().is_some_and(|due| due <= now), "it is due, and nobody has seen it");
+}
+
+#[tokio::test]
+async fn a_service_whose_addresses_are_replaced_again_and_again_is_written_more_seldom_and_told_once() {
+    let (mut owner, mut seen) = (leader(), 0);
+    let assigned = r#"{"addresses":{"192.0.2.1":"pool"}}"#;
+    let replaced = |class: &str| {
+        object(json!({"apiVersion": "v1", "kind": "Service",
+            "metadata": {"namespace": "ns", "name": "a", "uid": "a", "resourceVersion": "4",
+                         "annotations": {"openelb.kubesphere.io/assigned": assigned}},
+            "spec": {"type": "LoadBalancer", "loadBalancerClass": class, "ports": [{"port": 80}]},
+            "status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.9"}]}}}))
+    };
+    owner.take_in(vec![Change::Apply(eip(3, "192.0.2.0/24"))]);
+    owner.apply(&replaced("openelb.io/openelb"), true);
+    let now = Instant::now();
+    let _ = told(&mut owner, &mut seen);
+    let target = publication("a").target;
+    let publication = Write::new(target.clone(), "4")
+        .set(&["status", "loadBalancer", "ingress"], json!([{"ip": "192.0.2.1"}]));
+    let others = [
+        Write::new(target.clone(), "4").set(&["status", "conditions"], json!([])),
+        Write::new(target.clone(), "4").set(&["status", "loadBalancer", "ingress"], json!([])),
+        publication.clone().annotation("openelb.kubesphere.io/assigned", Some("another")),
+    ];
+    for other in others.iter().cycle().take(30) {
+        assert!(!owner.is_contested(other, now), "it publishes no addresses, or others than before");
+        owner.published(&target);
+    }
+    for _ in 0..20 {
+        assert!(!owner.is_contested(&publication, now), "what fails is no turn");
+    }
+    for _ in 0..5 {
+        assert!(!owner.is_contested(&publication, now));
+        owner.published(&target);
+    }
+    assert_eq!(told(&mut owner, &mut seen), [""; 0]);
+    assert!(owner.is_contested(&publication, now));
+    assert_eq!(told(&mut owner, &mut seen), ["Service a: IngressContested"]);
+    assert!(!owner.may_write(&target, now) && owner.refused.is_empty());
+    let until = owner.contests.due().unwrap();
+    assert!(until > now && owner.may_write(&target, until));
+    assert!(!owner.is_contested(&publication, until), "it has waited");
+    owner.published(&target);
+    assert!(owner.is_contested(&publication, until) && told(&mut owner, &mut seen).is_empty());
+    // Of a Service that is ours no more, what is left is taken off at once.
+    owner.apply(&replaced("example.com/another"), true);
+    assert!(owner.may_write(&target, now) && owner.contests.due().is_none());
+}

@@ -359,3 +359,16 @@ async fn pools_are_told_of_as_they_are_set_up() {
     look(state(Some("no eth1"), None, false));
     assert_eq!(look(state(Some("no eth1"), None, false)), [failed, failed], "it came back");
 }
+
+#[tokio::test]
+async fn each_outage_of_the_data_plane_is_told_once() {
+    let mut owner = owner();
+    let told =
+        |owner: &Owner| owner.events.recent().filter(|event| event.reason == "DataPlaneUnhealthy").count();
+    for outages in 1..=3 {
+        owner.set_data_plane(Some(Health::Unhealthy("kube-proxy does not answer".to_owned())));
+        owner.set_data_plane(Some(Health::Unhealthy("kube-proxy does not answer".to_owned())));
+        assert_eq!(told(&owner), outages, "one event for each outage");
+        owner.set_data_plane(Some(Health::Healthy));
+    }
+}

@@ -232,6 +232,45 @@ fn a_record_in_one_eip_occupies_another_that_has_its_address() {
     world.settle();
 }
 
+/// Found by [`a_plan_of_what_changed_is_the_plan_of_everything`]: nothing is recorded of what it shows, and it comes
+/// before one that was to have that address.
+#[test]
+fn one_that_shows_an_address_and_becomes_ours_is_decided_with_all_others() {
+    let mut world = World::new();
+    let ours = |name| families_of("SingleStack", &["IPv4"], service_in("a", name));
+    let mut foreign = ours("s2");
+    foreign["spec"]["loadBalancerClass"] = json!("another.io/one");
+    let shown = json!({"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}});
+    for step in [
+        Step::Apply(ours("s0")),
+        Step::Apply(foreign),
+        Step::Tamper(reference(2), shown),
+        Step::Apply(default_eip("e0", "192.0.2.1-192.0.2.2")),
+        Step::Apply(ours("s2")),
+    ] {
+        take(&mut world, step);
+        world.plan();
+    }
+    world.settle();
+}
+
+/// Found by [`a_plan_of_what_changed_is_the_plan_of_everything`]: the quota is used up by what is decided and not
+/// committed yet.
+#[test]
+fn one_that_comes_while_another_is_about_to_get_an_address_is_decided_with_it() {
+    let mut world = World::new();
+    let quota = with(default_eip("e0", "192.0.2.1-192.0.2.3"), json!({"spec": {"maxPerNamespace": 1}}));
+    for step in [
+        Step::Apply(families_of("PreferDualStack", &["IPv4", "IPv6"], service_in("a", "s0"))),
+        Step::Apply(quota),
+        Step::Apply(families_of("SingleStack", &["IPv4"], service_in("a", "s3"))),
+    ] {
+        take(&mut world, step);
+        world.plan();
+    }
+    world.settle();
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { max_shrink_iters: 20_000, ..ProptestConfig::default() })]
     #[test]
