@@ -18,6 +18,7 @@ use openelb_ipam::{HolderId, PoolId, Pools};
 use super::commit;
 use super::eip_status;
 use super::outcome;
+use super::outcome::Placed;
 use super::publish;
 use super::state::{Concerned, Entry, State, Violations};
 use super::{Allocation, PoolOutcome, ServiceOutcome};
@@ -154,21 +155,6 @@ impl Planner {
             && indexes.services.get(key).is_none_or(|service| service.ingress.is_empty())
     }
 
-    /// Is all that it has, and shows, committed to it where it belongs?
-    fn is_settled(&self, indexes: &Indexes, key: &NamespacedName) -> bool {
-        let id = HolderId::new(&key.namespace, &key.name);
-        let name = |pool| self.held.get(pool).map_or("", |pool| pool.name());
-        let holdings: BTreeSet<(&str, IpAddr)> =
-            self.held.holdings(&id).map(|(pool, address)| (name(pool), address)).collect();
-        let records: BTreeSet<(&str, IpAddr)> =
-            indexes.pools.records(key).iter().map(|(eip, address)| (&**eip, *address)).collect();
-        let shown = indexes.services.get(key).into_iter().flat_map(|service| &service.ingress);
-        holdings == records
-            && shown
-                .map(|ingress| ingress.address)
-                .all(|shown| shown.is_some_and(|shown| holdings.iter().any(|(_, address)| *address == shown)))
-    }
-
     /// Does an address lie in two Eips? They say so, and are still to be served.
     fn has_overlaps(&self, indexes: &Indexes) -> bool {
         let overlaps = |name: &str| self.held.find(name).is_some_and(|id| !self.held.overlaps(id).is_empty());
@@ -264,23 +250,23 @@ impl Planner {
                 self.publications.insert(key.clone(), (write, events));
             }
         }
-        let gone = |entry: &Entry<'_>| entry.holder.is_none() && !entry.records.is_empty();
-        let gone = state.concerned.entries.iter().filter(|(_, entry)| gone(entry));
-        let mut restless: Vec<NamespacedName> = gone.map(|(key, _)| (*key).clone()).collect();
+        for (key, entry) in &state.concerned.entries {
+            if entry.holder.is_none() && !entry.records.is_empty() {
+                self.restless.insert((*key).clone());
+                self.moving.insert((*key).clone());
+            }
+        }
         for (key, placed) in decided.services {
             if !placed.at_peace {
-                restless.push(key.clone());
+                self.restless.insert(key.clone());
+                if !is_settled(&state, &placed) {
+                    self.moving.insert(key.clone());
+                }
             }
             if self.services.get(key) != Some(&placed.outcome) {
                 allocation.services.insert(key.clone(), placed.outcome.clone());
                 self.services.insert(key.clone(), placed.outcome);
             }
-        }
-        for key in restless {
-            if !self.is_settled(indexes, &key) {
-                self.moving.insert(key.clone());
-            }
-            self.restless.insert(key);
         }
     }
 
@@ -294,4 +280,16 @@ impl Planner {
         allocation.writes.extend(self.commits.values().cloned());
         allocation
     }
+}
+
+/// Is all that it has, and shows, committed to it where it belongs?
+fn is_settled(state: &State<'_>, placed: &Placed<'_>) -> bool {
+    let (service, records) = (placed.service, state.indexes.pools.records(&placed.service.key));
+    let has = |address| placed.addresses.iter().any(|(_, a)| *a == address);
+    placed.addresses.len() == records.len()
+        && placed
+            .addresses
+            .iter()
+            .all(|(pool, address)| records.iter().any(|(eip, a)| a == address && **eip == *state.name(*pool)))
+        && service.ingress.iter().all(|shown| shown.address.is_some_and(has))
 }
