@@ -54,13 +54,13 @@ pub(crate) fn path(kind: Kind, namespace: Option<&str>) -> String {
     }
 }
 
-/// What we know of an object that was told.
+/// What we know of an object that was told: little, for there may be tens of thousands.
 struct Known {
     version: u64,
     /// Of [`Selection::by_generation`]: what decides whether it is fetched again.
-    essence: Option<Value>,
+    essence: Option<Box<Value>>,
     /// Of Eips that are read by generation.
-    records: Option<Records>,
+    records: Option<Box<Records>>,
 }
 
 /// Why a round ended.
@@ -341,7 +341,7 @@ impl Reflector {
         let read = if self.selection.by_generation {
             let Ok(metadata) = serde_json::from_str(text.get()) else { return Ok(()) };
             let present = essence_of(&metadata);
-            if known.is_some_and(|known| known.essence.as_ref() == Some(&present))
+            if known.is_some_and(|known| known.essence.as_deref() == Some(&present))
                 && !self.records_may_change(&reference)
             {
                 if let Some(known) = self.known.get_mut(&reference) {
@@ -360,7 +360,8 @@ impl Reflector {
             };
             let (version, essence) = (value_version(&value).max(version), Some(essence_of(&value)));
             let mut read = read(reference.kind, value);
-            let records = read.as_mut().ok().and_then(Records::keep_outside);
+            let records = read.as_mut().ok().and_then(Records::keep_outside).map(Box::new);
+            let essence = essence.map(Box::new);
             self.known.insert(reference.clone(), Known { version, essence, records });
             read
         } else {
@@ -381,11 +382,11 @@ impl Reflector {
 
     /// May what was kept of an Eip's records be out of date, though only its status changed?
     fn records_may_change(&self, reference: &ObjectRef) -> bool {
-        let known = self.known.get(reference).and_then(|known| known.records.as_ref());
+        let known = self.known.get(reference).and_then(|known| known.records.as_deref());
         let others = self.known.iter().filter(|(other, _)| *other != reference);
         known.is_some_and(|records| {
             self.listing && !records.is_empty()
-                || records.may_change(others.filter_map(|(_, known)| known.records.as_ref()))
+                || records.may_change(others.filter_map(|(_, known)| known.records.as_deref()))
         })
     }
 
