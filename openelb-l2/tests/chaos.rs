@@ -406,11 +406,15 @@ const FOUND: [(u64, &str); 15] = [
 ];
 
 /// The same, of [`Plan::of`].
-const FOUND_LATER: [(u64, &str); 2] = [
+const FOUND_LATER: [(u64, &str); 3] = [
     (50764, "a node that was heard once in this life, before it was cut off, was not asked for"),
     (
         70622,
         "two that came back as new members spoke to each other's old lives, and one that gave way seemed deaf",
+    ),
+    (
+        121_181,
+        "the bound on nobody did not know that the host of one that was given up, and heard until it went, is asked",
     ),
 ];
 

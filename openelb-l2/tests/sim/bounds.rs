@@ -28,8 +28,8 @@
 //! ```
 //!
 //! A node that was given up, and is heard all the same, counts as long as it is. If it goes then, that is noticed after
-//! [`MUTE`]. So the gap is no shorter after a partition has healed (that a node is gone may be old news from the other
-//! side), and where so much is lost that nodes are given up that are there.
+//! [`MUTE`], and then its host is asked ([`HOST`]). So the gap is no shorter after a partition has healed (that a node is
+//! gone may be old news from the other side), and where so much is lost that nodes are given up that are there.
 //!
 //! **Loss.** With a share `p` of all that is sent lost, a step is tried so often that all tries fail once in a million
 //! times ([`LUCK`]); state that is not acknowledged is said again every [`RETRY`], which is the slowest of the repetitions.
@@ -55,6 +55,8 @@ const RETRY: Duration = ms(100);
 /// `speaker::decide`: a node that was given up and heard all the same is gone after this time without a word; that is
 /// looked after every tick.
 const MUTE: Duration = ms(1500 + 100);
+/// `speaker::hosts`: a host that does not answer so long is not there, and nobody need stand in for its owner.
+const HOST: Duration = ms(3 * 50);
 /// What the switch takes at least.
 const SWITCH: Duration = Duration::from_micros(50);
 /// What happens less often than that is not counted on.
@@ -108,7 +110,7 @@ impl Bounds {
         let turns = turns(self.nodes - 1, probers);
         let detection = (turns + 1) * self.probe_interval + self.suspicion + self.probe_interval;
         let start = self.probe_interval + self.suspicion + self.probing;
-        let mistaken = if healed || !self.again.is_zero() { MUTE } else { Duration::ZERO };
+        let mistaken = if healed || !self.again.is_zero() { MUTE + HOST } else { Duration::ZERO };
         detection.max(start).max(mistaken) + 2 * self.delay + self.again + SAMPLE
     }
 }
