@@ -47,7 +47,7 @@ pub(crate) struct Replica {
     /// Every address that ever had an item, by the version of its last change.
     changes: BTreeMap<u64, IpAddr>,
     removed: BTreeSet<u64>,
-    /// Removals up to here are forgotten.
+    /// Removals up to here are forgotten, and nothing that is still there was said so long ago.
     floor: u64,
     readers: BTreeMap<NodeId, Reader>,
 }
@@ -111,6 +111,16 @@ impl Replica {
             self.floor = version;
             if let Some(address) = self.changes.remove(&version) {
                 self.items.remove(&address);
+            }
+        }
+        // Whoever lacks what is forgotten is told everything anew, piece by piece, until it has more than that: so what
+        // is older is said again.
+        while let Some(oldest) = self.changes.first_entry().filter(|oldest| *oldest.key() <= self.floor) {
+            let address = oldest.remove();
+            self.version += 1;
+            self.changes.insert(self.version, address);
+            if let Some((version, _)) = self.items.get_mut(&address) {
+                *version = self.version;
             }
         }
     }
@@ -319,5 +329,40 @@ mod tests {
         let piece = replica.poll_piece(Instant::now()).unwrap().state;
         assert!(piece.reset && piece.from == 0);
         assert!(replica.changes.len() <= TOMBSTONES);
+    }
+
+    /// More is there than fits one piece, and more was removed than is remembered.
+    #[test]
+    fn a_new_reader_has_everything_also_after_many_removals() {
+        let node = NodeId(1);
+        let mut replica = replica(node);
+        let there =
+            |n: u32| Item { candidate: true, claim: Claim::Owner { sequence: n.into() }, ..Item::default() };
+        for n in 0..5000 + 500 {
+            replica.set_item(address(n), there(n));
+        }
+        for n in 0..5000 {
+            replica.set_item(address(n), Item::default());
+        }
+        let (mut now, mut has, mut pieces) = (Instant::now(), 0, 0);
+        let mut copy: BTreeMap<IpAddr, Item> = BTreeMap::from([(address(0), there(0))]);
+        while !replica.is_told() {
+            let Some(Piece { state: piece, .. }) = replica.poll_piece(now) else {
+                now = replica.poll_timeout().unwrap();
+                continue;
+            };
+            if piece.reset && has == 0 {
+                copy.clear();
+            }
+            if piece.from <= has && piece.to > has {
+                copy.extend(piece.items);
+                has = piece.to;
+            }
+            replica.acknowledge(node, Mark { epoch: 5, version: has });
+            pieces += 1;
+            assert!(pieces < 200, "{has} of {:?} after {pieces} pieces", replica.mark());
+        }
+        copy.retain(|_, item| *item != Item::default());
+        assert_eq!(copy, (5000..5500).map(|n| (address(n), there(n))).collect());
     }
 }
