@@ -336,8 +336,7 @@ mod tests {
     fn a_new_reader_has_everything_also_after_many_removals() {
         let node = NodeId(1);
         let mut replica = replica(node);
-        let there =
-            |n: u32| Item { candidate: true, claim: Claim::Owner { sequence: n.into() }, ..Item::default() };
+        let there = |n: u32| Item { candidate: true, claim: Claim::Owner { sequence: n }, ..Item::default() };
         for n in 0..5000 + 500 {
             replica.set_item(address(n), there(n));
         }
