@@ -448,7 +448,7 @@ impl Owner {
                 self.unavailable.remove(&write.target);
                 self.recall_forbidden();
                 if write.target.kind == Kind::Service {
-                    self.published(&write.target);
+                    self.note_turn(&write.target);
                 }
                 if self.refused.remove(&write.target).is_some() {
                     self.forget_refused(&write);

@@ -71,6 +71,13 @@ impl Contests {
         self.turns.clear();
     }
 
+    /// Something is about to be written on it: whether that is a turn is to be seen.
+    fn begin(&mut self, service: &ObjectRef) {
+        if let Some(turns) = self.turns.get_mut(service) {
+            turns.sent = false;
+        }
+    }
+
     /// Its addresses are to be written again as they were. For how long that has to wait, if it has to.
     fn turn(&mut self, service: &ObjectRef, now: Instant) -> Option<Duration> {
         if self.turns.len() >= self.most.max(MANY) {
@@ -92,7 +99,7 @@ impl Contests {
         None
     }
 
-    /// A write of addresses succeeded; whether that was the first turn.
+    /// A write succeeded; whether it was a turn, and the first.
     pub(super) fn succeeded(&mut self, service: &ObjectRef, now: Instant) -> bool {
         let Some(turns) = self.turns.get_mut(service).filter(|turns| turns.sent) else { return false };
         (turns.sent, turns.waited, turns.last) = (false, false, now);
@@ -124,18 +131,19 @@ impl Owner {
     /// Has this write to wait, because the addresses that it publishes were published before, and replaced, again and
     /// again? Asked once before it is sent.
     pub(super) fn is_contested(&mut self, write: &Write, now: Instant) -> bool {
-        if write.target.kind != Kind::Service || write.published().is_none_or(|after| after.is_empty()) {
+        if write.target.kind != Kind::Service {
             return false;
         }
+        self.contests.begin(&write.target);
         let Some(view) = self.indexes.services.get(&write.target.key()) else { return false };
+        if view.assigned.is_none() || write.published().is_none_or(|after| after.is_empty()) {
+            return false;
+        }
         // The annotation names what was published, and is written with it: if it stays, only the status was changed.
         let patch = write.patch();
         let marked = patch.pointer("/metadata/annotations/openelb.kubesphere.io~1assigned");
         let as_before = marked.is_none_or(|marked| marked.as_str() == view.assigned.as_deref());
-        if view.assigned.is_none() || !as_before {
-            return false;
-        }
-        if self.contests.turn(&write.target, now).is_none() {
+        if !as_before || self.contests.turn(&write.target, now).is_none() {
             return false;
         }
         let message = "another controller replaces the addresses in the status of this Service again and again; it is \
@@ -145,8 +153,8 @@ impl Owner {
         true
     }
 
-    /// Addresses were published.
-    pub(super) fn published(&mut self, service: &ObjectRef) {
+    /// A write on a Service succeeded.
+    pub(super) fn note_turn(&mut self, service: &ObjectRef) {
         if self.contests.succeeded(service, Instant::now()) {
             self.events.clear(service, CONTEST);
         }

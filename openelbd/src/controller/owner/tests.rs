@@ -385,14 +385,16 @@ async fn a_service_whose_addresses_are_replaced_again_and_again_is_written_more_
     ];
     for other in others.iter().cycle().take(30) {
         assert!(!owner.is_contested(other, now), "it publishes no addresses, or others than before");
-        owner.published(&target);
+        owner.note_turn(&target);
     }
     for _ in 0..20 {
         assert!(!owner.is_contested(&publication, now), "what fails is no turn");
+        assert!(!owner.is_contested(&others[0], now));
+        owner.note_turn(&target); // nor is something else that succeeds after it
     }
     for _ in 0..5 {
         assert!(!owner.is_contested(&publication, now));
-        owner.published(&target);
+        owner.note_turn(&target);
     }
     assert_eq!(told(&mut owner, &mut seen), [""; 0]);
     assert!(owner.is_contested(&publication, now));
@@ -401,7 +403,7 @@ async fn a_service_whose_addresses_are_replaced_again_and_again_is_written_more_
     let until = owner.contests.due().unwrap();
     assert!(until > now && owner.may_write(&target, until));
     assert!(!owner.is_contested(&publication, until), "it has waited");
-    owner.published(&target);
+    owner.note_turn(&target);
     assert!(owner.is_contested(&publication, until) && told(&mut owner, &mut seen).is_empty());
     // Of a Service that is ours no more, what is left is taken off at once.
     owner.apply(&replaced("example.com/another"), true);

@@ -214,72 +214,62 @@ fn take(world: &mut World, step: Step) {
     }
 }
 
-/// Found by [`a_plan_of_what_changed_is_the_plan_of_everything`].
-#[test]
-fn a_record_in_one_eip_occupies_another_that_has_its_address() {
+/// Both plans are made after each step, and compared.
+fn planned_after_each(steps: impl IntoIterator<Item = Step>) {
     let mut world = World::new();
-    let service = families_of("SingleStack", &["IPv4"], service_in("a", "s1"));
-    let record = json!({"status": {"used": {"192.0.2.1": "a/s1;b/s4"}}});
-    for step in [
-        Step::Apply(service),
-        Step::Apply(eip("e0", "192.0.2.1")),
-        Step::Apply(eip("e1", "192.0.2.1-192.0.2.2, 2001:db8::1-2001:db8::2")),
-        Step::Tamper(ObjectRef::cluster(Kind::Eip, "e1"), record),
-    ] {
+    for step in steps {
         take(&mut world, step);
         world.plan();
     }
     world.settle();
+}
+
+/// Found by [`a_plan_of_what_changed_is_the_plan_of_everything`].
+#[test]
+fn a_record_in_one_eip_occupies_another_that_has_its_address() {
+    let service = families_of("SingleStack", &["IPv4"], service_in("a", "s1"));
+    let record = json!({"status": {"used": {"192.0.2.1": "a/s1;b/s4"}}});
+    planned_after_each([
+        Step::Apply(service),
+        Step::Apply(eip("e0", "192.0.2.1")),
+        Step::Apply(eip("e1", "192.0.2.1-192.0.2.2, 2001:db8::1-2001:db8::2")),
+        Step::Tamper(ObjectRef::cluster(Kind::Eip, "e1"), record),
+    ]);
 }
 
 /// Found by [`a_plan_of_what_changed_is_the_plan_of_everything`]: nothing is recorded of what it shows, and it comes
 /// before one that was to have that address.
 #[test]
 fn one_that_shows_an_address_and_becomes_ours_is_decided_with_all_others() {
-    let mut world = World::new();
     let ours = |name| families_of("SingleStack", &["IPv4"], service_in("a", name));
     let mut foreign = ours("s2");
     foreign["spec"]["loadBalancerClass"] = json!("another.io/one");
     let shown = json!({"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}});
-    for step in [
+    planned_after_each([
         Step::Apply(ours("s0")),
         Step::Apply(foreign),
         Step::Tamper(reference(2), shown),
         Step::Apply(default_eip("e0", "192.0.2.1-192.0.2.2")),
         Step::Apply(ours("s2")),
-    ] {
-        take(&mut world, step);
-        world.plan();
-    }
-    world.settle();
+    ]);
 }
 
 /// Found by [`a_plan_of_what_changed_is_the_plan_of_everything`]: the quota is used up by what is decided and not
 /// committed yet.
 #[test]
 fn one_that_comes_while_another_is_about_to_get_an_address_is_decided_with_it() {
-    let mut world = World::new();
     let quota = with(default_eip("e0", "192.0.2.1-192.0.2.3"), json!({"spec": {"maxPerNamespace": 1}}));
-    for step in [
+    planned_after_each([
         Step::Apply(families_of("PreferDualStack", &["IPv4", "IPv6"], service_in("a", "s0"))),
         Step::Apply(quota),
         Step::Apply(families_of("SingleStack", &["IPv4"], service_in("a", "s3"))),
-    ] {
-        take(&mut world, step);
-        world.plan();
-    }
-    world.settle();
+    ]);
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { max_shrink_iters: 20_000, ..ProptestConfig::default() })]
     #[test]
     fn a_plan_of_what_changed_is_the_plan_of_everything(steps in prop::collection::vec(step(), 1..40)) {
-        let mut world = World::new();
-        for step in steps {
-            take(&mut world, step);
-            world.plan();
-        }
-        world.settle();
+        planned_after_each(steps);
     }
 }
