@@ -92,7 +92,7 @@ pub struct Announcement {
     /// The Services that publish it, in order.
     pub services: Box<[NamespacedName]>,
     /// The labels of these Services, for selectors of advertisements.
-    pub service_labels: Vec<crate::selector::Labels>,
+    pub service_labels: Box<[crate::selector::Labels]>,
     /// May this node announce itself for it?
     pub self_eligible: bool,
     /// Every node that may carry its traffic, this one too, in the order of their names. Shared by the addresses that

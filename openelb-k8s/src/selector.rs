@@ -1,6 +1,7 @@
 //! Label selectors, parsed.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde::{Serialize, Serializer};
@@ -16,7 +17,7 @@ use serde::{Serialize, Serializer};
 /// assert!(!labels.contains_key("tier"));
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Labels(Box<[(String, String)]>);
+pub struct Labels(Arc<[(String, String)]>);
 
 impl Labels {
     /// None.
@@ -45,13 +46,13 @@ impl Labels {
 
     /// How many there are.
     #[must_use]
-    pub const fn len(&self) -> usize {
+    pub fn len(&self) -> usize {
         self.0.len()
     }
 
     /// Is there none?
     #[must_use]
-    pub const fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 

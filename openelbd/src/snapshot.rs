@@ -124,7 +124,7 @@ impl View<'_> {
         let mut services: BTreeMap<String, u64> = BTreeMap::new();
         for service in self.indexes.services.ours() {
             let assigned = service.conditions.iter().find(|c| c.type_ == condition::ADDRESS_ASSIGNED);
-            let reason = assigned.map_or("Undecided", |condition| condition.reason.as_str());
+            let reason = assigned.map_or("Undecided", |condition| &*condition.reason);
             *services.entry(reason.to_owned()).or_default() += 1;
         }
         let pools = self.indexes.pools.iter().map(|pool| {
@@ -186,9 +186,9 @@ impl View<'_> {
             "namespace": service.key.namespace,
             "name": service.key.name,
             "addresses": addresses,
-            "reason": assigned.map(|known| known.reason.as_str()),
-            "message": assigned.map(|known| known.message.as_str()),
-            "conditions": conditions(&service.conditions),
+            "reason": assigned.map(|known| &*known.reason),
+            "message": assigned.map(|known| &*known.message),
+            "conditions": conditions(&service.conditions.iter().map(Into::into).collect::<Vec<_>>()),
         })
     }
 

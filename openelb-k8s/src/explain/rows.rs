@@ -121,8 +121,8 @@ impl Picture<'_> {
                 is_to_be_announced: pools.iter().any(|name| self.indexes.pools.get(name).is_some_and(ours)),
                 pools,
                 addresses: addresses.iter().map(ToString::to_string).collect(),
-                reason: told.map(|known| known.reason.clone()).unwrap_or_default(),
-                message: told.map(|known| known.message.clone()).unwrap_or_default(),
+                reason: told.map(|known| known.reason.to_string()).unwrap_or_default(),
+                message: told.map(|known| known.message.to_string()).unwrap_or_default(),
                 request_honoured: honoured,
                 announced_by: announced_by.into_iter().map(str::to_owned).collect(),
             }

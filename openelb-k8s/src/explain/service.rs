@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde::Serialize;
 
 use super::Picture;
@@ -255,7 +254,7 @@ impl Picture<'_> {
     /// Do the conditions on the object say what is decided now?
     fn is_recorded(&self, service: &ServiceView, explanation: &ServiceExplanation) -> bool {
         let says = |kind: &str, told: &Told| {
-            let found: Option<&Condition> = service.conditions.iter().find(|known| known.type_ == kind);
+            let found = service.conditions.iter().find(|known| known.type_ == kind);
             found.is_some_and(|known| known.reason == told.reason && (known.status == "True") == told.status)
         };
         says(condition::ADDRESS_ASSIGNED, &explanation.address_assigned)

@@ -356,7 +356,7 @@ fn each_pool_is_told_with_the_words_of_the_conditions() {
     // The condition on the object says exactly this.
     let stored = world.indexes.services.get(&"shop/web".parse().unwrap()).unwrap();
     let told = stored.conditions.iter().find(|c| c.type_ == condition::ADDRESS_ASSIGNED).unwrap();
-    assert_eq!(told.message, web.address_assigned.message);
+    assert_eq!(*told.message, *web.address_assigned.message);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! Parsing happens here, once. A bad object becomes a view with a typed problem, which becomes a condition on that
 //! object; it never affects others.
 
+pub mod conditions;
 pub mod endpoints;
 pub mod layer2;
 pub mod nodes;

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr};
 
+use super::conditions::ServiceCondition;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use serde_json::Value;
 
 use super::SpecProblem;
@@ -250,7 +250,7 @@ pub struct ServiceView {
     /// `spec.ipFamilyPolicy`.
     pub family_policy: FamilyPolicy,
     /// Families of `spec.clusterIPs` (or `clusterIP`).
-    pub cluster_ip_families: Vec<IpFamily>,
+    pub cluster_ip_families: Box<[IpFamily]>,
     /// Annotation `openelb.kubesphere.io/allow-shared-ip`.
     pub sharing_key: Option<String>,
     /// Protocols and ports.
@@ -262,11 +262,11 @@ pub struct ServiceView {
     /// A digest of `spec.selector`: equal for equal selectors, the same in every process.
     pub selector_digest: u64,
     /// `status.loadBalancer.ingress`.
-    pub ingress: Vec<Ingress>,
+    pub ingress: Box<[Ingress]>,
     /// `status.conditions`.
-    pub conditions: Vec<Condition>,
+    pub conditions: Box<[ServiceCondition]>,
     /// Those that cannot be read, as they are.
-    pub unread_conditions: Vec<Value>,
+    pub unread_conditions: Box<[Value]>,
     /// The label that names the pool.
     pub pool_label: Option<String>,
     /// Annotation `openelb.kubesphere.io/assigned`: JSON, a hint only.
@@ -276,7 +276,7 @@ pub struct ServiceView {
     /// All annotations but `assigned` and our note of what cannot be read.
     pub annotations: Labels,
     /// All finalizers.
-    pub finalizers: Vec<String>,
+    pub finalizers: Box<[String]>,
 }
 
 impl ServiceView {
@@ -384,7 +384,7 @@ impl ServiceView {
             request_problems,
             families,
             family_policy,
-            cluster_ip_families,
+            cluster_ip_families: cluster_ip_families.into(),
             sharing_key: text(annotation::SHARING_KEY),
             ports: parse_ports(&spec),
             traffic_policy: match spec.external_traffic_policy.as_deref() {
@@ -405,15 +405,20 @@ impl ServiceView {
                     ip_mode: ingress.ip_mode.clone(),
                 })
                 .collect(),
-            conditions: status.and_then(|s| s.conditions.clone()).unwrap_or_default(),
-            unread_conditions: conditions_aside(annotations.get(annotation::UNREADABLE).map(|v| &**v)),
+            conditions: status
+                .and_then(|s| s.conditions.as_deref())
+                .unwrap_or_default()
+                .iter()
+                .map(Into::into)
+                .collect(),
+            unread_conditions: conditions_aside(annotations.get(annotation::UNREADABLE).map(|v| &**v)).into(),
             pool_label: labels.get(label::POOL).cloned(),
             assigned: text(annotation::ASSIGNED),
             reassign: text(annotation::REASSIGN),
             labels,
             annotations: annotations
                 .only(|key| ![annotation::ASSIGNED, annotation::UNREADABLE].contains(&key)),
-            finalizers: metadata.finalizers.clone().unwrap_or_default(),
+            finalizers: metadata.finalizers.clone().unwrap_or_default().into(),
         }
     }
 
@@ -434,7 +439,7 @@ impl ServiceView {
     /// The types of its conditions, also of those that cannot be read.
     pub fn condition_types(&self) -> impl Iterator<Item = &str> {
         let unread = self.unread_conditions.iter().filter_map(|condition| condition.get("type")?.as_str());
-        self.conditions.iter().map(|condition| condition.type_.as_str()).chain(unread)
+        self.conditions.iter().map(|condition| &*condition.type_).chain(unread)
     }
 
     /// Did we (or the Go OpenELB) put anything on it?

@@ -103,7 +103,7 @@ fn what_a_service_asks_for() {
 
     let view = annotated(json!({}), json!({"loadBalancerIP": "192.0.2.7", "clusterIP": "fd00::9"}));
     assert_eq!(view.requested_addresses, [ip("192.0.2.7")]);
-    assert_eq!(view.cluster_ip_families, [IpFamily::V6]);
+    assert_eq!(*view.cluster_ip_families, [IpFamily::V6]);
     assert!(!view.address_sources_differ);
 
     let empty = annotated(

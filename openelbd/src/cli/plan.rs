@@ -125,8 +125,8 @@ fn service_report(service: &ServiceView, indexes: &Indexes) -> ServiceReport {
         name: service.key.name.clone(),
         addresses: addresses.iter().map(ToString::to_string).collect(),
         pools,
-        reason: assigned.map(|condition| condition.reason.clone()).unwrap_or_default(),
-        message: assigned.map(|condition| condition.message.clone()).unwrap_or_default(),
+        reason: assigned.map(|condition| condition.reason.to_string()).unwrap_or_default(),
+        message: assigned.map(|condition| condition.message.to_string()).unwrap_or_default(),
         request_honoured: find(condition::REQUEST_HONOURED)
             .is_some_and(|condition| condition.status == "True"),
     }

@@ -90,7 +90,7 @@ pub(crate) async fn reassign(
         return Ok(told);
     }
     let why = last.conditions.iter().find(|one| one.type_ == condition::REQUEST_HONOURED);
-    let why = why.map_or_else(|| "no controller has answered".to_owned(), |one| one.message.clone());
+    let why = why.map_or_else(|| "no controller has answered".to_owned(), |one| one.message.to_string());
     bail!("{key} still has {}: {why}", join(&told.before));
 }
 

@@ -192,11 +192,12 @@ fn with_conditions(write: Write, placed: &Placed<'_>, now: Timestamp, events: &m
             outcome.request_message.clone(),
         ),
     ];
-    let merged = merge_conditions(&service.conditions, &CONDITIONS, &wanted, None, now);
-    if merged == service.conditions {
+    let present: Vec<Condition> = service.conditions.iter().map(Into::into).collect();
+    let merged = merge_conditions(&present, &CONDITIONS, &wanted, None, now);
+    if merged == present {
         return write;
     }
-    let told = service.conditions.iter().any(|c| {
+    let told = present.iter().any(|c| {
         c.type_ == condition::REQUEST_HONOURED && c.status == "False" && c.reason == outcome.request_reason
     });
     if !outcome.request_honoured && !told {
@@ -283,8 +284,8 @@ fn not_ours(entry: &Entry<'_>, service: &ServiceView, events: &mut Vec<Event>) -
         }));
     }
     if has_condition {
-        let others = service.conditions.iter().filter(|c| !CONDITIONS.contains(&c.type_.as_str()));
-        let others = with_unread(service, others.cloned().collect());
+        let others = service.conditions.iter().filter(|c| !CONDITIONS.contains(&&*c.type_));
+        let others = with_unread(service, others.map(Into::into).collect());
         write = write.set(&["status", "conditions"], others);
     }
     if service.assigned.is_some() {

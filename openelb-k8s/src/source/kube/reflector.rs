@@ -202,13 +202,16 @@ impl Reflector {
             };
             let page: List = self.ask(request.map_err(kube::Error::BuildRequest)?).await?;
             let items = page.items.unwrap_or_default();
-            let mut batch = Vec::with_capacity(items.len());
+            let mut batch = Vec::with_capacity(items.len().min(BATCH));
             for item in items {
                 let Some((reference, version)) = self.identify(&item) else { continue };
                 seen.insert(reference.clone());
                 if let Err(error) = self.take(reference, version, &item, &mut batch).await {
                     self.tell(batch).await;
                     return Err(error);
+                }
+                if batch.len() >= BATCH && !self.tell(std::mem::take(&mut batch)).await {
+                    return Ok(None);
                 }
             }
             if !self.tell(batch).await {

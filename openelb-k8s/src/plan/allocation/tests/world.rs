@@ -291,7 +291,7 @@ impl World {
     pub(super) fn message(&self, name: &str) -> String {
         let service = self.indexes.services.get(&NamespacedName::new("ns", name)).unwrap();
         let found = service.conditions.iter().find(|c| c.type_.ends_with("/AddressAssigned"));
-        found.map(|c| c.message.clone()).unwrap_or_default()
+        found.map(|c| c.message.to_string()).unwrap_or_default()
     }
 
     /// The message of a condition of an Eip, if it is `True`.
