@@ -147,6 +147,10 @@ impl State<'_> {
             println!("[{}/{}] {word} {} in {}", self.done, self.all, job.name(), shell::seconds(done.time));
         }
         if failed {
+            if verbose {
+                // The end of a soak is hours away.
+                println!("{}", done.output.trim_end());
+            }
             self.failures.push((job.name().to_owned(), done.output));
         }
     }
