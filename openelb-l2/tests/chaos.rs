@@ -21,7 +21,7 @@ use std::{
 };
 
 use openelb_l2::speaker::StopMode;
-use sim::{Family, Sim, bounds::Bounds, ms};
+use sim::{Family, Sim, bounds::Bounds, measure::SAMPLE, ms};
 
 /// What happens at once is noticed by all in this time: two batches do not meet.
 const SETTLE: Duration = ms(2500);
@@ -339,8 +339,13 @@ impl Chaos {
 }
 
 fn chaos(plan: Plan) {
+    chaos_with(plan, 4, ROUNDS, SAMPLE);
+}
+
+fn chaos_with(plan: Plan, addresses: usize, rounds: usize, sample: Duration) {
     let seed = plan.seed;
-    let mut sim = Sim::of_family(plan.family, plan.nodes, 4, seed);
+    let mut sim = Sim::of_family(plan.family, plan.nodes, addresses, seed);
+    sim.sample_every = sample;
     (sim.loss, sim.double) = (plan.loss, plan.double);
     sim.max_delay = plan.delay;
     sim.settings.stand_in = plan.stand_in;
@@ -356,7 +361,7 @@ fn chaos(plan: Plan) {
         healed: false,
         apart: None,
     };
-    for round in 0..ROUNDS {
+    for round in 0..rounds {
         let (before, probers) = (chaos.was_connected(), chaos.probers());
         chaos.sim.reset_measures();
         chaos.healed = false;
@@ -434,11 +439,17 @@ fn number(name: &str, default: u64) -> u64 {
 
 #[test]
 fn one_owner_through_everything() {
-    let first = number("OPENELB_LAYER2_SEED", 0);
     let seeds = number("OPENELB_LAYER2_SEEDS", 96);
+    let first = histories(seeds, |seed| chaos(Plan::of(seed)));
+    println!("{seeds} histories from seed {first} on, of {ROUNDS} rounds each");
+}
+
+/// Runs them all, whichever fail. Returns the first seed.
+fn histories(seeds: u64, history: fn(u64)) -> u64 {
+    let first = number("OPENELB_LAYER2_SEED", 0);
     let mut failed = Vec::new();
     for seed in first..first + seeds {
-        if let Err(panic) = std::panic::catch_unwind(|| chaos(Plan::of(seed))) {
+        if let Err(panic) = std::panic::catch_unwind(|| history(seed)) {
             failed.push(
                 panic
                     .downcast_ref::<String>()
@@ -448,5 +459,13 @@ fn one_owner_through_everything() {
         }
     }
     assert!(failed.is_empty(), "{} of {seeds}:\n{}", failed.len(), failed.join("\n"));
-    println!("{seeds} histories from seed {first} on, of {ROUNDS} rounds each");
+    first
+}
+
+/// What a node says of so many addresses takes several datagrams.
+#[test]
+fn one_owner_of_each_of_hundreds_of_addresses() {
+    let seeds = number("OPENELB_LAYER2_SEEDS", 96).div_ceil(24);
+    let first = histories(seeds, |seed| chaos_with(Plan::of(seed), 400, 8, 2 * SAMPLE));
+    println!("{seeds} histories of 400 addresses from seed {first} on");
 }

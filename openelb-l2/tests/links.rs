@@ -14,7 +14,10 @@ mod sim;
 
 use std::net::IpAddr;
 
-use openelb_l2::speaker::{Failback, LinkIndex, Role};
+use openelb_l2::{
+    MacAddr,
+    speaker::{Failback, Link, LinkIndex, Role},
+};
 use sim::{LINK, OTHER, Sim, ms};
 
 /// Three nodes with two links each, and addresses that are answered on both.
@@ -240,4 +243,28 @@ fn a_node_on_the_lan_of_an_address_comes_before_one_that_is_on_others() {
             assert_eq!(sim.owner(address), 1, "better than nobody");
         }
     }
+}
+
+/// On a node with many Pods links come and go all the time, and the daemon says what it wants with every change of a
+/// Service.
+#[test]
+fn what_changes_nothing_for_an_address_decides_nothing() {
+    let mut sim = twins(1, &[LINK]);
+    let now = sim.now;
+    let (settings, peers, wanted, links) = (sim.settings.clone(), sim.peers(), sim.desired(0), sim.links(0));
+    let decisions = |sim: &Sim| sim.hosts[0].speaker.as_ref().unwrap().stats().decisions;
+    let before = decisions(&sim);
+    sim.act(0, |speaker| speaker.set_settings(settings, now));
+    sim.act(0, |speaker| speaker.set_peers(peers, now));
+    sim.act(0, |speaker| speaker.set_desired(wanted, now));
+    sim.act(0, |speaker| speaker.set_links(links.clone(), now));
+    let mut more = links.clone();
+    more[0].name = "wan".to_owned();
+    more[0].addresses.push("192.0.2.77".parse().unwrap());
+    more.push(Link::new(LinkIndex(9), "veth9", MacAddr::new([2, 9, 9, 9, 9, 9])));
+    sim.act(0, |speaker| speaker.set_links(more, now));
+    sim.act(0, |speaker| speaker.set_links(links, now));
+    assert_eq!(decisions(&sim), before);
+    sim.set_other_link_up(0, false);
+    assert_eq!(decisions(&sim), before + 6, "one of each address");
 }

@@ -111,3 +111,32 @@ fn a_speaker_whose_first_set_of_peers_is_empty_gets_its_addresses_back() {
         }
     }
 }
+
+/// More addresses were removed than are remembered, and more are left than one datagram takes.
+#[test]
+fn a_speaker_that_comes_back_after_thousands_of_removals_hears_of_all_that_is_left() {
+    for seed in 0..2 {
+        let mut sim = Sim::new(2, 5000, seed);
+        sim.sample_every = ms(1000);
+        sim.start_all();
+        sim.run(ms(4000));
+        sim.addresses.drain(..4600);
+        let now = sim.now;
+        for n in 0..2 {
+            let wanted = sim.desired(n);
+            sim.act(n, |speaker| speaker.set_desired(wanted, now));
+        }
+        sim.run(ms(4000));
+        let owned =
+            |sim: &mut Sim| sim.addresses.clone().into_iter().map(|a| sim.owner(a)).collect::<Vec<_>>();
+        let owners = owned(&mut sim);
+        sim.kill(0);
+        sim.run(ms(1000));
+        sim.reset_measures();
+        sim.sample_every = ms(10);
+        sim.start(0);
+        sim.run(ms(2000));
+        assert_eq!(owned(&mut sim), owners, "seed {seed}");
+        assert!(sim.longest_double.is_zero() && sim.longest_silence.is_zero(), "seed {seed}");
+    }
+}

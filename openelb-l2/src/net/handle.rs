@@ -299,8 +299,8 @@ impl DriverHandle {
         self.owner.events.subscribe()
     }
 
-    /// Begins to stop, and waits for the end of the thread, at most for `within`. Says whether it has ended: else it goes
-    /// on saying goodbye.
+    /// Begins to stop, and waits until it is over and the sockets of frames and of gossip are closed, at most for `within`.
+    /// Says whether it is: else it goes on saying goodbye.
     pub async fn stop(&self, mode: StopMode, within: Duration) -> bool {
         self.owner.shared.change(|mailbox| mailbox.stop = Some(mode));
         let mut snapshots = self.watch();

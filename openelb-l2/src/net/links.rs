@@ -57,7 +57,8 @@ pub struct LinkInfo {
     pub up: bool,
     /// It can carry ARP and neighbour discovery: neither the loopback nor marked `NOARP`.
     pub resolves: bool,
-    /// The bridge, bond or VRF that it is a port of.
+    /// The bridge, bond or team that it is a port of, and that receives in its place. Not a VRF: its members receive
+    /// themselves.
     pub controller: Option<LinkIndex>,
     /// Its addresses, without tentative ones.
     pub prefixes: Vec<Prefix>,

@@ -2,7 +2,7 @@
 //! the network card.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     io,
     net::{Ipv6Addr, SocketAddr},
     time::{Duration, Instant},
@@ -22,6 +22,9 @@ const DOUBLINGS: u32 = 5;
 /// So many groups are tried again at a time, and then others after a pause: answers are not to wait for them.
 const TRIES: usize = 64;
 const PAUSE: Duration = Duration::from_millis(50);
+/// So many groups are joined or left in a turn, and others in the next one: the kernel takes ever longer the more it has, a
+/// second for ten thousand, and whoever does not run for so long takes itself for suspended.
+const TURN: usize = 64;
 /// What the kernel has is looked at no more often.
 const REVIEW: Duration = Duration::from_secs(1);
 
@@ -35,6 +38,15 @@ pub(super) trait Groups {
 }
 
 type Key = (LinkIndex, Ipv6Addr);
+
+/// What is to be done for a group in a later turn.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Intent {
+    Join,
+    Leave,
+    /// To be left and joined: the kernel has forgotten it, or may have.
+    Renew,
+}
 
 /// Why groups could not be joined.
 pub(super) type Refused = BTreeMap<Key, String>;
@@ -51,6 +63,14 @@ struct Wait {
 pub(super) struct Memberships<G = Sockets> {
     groups: G,
     joined: HashMap<Key, usize>,
+    /// What is left for the next turns; a key whose intent changed may be in both, and is done where it comes first.
+    joins: VecDeque<Key>,
+    leaves: VecDeque<Key>,
+    intents: HashMap<Key, Intent>,
+    /// Since when something waits.
+    since: Option<Instant>,
+    /// Joined and left in this turn.
+    done: usize,
     refused: Refused,
     /// Of groups that were refused, also of some that are not wanted at the moment: who leaves and joins again does not
     /// wait for less.
@@ -68,16 +88,74 @@ impl<G: Groups> Memberships<G> {
     /// Joins a group on a link; again is no error. What fails is tried again until the group is left.
     pub(super) fn join(&mut self, link: LinkIndex, group: Ipv6Addr, now: Instant) {
         let key = (link, group);
+        if let Some(intent) = self.intents.get(&key).copied() {
+            if intent == Intent::Leave {
+                let again = self.joined.contains_key(&key);
+                self.put_off(key, if again { Intent::Renew } else { Intent::Join }, now);
+            }
+            return;
+        }
         if self.joined.contains_key(&key) || self.refused.contains_key(&key) {
             return;
         }
-        match self.waits.get(&key).filter(|wait| wait.until > now) {
-            Some(wait) => {
-                self.due.insert((wait.until, key));
-                self.refused.insert(key, wait.cause.clone());
+        match self
+            .waits
+            .get(&key)
+            .filter(|wait| wait.until > now)
+            .map(|wait| (wait.until, wait.cause.clone()))
+        {
+            Some((until, cause)) => {
+                self.due.insert((until, key));
+                self.refused.insert(key, cause);
                 self.changed = true;
             }
-            None => self.attempt(key, now),
+            None if self.has_time(Intent::Join) => self.attempt(key, now),
+            None => self.put_off(key, Intent::Join, now),
+        }
+    }
+
+    /// Whether it can be done in this turn, after what was wanted before. Nothing waits for a group to be left, so that is
+    /// half of a turn at most.
+    fn has_time(&mut self, intent: Intent) -> bool {
+        let first = self.joins.is_empty() && (intent != Intent::Leave || self.leaves.is_empty());
+        let has_time = first && self.done < if intent == Intent::Leave { TURN / 2 } else { TURN };
+        self.done += usize::from(has_time);
+        has_time
+    }
+
+    fn put_off(&mut self, key: Key, intent: Intent, now: Instant) {
+        self.since.get_or_insert(now);
+        let queue = if intent == Intent::Leave { &mut self.leaves } else { &mut self.joins };
+        queue.push_back(key);
+        self.intents.insert(key, intent);
+    }
+
+    fn renew(&mut self, key: Key, now: Instant) {
+        self.drop_out(key);
+        self.attempt(key, now);
+    }
+
+    /// Does what there was no time for before, and ends the turn.
+    fn catch_up(&mut self, now: Instant) {
+        while self.done < TURN
+            && let Some(key) = self.joins.pop_front().or_else(|| self.leaves.pop_front())
+        {
+            let (joined, refused) = (self.joined.contains_key(&key), self.refused.contains_key(&key));
+            match self.intents.remove(&key) {
+                Some(Intent::Renew) if joined => self.renew(key, now),
+                Some(Intent::Join | Intent::Renew) if !joined && !refused => self.attempt(key, now),
+                Some(Intent::Leave) if joined => self.drop_out(key),
+                _ => continue,
+            }
+            self.done += 1;
+        }
+        self.done = 0;
+        self.since = self.since.filter(|_| !self.intents.is_empty());
+    }
+
+    fn drop_out(&mut self, key: Key) {
+        if let Some(at) = self.joined.remove(&key) {
+            self.groups.leave(key.0, key.1, at);
         }
     }
 
@@ -111,16 +189,26 @@ impl<G: Groups> Memberships<G> {
     }
 
     /// Leaves a group; the link may be gone.
-    pub(super) fn leave(&mut self, link: LinkIndex, group: Ipv6Addr) {
+    pub(super) fn leave(&mut self, link: LinkIndex, group: Ipv6Addr, now: Instant) {
         let key = (link, group);
+        if let Some(intent) = self.intents.get(&key).copied() {
+            if intent != Intent::Leave {
+                self.put_off(key, Intent::Leave, now);
+            }
+            return;
+        }
         if self.refused.remove(&key).is_some() {
             self.changed = true;
             if let Some(wait) = self.waits.get(&key) {
                 self.due.remove(&(wait.until, key));
             }
         }
-        if let Some(at) = self.joined.remove(&key) {
-            self.groups.leave(link, group, at);
+        if self.joined.contains_key(&key) {
+            if self.has_time(Intent::Leave) {
+                self.drop_out(key);
+            } else {
+                self.put_off(key, Intent::Leave, now);
+            }
         }
     }
 
@@ -135,17 +223,22 @@ impl<G: Groups> Memberships<G> {
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
-        let retry = self.due.first().map(|(at, _)| self.pause.map_or(*at, |pause| pause.max(*at)));
-        retry.into_iter().chain(self.review).min()
+        [self.next_try(), self.review, self.since].into_iter().flatten().min()
     }
 
-    /// Tries again what could not be joined, when it is time to, and what the kernel has forgotten.
+    fn next_try(&self) -> Option<Instant> {
+        self.due.first().map(|(at, _)| self.pause.map_or(*at, |pause| pause.max(*at)))
+    }
+
+    /// To be called at the end of each turn: does what there was no time for before, tries again what could not be joined,
+    /// when it is time to, and what the kernel has forgotten.
     pub(super) fn retry(&mut self, now: Instant) {
         if self.review.is_some_and(|at| at <= now) {
             (self.review, self.reviewed) = (None, Some(now));
             self.rejoin(now);
         }
-        if self.poll_timeout().is_none_or(|at| at > now) {
+        self.catch_up(now);
+        if self.next_try().is_none_or(|at| at > now) {
             return;
         }
         let mut tried = 0;
@@ -164,9 +257,15 @@ impl<G: Groups> Memberships<G> {
         let Some(all) = self.groups.all() else { return };
         let lost: Vec<_> = self.joined.keys().filter(|key| !all.contains(key)).copied().collect();
         for key in lost {
-            let (link, group) = key;
-            self.leave(link, group);
-            self.join(link, group, now);
+            // One for which something is to be done anyway is renewed or left by that.
+            if self.intents.contains_key(&key) {
+                continue;
+            }
+            if self.has_time(Intent::Renew) {
+                self.renew(key, now);
+            } else {
+                self.put_off(key, Intent::Renew, now);
+            }
         }
         // A link whose groups were refused may take them now: one of them tells.
         let mut links: Vec<Key> = self.refused.keys().copied().collect();
@@ -186,7 +285,8 @@ impl<G: Groups> Memberships<G> {
 
     /// What cannot be joined, if that has changed since the last call.
     pub(super) fn take_refused(&mut self) -> Option<Refused> {
-        std::mem::take(&mut self.changed).then(|| self.refused.clone())
+        // Of thousands that are refused, all are told at once.
+        (self.intents.is_empty() && std::mem::take(&mut self.changed)).then(|| self.refused.clone())
     }
 }
 
@@ -305,12 +405,12 @@ mod tests {
         all.retry(now + 3 * RETRY);
         assert_eq!(all.take_refused(), Some(Refused::new()));
         assert_eq!((all.poll_timeout(), &all.groups.member[..]), (None, &[good, bad][..]));
-        all.leave(link, bad);
+        all.leave(link, bad, now);
         assert_eq!(all.groups.member, [good]);
         // What is not wanted any more is not tried again.
         all.groups.refuses.insert(bad);
         all.join(link, bad, now);
-        all.leave(link, bad);
+        all.leave(link, bad, now);
         assert_eq!((all.poll_timeout(), all.take_refused()), (None, Some(Refused::new())));
     }
 
@@ -324,7 +424,7 @@ mod tests {
             all.join(LINK, group(1), now);
             all.retry(now);
             if millisecond % 3 == 0 {
-                all.leave(LINK, group(1));
+                all.leave(LINK, group(1), now);
             }
         }
         // After 0, 1, 3, 7, 15 and 31 seconds, and then every 32.
@@ -340,6 +440,9 @@ mod tests {
         let start = Instant::now();
         let mut all = refusing((0..1000).map(group));
         (0..1000).for_each(|n| all.join(LINK, group(n), start));
+        while all.groups.joins < 1000 {
+            all.retry(start);
+        }
         let mut now = start + RETRY;
         let mut most = 0;
         while now < start + 2 * RETRY {
@@ -349,6 +452,69 @@ mod tests {
             now = all.poll_timeout().unwrap().max(now + Duration::from_millis(1));
         }
         assert_eq!((all.groups.joins, most), (2000, TRIES));
+    }
+
+    #[test]
+    fn many_groups_do_not_take_the_thread_at_once() {
+        let now = Instant::now();
+        let mut all = refusing([]);
+        // In each turn something is wanted, and then there is the rest.
+        let mut turns = 0;
+        let mut turn = |all: &mut Memberships<Picky>, work: &mut dyn FnMut(&mut Memberships<Picky>)| {
+            let before = all.groups.member.clone();
+            work(all);
+            all.retry(now);
+            let after = &all.groups.member;
+            let new = after.iter().filter(|one| !before.contains(one)).count();
+            let gone = before.iter().filter(|one| !after.contains(one)).count();
+            assert!(new + gone <= TURN, "{new} and {gone}");
+            turns += 1;
+            assert!(turns < 100, "it comes to an end");
+        };
+        turn(&mut all, &mut |all| (0..500).for_each(|n| all.join(LINK, group(n), now)));
+        assert_eq!(all.groups.member, (0..64).map(group).collect::<Vec<_>>(), "in order");
+        assert!(all.poll_timeout().is_some_and(|at| at <= now), "there is more");
+        // One that is there goes, and of two that are not yet one is not wanted any more, and one is again.
+        turn(&mut all, &mut |all| {
+            all.leave(LINK, group(3), now);
+            all.leave(LINK, group(400), now);
+            all.leave(LINK, group(401), now);
+            all.join(LINK, group(401), now);
+        });
+        while all.poll_timeout().is_some() {
+            turn(&mut all, &mut |_| ());
+        }
+        let expected: Vec<_> = (0..500).filter(|n| ![3, 400].contains(n)).map(group).collect();
+        assert_eq!((&all.groups.member, all.groups.joins), (&expected, 499));
+        // The kernel forgets them all, and has them again.
+        all.groups.member.clear();
+        all.suspect(now);
+        while all.poll_timeout().is_some() {
+            turn(&mut all, &mut |_| ());
+        }
+        all.groups.member.sort_unstable();
+        assert_eq!((&all.groups.member, all.groups.joins), (&expected, 499 + 498));
+        // One that is claimed does not wait for hundreds that are left, and one of those that is wanted after all is joined
+        // anew: its link may have gone and come.
+        turn(&mut all, &mut |all| {
+            (4..400).for_each(|n| all.leave(LINK, group(n), now));
+            all.join(LINK, group(600), now);
+            all.join(LINK, group(399), now);
+        });
+        assert!(all.groups.member.contains(&group(600)));
+        while all.poll_timeout().is_some() {
+            turn(&mut all, &mut |_| ());
+        }
+        let mut expected: Vec<_> =
+            (0..500).filter(|n| ![3, 400].contains(n) && !(4..399).contains(n)).map(group).collect();
+        expected.push(group(600));
+        all.groups.member.sort_unstable();
+        assert_eq!((&all.groups.member, all.groups.joins), (&expected, 499 + 498 + 2));
+        turn(&mut all, &mut |all| (0..=600).for_each(|n| all.leave(LINK, group(n), now)));
+        while all.poll_timeout().is_some() {
+            turn(&mut all, &mut |_| ());
+        }
+        assert!(all.groups.member.is_empty());
     }
 
     #[test]

@@ -1,6 +1,12 @@
 //! The table of links from the kernel (`rtnetlink(7)`).
 
-use std::{collections::BTreeMap, io, net::IpAddr, pin::pin, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    net::IpAddr,
+    pin::pin,
+    time::Duration,
+};
 
 use futures::{
     FutureExt, StreamExt, TryStreamExt,
@@ -12,8 +18,8 @@ use rtnetlink::{
     packet_core::NetlinkMessage,
     packet_route::{
         RouteNetlinkMessage,
-        address::{AddressAttribute, AddressFlags, AddressHeaderFlags},
-        link::{LinkAttribute, LinkFlags, LinkLayerType, Prop},
+        address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage},
+        link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo as Details, LinkLayerType, LinkMessage, Prop},
     },
     sys::SocketAddr,
 };
@@ -94,9 +100,15 @@ impl LinkSource for Kernel {
 }
 
 async fn read(handle: &Handle) -> io::Result<Vec<LinkInfo>> {
+    let links = handle.link().get().execute().try_collect().await.map_err(io::Error::other)?;
+    let addresses = handle.address().get().execute().try_collect().await.map_err(io::Error::other)?;
+    Ok(table_of(links, addresses))
+}
+
+fn table_of(links: Vec<LinkMessage>, addresses: Vec<AddressMessage>) -> Vec<LinkInfo> {
     let mut table = BTreeMap::new();
-    let mut links = handle.link().get().execute();
-    while let Some(message) = links.try_next().await.map_err(io::Error::other)? {
+    let mut vrfs = BTreeSet::new();
+    for message in links {
         let flags = message.header.flags;
         let mut link = LinkInfo::new(LinkIndex(message.header.index), "", None);
         // On a link without a carrier of its own (a bridge) the two are equal.
@@ -111,6 +123,9 @@ async fn read(handle: &Handle) -> io::Result<Vec<LinkInfo>> {
                 }
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
                 LinkAttribute::Controller(index) => link.controller = Some(LinkIndex(index)),
+                LinkAttribute::LinkInfo(details) if details.contains(&Details::Kind(InfoKind::Vrf)) => {
+                    vrfs.insert(link.index);
+                }
                 LinkAttribute::PropList(properties) => {
                     link.other_names.extend(properties.into_iter().filter_map(|property| match property {
                         Prop::AltIfName(name) => Some(name),
@@ -122,8 +137,10 @@ async fn read(handle: &Handle) -> io::Result<Vec<LinkInfo>> {
         }
         table.insert(link.index, link);
     }
-    let mut addresses = handle.address().get().execute();
-    while let Some(message) = addresses.try_next().await.map_err(io::Error::other)? {
+    for link in table.values_mut() {
+        link.controller = link.controller.filter(|controller| !vrfs.contains(controller));
+    }
+    for message in addresses {
         let mut tentative =
             message.header.flags.intersects(AddressHeaderFlags::Tentative | AddressHeaderFlags::Dadfailed);
         let (mut address, mut local) = (None, None);
@@ -143,7 +160,7 @@ async fn read(handle: &Handle) -> io::Result<Vec<LinkInfo>> {
             link.prefixes.push(Prefix { address, length: message.header.prefix_len });
         }
     }
-    Ok(table.into_values().collect())
+    table.into_values().collect()
 }
 
 /// The address from which this host would reach another, by the kernel's routes. Sends nothing.
@@ -184,4 +201,32 @@ pub(super) fn cause_without_ipv6(link: &LinkInfo) -> Option<String> {
     (mtu < MIN_MTU).then(|| {
         format!("IPv6 is off there, for the MTU of {mtu} is below the {MIN_MTU} that it needs: raise the MTU")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_of_a_vrf_receives_itself_and_a_port_of_a_bridge_does_not() {
+        let link = |index: u32, name: &str, controller: Option<u32>, kind: Option<InfoKind>| {
+            let mut message = LinkMessage::default();
+            message.header.index = index;
+            message.header.link_layer_type = LinkLayerType::Ether;
+            message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+            message.attributes.extend(controller.map(LinkAttribute::Controller));
+            message.attributes.extend(kind.map(|kind| LinkAttribute::LinkInfo(vec![Details::Kind(kind)])));
+            message
+        };
+        let links = vec![
+            link(2, "eth0", Some(5), None),
+            link(3, "eth1", Some(4), None),
+            link(4, "br0", None, Some(InfoKind::Bridge)),
+            link(5, "red", None, Some(InfoKind::Vrf)),
+        ];
+        let controllers: Vec<_> =
+            table_of(links, Vec::new()).into_iter().map(|link| (link.name, link.controller)).collect();
+        let expected = [("eth0", None), ("eth1", Some(LinkIndex(4))), ("br0", None), ("red", None)];
+        assert_eq!(controllers, expected.map(|(name, controller)| (name.to_owned(), controller)));
+    }
 }

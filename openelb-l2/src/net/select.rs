@@ -1,6 +1,9 @@
 //! From an interface selector to links.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{
+    collections::{HashMap, HashSet},
+    net::IpAddr,
+};
 
 use regex_lite::Regex;
 
@@ -76,18 +79,123 @@ pub fn select(
     skipped: &[String],
     source_towards: &mut dyn FnMut(IpAddr) -> Option<IpAddr>,
 ) -> Result<Selection, NoLink> {
-    Selector { table, skipped, source_towards, cache: HashMap::new() }.select(selector, address)
+    Selector::new(&Table::new(table), skipped, source_towards).select(selector, address)
+}
+
+/// The table of links, to be looked up in for many addresses.
+pub(super) struct Table<'a> {
+    links: &'a [LinkInfo],
+    by_index: HashMap<LinkIndex, &'a LinkInfo>,
+    by_address: HashMap<IpAddr, Vec<&'a LinkInfo>>,
+}
+
+impl<'a> Table<'a> {
+    pub(super) fn new(links: &'a [LinkInfo]) -> Self {
+        let mut by_address: HashMap<IpAddr, Vec<&LinkInfo>> = HashMap::new();
+        for link in links {
+            for prefix in &link.prefixes {
+                by_address.entry(prefix.address).or_default().push(link);
+            }
+        }
+        Self { links, by_index: links.iter().map(|link| (link.index, link)).collect(), by_address }
+    }
+
+    /// Those of these links that are there, in the same order.
+    pub(super) fn links(&self, all: &[LinkIndex]) -> impl Iterator<Item = &'a LinkInfo> {
+        all.iter().filter_map(|index| self.by_index.get(index).copied())
+    }
+
+    /// The links that have an address as their own.
+    pub(super) fn holders(&self, address: IpAddr) -> &[&'a LinkInfo] {
+        self.by_address.get(&address).map(Vec::as_slice).unwrap_or_default()
+    }
+}
+
+/// What of a link can make a difference to a set of addresses.
+#[derive(PartialEq)]
+pub(super) enum Part<'a> {
+    /// It may be chosen.
+    Whole(&'a LinkInfo),
+    /// It has some of them as its own, among others perhaps: kube-proxy's with IPVS has those of all Services.
+    Held(LinkIndex, &'a str, Vec<IpAddr>),
+}
+
+/// Which links can make a difference to a set of addresses. On a node with hundreds of Pods the others come and go all the
+/// time.
+#[derive(Default)]
+pub(super) struct Interests {
+    names: HashSet<String>,
+    expressions: Vec<Regex>,
+    /// Some address is where its subnet is, or everywhere.
+    choices: bool,
+    /// Some address is where a route leads.
+    routes: bool,
+    addresses: HashSet<IpAddr>,
+}
+
+impl Interests {
+    pub(super) fn new<'a>(wanted: impl Iterator<Item = (IpAddr, &'a InterfaceSelector)>) -> Self {
+        let mut all = Self::default();
+        let mut known = HashSet::new();
+        for (address, selector) in wanted {
+            all.addresses.insert(address);
+            if !known.insert(selector) {
+                continue;
+            }
+            match selector {
+                InterfaceSelector::Name(name) => all.names.extend([name.clone()]),
+                // One that is none never matches.
+                InterfaceSelector::Regex(expression) => all.expressions.extend(Regex::new(expression).ok()),
+                InterfaceSelector::CanReach(_) => all.routes = true,
+                InterfaceSelector::Subnet | InterfaceSelector::All => all.choices = true,
+            }
+        }
+        all
+    }
+
+    /// What of a link matters; `None`: nothing.
+    pub(super) fn part<'a>(&self, link: &'a LinkInfo, skipped: &[String]) -> Option<Part<'a>> {
+        let named = |name: &String| self.names.contains(name);
+        // Every link has a link-local address; of those of Pods no route has it as its source.
+        let has_source = || {
+            !is_virtual(link, skipped)
+                || link.prefixes.iter().any(|prefix| match prefix.address {
+                    IpAddr::V4(_) => true,
+                    IpAddr::V6(v6) => !v6.is_unicast_link_local(),
+                })
+        };
+        if self.choices && is_choice(link, skipped)
+            || self.routes && link.resolves && has_source()
+            || named(&link.name)
+            || link.other_names.iter().any(named)
+            || self.expressions.iter().any(|regex| regex.is_match(&link.name))
+        {
+            return Some(Part::Whole(link));
+        }
+        let own = link.prefixes.iter().map(|prefix| prefix.address);
+        let held: Vec<_> = own.filter(|address| self.addresses.contains(address)).collect();
+        (!held.is_empty()).then_some(Part::Held(link.index, &link.name, held))
+    }
 }
 
 /// What is found once for many addresses.
 pub(super) struct Selector<'a> {
-    pub(super) table: &'a [LinkInfo],
-    pub(super) skipped: &'a [String],
-    pub(super) source_towards: &'a mut dyn FnMut(IpAddr) -> Option<IpAddr>,
-    pub(super) cache: HashMap<InterfaceSelector, Result<Vec<LinkIndex>, NoLink>>,
+    table: &'a Table<'a>,
+    source_towards: &'a mut dyn FnMut(IpAddr) -> Option<IpAddr>,
+    choices: Vec<&'a LinkInfo>,
+    cache: HashMap<InterfaceSelector, Result<Vec<LinkIndex>, NoLink>>,
 }
 
-impl Selector<'_> {
+impl<'a> Selector<'a> {
+    pub(super) fn new(
+        table: &'a Table<'a>,
+        skipped: &'a [String],
+        source_towards: &'a mut dyn FnMut(IpAddr) -> Option<IpAddr>,
+    ) -> Self {
+        let choices = table.links.iter().filter(|link| is_choice(link, skipped)).collect();
+        Self { table, source_towards, choices, cache: HashMap::new() }
+    }
+
     pub(super) fn select(
         &mut self,
         selector: &InterfaceSelector,
@@ -102,14 +210,13 @@ impl Selector<'_> {
             self.cache.insert(selector.clone(), found.clone());
             found?
         };
-        let on = |link: &&LinkInfo| links.contains(&link.index);
-        let mut prefixes = self.table.iter().filter(on).flat_map(|link| &link.prefixes);
-        let out_of_subnet = !prefixes.any(|prefix| prefix.holds(address));
+        let holds = |link: &LinkInfo| link.prefixes.iter().any(|prefix| prefix.holds(address));
+        let out_of_subnet = !self.table.links(&links).any(holds);
         Ok(Selection { links, out_of_subnet })
     }
 
     fn find(&mut self, selector: &InterfaceSelector) -> Result<Vec<LinkIndex>, NoLink> {
-        let table = self.table;
+        let table = self.table.links;
         let (links, nothing): (Vec<_>, _) = match selector {
             InterfaceSelector::Name(name) => {
                 let named = |link: &&LinkInfo| link.name == *name || link.other_names.contains(name);
@@ -140,17 +247,14 @@ impl Selector<'_> {
                 };
                 (table.iter().filter(matches).collect(), NoLink::NoMatch(expression.clone()))
             }
-            InterfaceSelector::Subnet | InterfaceSelector::All => {
-                (table.iter().filter(|link| is_choice(link, self.skipped)).collect(), NoLink::Nothing)
-            }
+            InterfaceSelector::Subnet | InterfaceSelector::All => (self.choices.clone(), NoLink::Nothing),
         };
         if links.is_empty() { Err(nothing) } else { Ok(links.into_iter().map(|link| link.index).collect()) }
     }
 
     /// The links with the longest prefix that holds the address.
     fn subnet(&self, address: IpAddr) -> Result<Vec<LinkIndex>, NoLink> {
-        let choices = self.table.iter().filter(|link| is_choice(link, self.skipped));
-        let with_length = choices.filter_map(|link| {
+        let with_length = self.choices.iter().filter_map(|link| {
             let lengths =
                 link.prefixes.iter().filter(|prefix| prefix.holds(address)).map(|prefix| prefix.length);
             Some((lengths.max()?, link.index))

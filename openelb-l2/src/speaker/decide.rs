@@ -81,6 +81,7 @@ impl Speaker {
 
     /// Decides what to do for an address, does it, and says so to the others.
     pub(super) fn evaluate(&mut self, address: IpAddr, now: Instant) {
+        self.stats.decisions += 1;
         self.settle_address(address, now);
         self.listen_on(address, now);
     }

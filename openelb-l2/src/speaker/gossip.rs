@@ -81,7 +81,8 @@ impl Node {
         self.about.restarting && (self.live.is_some() || heard())
     }
 
-    /// It is gone for no reason that it gave, or away for longer than a restart takes, and not for ever.
+    /// It is gone for no reason that it gave, or away for longer than a restart takes, and not for ever. Also one that said
+    /// goodbye: on the other side of a partition it may be back, and asks for this node, which it never heard, once a second.
     pub(super) fn is_lost(&self, now: Instant) -> bool {
         let Some(away) = self.heard.map(|at| now.saturating_duration_since(at)) else { return false };
         self.live.is_none() && away < KNOCK_FOR && (!self.about.restarting || away >= RESTART)

@@ -163,6 +163,9 @@ impl Speaker {
     /// Replaces the settings.
     pub fn set_settings(&mut self, settings: Settings, now: Instant) {
         self.wake_up(now);
+        if self.settings == settings {
+            return self.finish(now);
+        }
         self.announcer.set_schedule(Schedule::new(settings.gratuitous.clone(), settings.refresh));
         for entry in self.entries.values_mut() {
             if let Phase::Probing { next, .. } = &mut entry.phase {
@@ -181,7 +184,11 @@ impl Speaker {
         self.wake_up(now);
         let own = self.me;
         let peers = peers.into_iter().map(|peer| (NodeId::of(&peer.node), peer));
-        self.peers = Some(peers.filter(|(node, _)| *node != own).collect());
+        let peers = Some(peers.filter(|(node, _)| *node != own).collect());
+        if self.peers == peers {
+            return self.finish(now);
+        }
+        self.peers = peers;
         if self.peers_since.is_none() && self.peers.as_ref().is_some_and(|peers| !peers.is_empty()) {
             self.peers_since = Some(now);
             self.look_anew(now);
@@ -197,20 +204,26 @@ impl Speaker {
     /// before the first call.
     pub fn set_links(&mut self, links: Vec<Link>, now: Instant) {
         self.wake_up(now);
-        self.has_links = true;
+        let first = !std::mem::replace(&mut self.has_links, true);
         let mut old = std::mem::take(&mut self.ports);
         let back = |link: &Link| link.up && old.get(&link.index).is_none_or(|port| !port.is_up());
         if links.iter().any(back) && self.is_isolated(now) {
             // Others may have taken over meanwhile, and could not say so.
             self.unsettle(now);
         }
+        // What an address has to do with a link is its link-layer address, and whether it is up.
+        let mut changed: Vec<LinkIndex> = Vec::new();
         for link in links {
             let index = link.index;
             let port = match old.remove(&index) {
-                Some(port) if port.link.mac == link.mac => Port { link, ..port },
+                Some(port) if port.link.mac == link.mac => {
+                    changed.extend((port.link.up != link.up).then_some(index));
+                    Port { link, ..port }
+                }
                 // A frame must not leave with an address that the link does not have any more.
-                changed => {
-                    let groups: Vec<_> = changed.iter().flat_map(|port| port.responder.groups()).collect();
+                other => {
+                    changed.push(index);
+                    let groups: Vec<_> = other.iter().flat_map(|port| port.responder.groups()).collect();
                     self.outputs
                         .extend(groups.into_iter().map(|group| Output::LeaveGroup { link: index, group }));
                     Port { responder: Responder::new(link.mac), link, probed: BTreeSet::new() }
@@ -219,11 +232,19 @@ impl Speaker {
             self.ports.insert(index, port);
         }
         for (link, port) in old {
+            changed.push(link);
             let groups: Vec<_> = port.responder.groups().collect();
             self.outputs.extend(groups.into_iter().map(|group| Output::LeaveGroup { link, group }));
         }
-        self.dirty
-            .extend(self.entries.iter().filter(|(_, e)| e.wanted.is_some()).map(|(address, _)| *address));
+        let concerns = |entry: &Entry| {
+            let wanted = entry.wanted.as_ref();
+            let mut links = wanted.into_iter().flat_map(|wanted| wanted.links.iter().chain(&wanted.home));
+            wanted.is_some() && (first || links.any(|link| changed.contains(link)))
+        };
+        if first || !changed.is_empty() {
+            let concerned = self.entries.iter().filter(|(_, entry)| concerns(entry));
+            self.dirty.extend(concerned.map(|(address, _)| *address));
+        }
         self.finish(now);
     }
 

@@ -304,6 +304,8 @@ pub struct Stats {
     pub rejected_datagrams: u64,
     /// Addresses claimed.
     pub claims: u64,
+    /// Times that it was decided what to do for an address.
+    pub decisions: u64,
     /// Times that this process did not run for too long.
     pub stalls: u64,
 }

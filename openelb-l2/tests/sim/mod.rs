@@ -186,7 +186,10 @@ impl Sim {
             if v6 {
                 IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 0x100 + n as u16))
             } else {
-                IpAddr::V4(Ipv4Addr::new(192, 0, 2, 100 + n as u8))
+                // Beside those of hosts and of the client, or where there are none.
+                let first =
+                    if n < 100 { Ipv4Addr::new(192, 0, 2, 100) } else { Ipv4Addr::new(198, 18, 0, 0) };
+                IpAddr::V4(Ipv4Addr::from_bits(first.to_bits() + n as u32))
             }
         };
         let mut sim = Self {
@@ -289,7 +292,7 @@ impl Sim {
         }
     }
 
-    fn links(&self, n: usize) -> Vec<Link> {
+    pub(crate) fn links(&self, n: usize) -> Vec<Link> {
         let second = self.hosts[n].second.as_ref().map(|second| {
             let mut link = Link::new(OTHER, "eth1", second.mac);
             (link.addresses, link.up) = (vec![second.ip], second.up);
@@ -342,9 +345,12 @@ impl Sim {
         self.learn_links(n);
     }
 
+    pub(crate) fn peers(&self) -> Vec<Peer> {
+        self.hosts.iter().map(|host| Peer::new(host.name.clone(), host.gossip)).collect()
+    }
+
     fn learn_peers(&mut self, n: usize) {
-        let now = self.now;
-        let all = self.hosts.iter().map(|host| Peer::new(host.name.clone(), host.gossip)).collect();
+        let (now, all) = (self.now, self.peers());
         self.act(n, |speaker| speaker.set_peers(all, now));
     }
 
@@ -680,7 +686,7 @@ impl Sim {
 }
 
 impl Sim {
-    fn desired(&self, n: usize) -> Vec<DesiredAddress> {
+    pub(crate) fn desired(&self, n: usize) -> Vec<DesiredAddress> {
         let (eligible, far) = (self.hosts[n].eligible, self.hosts[n].far);
         let may = self.hosts.iter().filter(|host| host.eligible).map(|host| &host.name);
         let permitted: Option<NodeSet> = self.knows_permitted.then(|| may.collect());

@@ -161,7 +161,11 @@ impl Driver {
             }
             self.publisher.run(&self.speaker, &self.ports, &self.gossip, self.stats, now);
         }
-        self.publisher.end(&self.speaker, &self.ports, &self.gossip, self.stats);
+        let last = publish::snapshot(&self.speaker, &self.ports, &self.gossip, self.stats);
+        let Self { publisher, gossip, ports, memberships, .. } = self;
+        // Whoever waits for the end may want to use the port.
+        drop((gossip, ports, memberships));
+        publisher.end(last);
     }
 
     /// Waits for something to do.
@@ -242,7 +246,7 @@ impl Driver {
                     self.stats.unsent += u64::from(!self.gossip.send(to, &payload));
                 }
                 Output::JoinGroup { link, group } => self.memberships.join(link, group, now),
-                Output::LeaveGroup { link, group } => self.memberships.leave(link, group),
+                Output::LeaveGroup { link, group } => self.memberships.leave(link, group, now),
             }
         }
         self.memberships.retry(now);
@@ -280,6 +284,24 @@ mod tests {
         fn next(&mut self) -> BoxFuture<'_, io::Result<Vec<LinkInfo>>> {
             assert!(!std::mem::replace(&mut self.0, true), "a bug of a test, and meant");
             Box::pin(async { Ok(Vec::new()) })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_speaker_that_has_stopped_has_closed_its_sockets() {
+        // Of this host, and of no other test.
+        let bind = "127.53.0.1:7946".parse().expect("an address");
+        for _ in 0..20 {
+            let node = NodeName::new("node-1").expect("a name");
+            let handle = spawn(DriverConfig::new(SpeakerConfig::new(node, bind))).expect("a thread");
+            let mut snapshots = handle.watch();
+            let listens =
+                snapshots.wait_for(|snapshot| snapshot.settled && snapshot.gossip_problem.is_none());
+            handle.set_peers(Vec::new());
+            handle.set_addresses(Vec::new());
+            tokio::time::timeout(Duration::from_secs(10), listens).await.expect("in time").expect("it runs");
+            assert!(handle.stop(crate::speaker::StopMode::Restart, Duration::from_secs(10)).await);
+            std::net::UdpSocket::bind(bind).expect("the port is free again");
         }
     }
 

@@ -18,7 +18,7 @@ use super::{
         multicast::Refused,
         netlink,
         packet_socket::{Batch, PacketSockets},
-        select::Selector,
+        select::{Interests, Part, Selector, Table},
     },
     cause,
 };
@@ -60,6 +60,7 @@ pub(super) struct Ports {
     /// `None`: not read yet.
     table: Option<Vec<LinkInfo>>,
     wanted: Option<Vec<WantedAddress>>,
+    interests: Interests,
     ports: BTreeMap<LinkIndex, Port>,
     problems: HashMap<IpAddr, Vec<Problem>>,
     /// By address: the links whose subnet holds it.
@@ -79,6 +80,7 @@ impl Ports {
             skipped,
             table: None,
             wanted: None,
+            interests: Interests::default(),
             ports: BTreeMap::new(),
             problems: HashMap::new(),
             homes: HashMap::new(),
@@ -90,14 +92,25 @@ impl Ports {
         }
     }
 
-    /// Says whether there is something to do: it differs, or a link went and came as it was between two readings.
+    /// Says whether there is something to do: a link differs that concerns an address, or went and came as it was between
+    /// two readings.
     pub(super) fn set_table(&mut self, table: Vec<LinkInfo>) -> bool {
-        let changed = self.table.as_ref() != Some(&table) || !self.are_bound();
+        let same = |old: &Vec<LinkInfo>| self.parts(old).eq(self.parts(&table));
+        let changed = !self.table.as_ref().is_some_and(same) || !self.are_bound();
         self.table = Some(table);
         changed
     }
 
+    /// What of the links matters.
+    fn parts<'a>(&self, table: &'a [LinkInfo]) -> impl Iterator<Item = Part<'a>> {
+        table.iter().filter_map(|link| {
+            let used = self.ports.contains_key(&link.index).then_some(Part::Whole(link));
+            used.or_else(|| self.interests.part(link, &self.skipped))
+        })
+    }
+
     pub(super) fn set_wanted(&mut self, wanted: Vec<WantedAddress>) {
+        self.interests = Interests::new(wanted.iter().map(|one| (one.address, &one.interface)));
         self.wanted = Some(wanted);
     }
 
@@ -147,10 +160,10 @@ impl Ports {
     /// Resolves everything anew and tells the machine.
     pub(super) fn apply(&mut self, speaker: &mut Speaker, now: Instant) {
         self.due = None;
-        let (Some(table), Some(wanted)) = (&self.table, &self.wanted) else { return };
+        let (Some(links), Some(wanted)) = (&self.table, &self.wanted) else { return };
+        let table = Table::new(links);
         let mut route = |target| netlink::source_towards(target).ok();
-        let mut selector =
-            Selector { table, skipped: &self.skipped, source_towards: &mut route, cache: HashMap::new() };
+        let mut selector = Selector::new(&table, &self.skipped, &mut route);
         let mut used: BTreeMap<LinkIndex, Vec<IpAddr>> = BTreeMap::new();
         let mut desired = Vec::with_capacity(wanted.len());
         let mut problems: HashMap<IpAddr, Vec<Problem>> = HashMap::new();
@@ -168,7 +181,7 @@ impl Ports {
             one.permitted.clone_from(&wish.permitted);
             match selector.select(&wish.interface, wish.address) {
                 Ok(selection) => {
-                    let links = || table.iter().filter(|link| selection.links.contains(&link.index));
+                    let links = || table.links(&selection.links);
                     let first = || links().next().map(|link| link.name.clone()).unwrap_or_default();
                     if !links().any(|link| link.up) {
                         note(Problem::Down { link: first() });
@@ -176,16 +189,17 @@ impl Ports {
                     if selection.out_of_subnet {
                         note(Problem::OutOfSubnet { link: first() });
                     }
-                    if let Some((link, direct)) = holder(table, wish.address, &selection.links)
-                        && (direct || (wish.address.is_ipv4() && links().any(|link| leaks(&link.name))))
-                    {
-                        note(Problem::Local { link: link.name.clone(), indirect: !direct });
+                    if let Some((link, direct)) = holder(&table, wish.address, &selection.links) {
+                        if direct || (wish.address.is_ipv4() && links().any(|link| leaks(&link.name))) {
+                            note(Problem::Local { link: link.name.clone(), indirect: !direct });
+                        }
+                        // A problem or not, by kernel settings that may change.
                         local = true;
                     }
                     for link in &selection.links {
                         used.entry(*link).or_default().push(wish.address);
                     }
-                    one.home = home(table, wish.address, &selection.links, self.homes.get(&wish.address));
+                    one.home = home(&table, wish.address, &selection.links, self.homes.get(&wish.address));
                     if !one.home.is_empty() {
                         homes.insert(wish.address, one.home.clone());
                     }
@@ -197,7 +211,7 @@ impl Ports {
         }
         let wants_ipv6 =
             |link: &&LinkInfo| used.get(&link.index).is_some_and(|all| all.iter().any(IpAddr::is_ipv6));
-        let off = table.iter().filter(wants_ipv6);
+        let off = links.iter().filter(wants_ipv6);
         self.without_ipv6 =
             off.filter_map(|link| Some((link.index, netlink::cause_without_ipv6(link)?))).collect();
         local |= !self.without_ipv6.is_empty();
@@ -205,7 +219,7 @@ impl Ports {
             self.due = Some(now + ROUTES);
         }
         let names: HashMap<LinkIndex, String> =
-            table.iter().map(|link| (link.index, link.name.clone())).collect();
+            links.iter().map(|link| (link.index, link.name.clone())).collect();
         if self.close_lost() {
             // To the machine they vanished, and come again.
             speaker.set_links(self.links(|index| self.is_open(index)), now);
@@ -373,26 +387,27 @@ fn is_gone(error: &io::Error) -> bool {
 /// Those of its links whose subnet holds an address. A link that goes down loses its IPv6 addresses, and is still where
 /// clients are.
 fn home(
-    table: &[LinkInfo],
+    table: &Table<'_>,
     address: IpAddr,
     links: &[LinkIndex],
     before: Option<&Vec<LinkIndex>>,
 ) -> Vec<LinkIndex> {
-    let holds = |link: &&LinkInfo| {
-        links.contains(&link.index) && link.prefixes.iter().any(|prefix| prefix.holds(address))
+    let holds = |link: &&LinkInfo| link.prefixes.iter().any(|prefix| prefix.holds(address));
+    let home: Vec<_> = table.links(links).filter(holds).map(|link| link.index).collect();
+    let are_down = |all: &[LinkIndex]| {
+        // One that vanished is not down.
+        table.links(all).count() == all.len() && table.links(all).all(|link| !link.up)
     };
-    let home: Vec<_> = table.iter().filter(holds).map(|link| link.index).collect();
-    let is_down = |index: &LinkIndex| table.iter().any(|link| link.index == *index && !link.up);
-    let before = before.filter(|before| home.is_empty() && before.iter().all(is_down));
+    let chosen = |before: &&Vec<LinkIndex>| before.iter().all(|link| links.contains(link));
+    let before = before.filter(chosen).filter(|before| home.is_empty() && are_down(before));
     before.cloned().unwrap_or(home)
 }
 
 /// The link that has an address as its own, and whether it is one of those on which it is announced.
-fn holder<'a>(table: &'a [LinkInfo], address: IpAddr, links: &[LinkIndex]) -> Option<(&'a LinkInfo, bool)> {
-    let has = |link: &&LinkInfo| link.prefixes.iter().any(|prefix| prefix.address == address);
-    let holders = || table.iter().filter(has);
-    let direct = holders().find(|link| links.contains(&link.index));
-    direct.map(|link| (link, true)).or_else(|| holders().next().map(|link| (link, false)))
+fn holder<'a>(table: &Table<'a>, address: IpAddr, links: &[LinkIndex]) -> Option<(&'a LinkInfo, bool)> {
+    let holders = table.holders(address);
+    let direct = holders.iter().find(|link| links.contains(&link.index));
+    direct.map(|link| (*link, true)).or_else(|| holders.first().map(|link| (*link, false)))
 }
 
 #[cfg(test)]
@@ -419,13 +434,51 @@ mod tests {
         let links = [LinkIndex(1), LinkIndex(2)];
         let other = || link(2, Some(("2001:db8:1::1", 64)));
         let table = [link(1, Some(("2001:db8::1", 64))), other()];
-        let known = home(&table, address, &links, None);
+        let home = |table: &[LinkInfo], before| home(&Table::new(table), address, &links, before);
+        let known = home(&table, None);
         assert_eq!(known, [LinkIndex(1)]);
-        let down = LinkInfo { up: false, ..link(1, None) };
-        assert_eq!(home(&[down, other()], address, &links, Some(&known)), known);
+        let down = || LinkInfo { up: false, ..link(1, None) };
+        assert_eq!(home(&[down(), other()], Some(&known)), known);
+        // The pool is on another link meanwhile.
+        let moved = super::home(&Table::new(&[down(), other()]), address, &links[1..], Some(&known));
+        assert_eq!(moved, []);
         // Up without them, or gone: it is none any more.
-        assert_eq!(home(&[link(1, None), other()], address, &links, Some(&known)), []);
-        assert_eq!(home(&[other()], address, &links, Some(&known)), []);
+        assert_eq!(home(&[link(1, None), other()], Some(&known)), []);
+        assert_eq!(home(&[other()], Some(&known)), []);
+    }
+
+    #[test]
+    fn links_that_concern_no_address_come_and_go_without_work() {
+        let mac = crate::MacAddr::new([2, 0, 0, 0, 0, 1]);
+        let nic = || LinkInfo { mac: Some(mac), ..link(1, Some(("192.0.2.1", 24))) };
+        // A Pod's, as some networks of Pods have them: routed, with the address of the other end.
+        let pod = |prefix| LinkInfo { mac: Some(mac), name: "cali1".to_owned(), ..link(7, prefix) };
+        let local = Some(("fe80::7", 64));
+        for (selector, of_nic, of_pod, of_routed) in [
+            ("subnet", true, false, false),
+            ("all", true, false, false),
+            ("eth1", true, false, false),
+            ("regex:^eth", true, false, false),
+            ("can_reach:192.0.2.254", true, false, true),
+            ("cali1", false, true, true),
+            ("regex:^cali", false, true, true),
+        ] {
+            let mut ports = Ports::new(vec!["cali".to_owned()]);
+            let wanted = |selector: &str| {
+                let address = "192.0.2.100".parse().expect("an address");
+                WantedAddress::new(address, selector.parse().expect("a selector"))
+            };
+            assert!(ports.set_table(vec![nic()]), "the first");
+            ports.set_wanted(vec![wanted(selector)]);
+            assert!(!ports.set_table(vec![nic()]), "{selector}: as it was");
+            assert_eq!(ports.set_table(vec![nic(), pod(local)]), of_pod, "{selector}: a Pod came");
+            assert_eq!(ports.set_table(vec![nic(), pod(None)]), of_pod, "{selector}: it lost its address");
+            let far = Some(("203.0.113.1", 24));
+            assert_eq!(ports.set_table(vec![nic(), pod(far)]), of_routed, "{selector}: it has another");
+            let same = Some(("192.0.2.100", 32));
+            assert!(ports.set_table(vec![nic(), pod(same)]), "{selector}: it has the address itself");
+            assert_eq!(ports.set_table(vec![pod(same)]), of_nic, "{selector}: the NIC is gone");
+        }
     }
 
     #[test]

@@ -67,13 +67,12 @@ impl Publisher {
     }
 
     /// The last one.
-    pub(super) fn end(&self, speaker: &Speaker, ports: &Ports, gossip: &Gossip, driver: DriverStats) {
-        let snapshot = Snapshot { stopped: true, ..snapshot(speaker, ports, gossip, driver) };
-        self.snapshots.send_replace(Arc::new(snapshot));
+    pub(super) fn end(self, last: Snapshot) {
+        self.snapshots.send_replace(Arc::new(Snapshot { stopped: true, ..last }));
     }
 }
 
-fn snapshot(speaker: &Speaker, ports: &Ports, gossip: &Gossip, driver: DriverStats) -> Snapshot {
+pub(super) fn snapshot(speaker: &Speaker, ports: &Ports, gossip: &Gossip, driver: DriverStats) -> Snapshot {
     let addresses = speaker.addresses().into_iter().map(|status| {
         let problems = ports.problems(status.address, &status.links);
         AddressView { status, problems }

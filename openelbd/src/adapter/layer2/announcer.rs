@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::future::BoxFuture;
 use jiff::Timestamp;
 use openelb_k8s::announce::{Announcements, Announcer, AnnouncerProblem, AnnouncerStatus, Protocol};
 use openelb_l2::{
@@ -32,6 +33,9 @@ use crate::adapter::bgp::{OnStop, restarts::Restarts, status::Calendar};
 const TOLD: usize = 1024;
 /// Saying goodbye ends a little before whoever waits for it gives up.
 const GRACE: Duration = Duration::from_millis(500);
+
+/// How long a speaker that is replaced may take to hand over what it has.
+const ENDING: Duration = Duration::from_secs(5);
 
 /// Who tells of a node is decided so much later: those that went at the same time are known then.
 const DELIBERATION: Duration = Duration::from_secs(3);
@@ -76,6 +80,7 @@ impl Layer2Announcer {
             wanted,
             desired: Announcements::default(),
             running: None,
+            ending: None,
             failure: None,
             published,
             told,
@@ -131,6 +136,36 @@ struct Running {
     hearing: Hearing,
 }
 
+/// A speaker that says goodbye.
+struct Ending {
+    /// Where the others reached it.
+    gossip: SocketAddr,
+    handle: DriverHandle,
+    mode: StopMode,
+    ended: BoxFuture<'static, ()>,
+}
+
+impl Ending {
+    fn new(gossip: SocketAddr, handle: DriverHandle, mode: StopMode) -> Self {
+        let stopping = handle.clone();
+        let ended = Box::pin(async move {
+            if !stopping.stop(mode, ENDING).await {
+                tracing::warn!(after = ?ENDING, "the Layer 2 speaker before is not over, and not waited for any longer");
+            }
+        });
+        Self { gossip, handle, mode, ended }
+    }
+
+    /// One that hands its addresses over does not keep them after all.
+    fn stop_by(self, mode: StopMode) -> Self {
+        if self.mode == mode || self.mode == StopMode::Withdraw {
+            self
+        } else {
+            Self::new(self.gossip, self.handle, mode)
+        }
+    }
+}
+
 /// What starts a speaker.
 pub(super) type Spawn = Box<dyn Fn(DriverConfig) -> Result<DriverHandle, SpawnError> + Send>;
 
@@ -144,6 +179,9 @@ struct Task {
     wanted: watch::Receiver<Option<Announcements>>,
     desired: Announcements,
     running: Option<Running>,
+    /// The speaker before. There is no other until it has ended, or has not for [`ENDING`]: two of one node would answer and
+    /// gossip at once.
+    ending: Option<Ending>,
     /// Why there is no speaker although one is wanted.
     failure: Option<String>,
     published: watch::Sender<Arc<AnnouncerStatus>>,
@@ -196,6 +234,12 @@ impl Task {
                     None => std::future::pending().await,
                 }
             };
+            let ended = async {
+                match &mut self.ending {
+                    Some(ending) => (&mut ending.ended).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 stop = &mut stopping => {
                     // Without a word from the owner: it is gone, and so is the program.
@@ -209,6 +253,10 @@ impl Task {
                     if let Some(desired) = self.wanted.borrow_and_update().clone() {
                         self.desired = desired;
                     }
+                    self.take_over();
+                }
+                () = ended => {
+                    self.ending = None;
                     self.take_over();
                 }
                 () = again => {
@@ -229,7 +277,7 @@ impl Task {
                             "a bug has ended the Layer 2 speaker: please report it; it is started again"
                         );
                         self.ended = true;
-                        self.close();
+                        self.close(StopMode::Withdraw);
                         self.take_over();
                     }
                 },
@@ -243,8 +291,8 @@ impl Task {
         self.failure = None;
         self.spoken.forget(&self.desired).into_iter().for_each(|over| self.send(over));
         let layer2 = &self.desired.layer2;
-        if self.options.enabled == Some(false) || !layer2.in_use {
-            return self.close();
+        if !self.is_wanted() {
+            return self.close(StopMode::Withdraw);
         }
         let given = self.options.gossip(&layer2.own, layer2.nodes.is_empty());
         if given.is_none() {
@@ -254,12 +302,18 @@ impl Task {
             ));
         }
         // A Node that is registered anew has none for a moment: what is announced stays where it is.
-        let Some(address) = given.or_else(|| self.running.as_ref().map(|running| running.gossip.ip())) else {
-            return self.close();
+        let running = self.running.as_ref().map(|running| running.gossip);
+        let before = running.or_else(|| self.ending.as_ref().map(|ending| ending.gossip));
+        let Some(address) = given.or_else(|| before.map(|before| before.ip())) else {
+            return self.close(StopMode::Withdraw);
         };
         let gossip = SocketAddr::new(address, self.options.port);
         if self.running.as_ref().is_none_or(|running| running.gossip != gossip) {
-            self.close();
+            // What it has stays at this node.
+            self.close(StopMode::Restart);
+            if self.ending.is_some() {
+                return;
+            }
             if self.ended {
                 self.failure = Some(
                     "a bug has ended the Layer 2 speaker; it is started again within a minute".to_owned(),
@@ -292,6 +346,10 @@ impl Task {
         }
     }
 
+    fn is_wanted(&self) -> bool {
+        self.options.enabled != Some(false) && self.desired.layer2.in_use
+    }
+
     fn start(&self, gossip: SocketAddr) -> Result<Running, String> {
         let node = NodeName::new(&self.desired.node).map_err(|error| error.to_string())?;
         let mut speaker = SpeakerConfig::new(node, gossip);
@@ -311,11 +369,14 @@ impl Task {
         Ok(Running { gossip, handle, snapshots, events, hearing: Hearing::new(Instant::now()) })
     }
 
-    /// Without a handle the speaker hands over what it has, and ends.
-    fn close(&mut self) {
+    /// The speaker, if there is one, begins to end.
+    fn close(&mut self, mode: StopMode) {
         self.snapshots.lock().unwrap_or_else(PoisonError::into_inner).take();
-        self.running = None;
         self.comings.clear();
+        self.ending = match self.running.take() {
+            Some(Running { gossip, handle, .. }) => Some(Ending::new(gossip, handle, mode)),
+            None => self.ending.take().map(|ending| ending.stop_by(mode)),
+        };
     }
 
     fn hear(&mut self, event: Event) {
@@ -376,7 +437,8 @@ impl Task {
             let message = format!("{} {message}", running.gossip);
             status.warnings.push(AnnouncerProblem { reason: status::UNHEARD.to_owned(), message });
         }
-        status.unsettled = self.running.is_some() && !snapshot.settled;
+        let starts = self.ending.is_some() && self.is_wanted();
+        status.unsettled = starts || self.running.is_some() && !snapshot.settled;
         if let Some(failure) = &self.failure {
             let problem = AnnouncerProblem { reason: "Layer2Failed".to_owned(), message: failure.clone() };
             status.problems.push(problem);
@@ -404,12 +466,13 @@ impl Task {
     }
 
     async fn stop(mut self, how: OnStop, within: Duration) {
-        let Some(running) = self.running.take() else { return };
-        let mode = match how {
+        self.close(match how {
             OnStop::Withdraw => StopMode::Withdraw,
             OnStop::Restart => StopMode::Restart,
-        };
-        if !running.handle.stop(mode, within).await {
+        });
+        if let Some(ending) = self.ending.take()
+            && !ending.handle.stop(ending.mode, within).await
+        {
             tracing::warn!(?within, "the Layer 2 speaker had more to say than there was time for");
         }
     }

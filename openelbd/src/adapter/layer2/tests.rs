@@ -24,7 +24,7 @@ fn announcement(protocols: &[Protocol], interface: Option<InterfaceSelector>) ->
         protocols: protocols.iter().copied().collect::<BTreeSet<_>>(),
         pool: "lan".to_owned(),
         services: Box::default(),
-        service_labels: Vec::new(),
+        service_labels: Box::default(),
         self_eligible: false,
         nodes: Arc::default(),
         permitted: ["node-1".to_owned(), "node-2".to_owned()].into(),
@@ -361,4 +361,47 @@ async fn a_speaker_that_ended_by_itself_is_started_again_after_a_pause_whatever_
     assert_eq!(starts.len(), 2);
     assert!(starts[1] - ended >= Duration::from_millis(750), "{:?}", starts[1] - ended);
     announcer.stop(crate::adapter::bgp::OnStop::Withdraw, Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn a_speaker_begins_only_when_the_one_before_has_ended() {
+    let (options, mut desired) = alone();
+    let started: Arc<Mutex<Vec<DriverHandle>>> = Arc::default();
+    let kept = Arc::clone(&started);
+    let spawn = move |config| {
+        let mut started = kept.lock().unwrap();
+        let ended = |handle: &DriverHandle| handle.watch().borrow().stopped;
+        assert!(started.iter().all(ended), "two at once");
+        let handle = net::spawn(config)?;
+        started.push(handle.clone());
+        Ok(handle)
+    };
+    let (announcer, _told) = Layer2Announcer::spawn_by(Box::new(spawn), options, 1);
+    let mut status = announcer.status();
+    desired.layer2.nodes = [("node-2".to_owned(), vec!["192.0.2.12".parse().unwrap()])].into();
+    let changes: [&dyn Fn(&mut Announcements); 4] = [
+        &|desired| desired.layer2.own = vec!["127.0.0.1".parse().unwrap()],
+        // The Node has another address.
+        &|desired| desired.layer2.own = vec!["127.0.0.2".parse().unwrap()],
+        &|desired| desired.layer2.in_use = false,
+        &|desired| desired.layer2.in_use = true,
+    ];
+    let source = announcer.source();
+    for (speakers, change) in [1, 2, 2, 3].into_iter().zip(changes) {
+        change(&mut desired);
+        announcer.set_desired(desired.clone());
+        let begun = status.wait_for(|_| started.lock().unwrap().len() == speakers);
+        assert!(tokio::time::timeout(Duration::from_secs(30), begun).await.is_ok(), "{speakers}");
+        let seen = async {
+            while source().is_some() != desired.layer2.in_use {
+                tokio::task::yield_now().await;
+            }
+        };
+        assert!(tokio::time::timeout(Duration::from_secs(30), seen).await.is_ok(), "{speakers}");
+        // One that is only ended is waited for by nobody.
+        assert!(desired.layer2.in_use || !announcer.status().borrow().unsettled);
+        told(&announcer, None).await;
+    }
+    announcer.stop(crate::adapter::bgp::OnStop::Withdraw, Duration::from_secs(5)).await;
+    assert!(started.lock().unwrap().iter().all(|handle| handle.watch().borrow().stopped));
 }

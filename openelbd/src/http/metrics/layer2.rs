@@ -76,11 +76,12 @@ impl Collector for Layer2Collector {
             [(vec![], f64::from(u8::from(snapshot.gossip_problem.is_none())))],
         )?;
         let (machine, driver) = (snapshot.stats, snapshot.driver);
-        let all: [(&str, &str, u64); 13] = [
+        let all: [(&str, &str, u64); 14] = [
             ("l2_frames", "Frames of ARP and neighbour discovery that concern our addresses", machine.frames),
             ("l2_replies", "Requests that were answered", machine.replies),
             ("l2_gratuitous", "Gratuitous frames that were sent", machine.gratuitous),
             ("l2_claims", "Addresses that were claimed", machine.claims),
+            ("l2_decisions", "Times that it was decided what to do for an address", machine.decisions),
             ("l2_address_conflicts", "Frames in which a stranger claimed an address", machine.conflicts),
             ("l2_defences", "Frames that were sent against strangers", machine.defences),
             ("l2_malformed_frames", "Frames that could not be understood", machine.malformed_frames),

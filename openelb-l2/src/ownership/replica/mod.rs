@@ -47,6 +47,8 @@ pub(crate) struct Replica {
     /// Every address that ever had an item, by the version of its last change.
     changes: BTreeMap<u64, IpAddr>,
     removed: BTreeSet<u64>,
+    /// How many of them are remembered.
+    tombstones: usize,
     /// Removals up to here are forgotten, and nothing that is still there was said so long ago.
     floor: u64,
     readers: BTreeMap<NodeId, Reader>,
@@ -62,6 +64,7 @@ impl Replica {
             items: BTreeMap::new(),
             changes: BTreeMap::new(),
             removed: BTreeSet::new(),
+            tombstones: TOMBSTONES,
             floor: 0,
             readers: BTreeMap::new(),
         }
@@ -106,7 +109,7 @@ impl Replica {
     }
 
     fn prune(&mut self) {
-        while self.removed.len() > TOMBSTONES {
+        while self.removed.len() > self.tombstones {
             let Some(version) = self.removed.pop_first() else { return };
             self.floor = version;
             if let Some(address) = self.changes.remove(&version) {
@@ -130,7 +133,7 @@ impl Replica {
         let name = self.name.clone();
         let about = self.about.clone();
         let readers = std::mem::take(&mut self.readers);
-        *self = Self::new(name, epoch);
+        *self = Self { tombstones: self.tombstones, ..Self::new(name, epoch) };
         self.about = about;
         for (node, reader) in readers {
             self.readers.insert(node, Reader { acked: 0, sent: None, tries: 0, ..reader });
@@ -241,127 +244,4 @@ impl Replica {
 
 #[cfg(test)]
 #[allow(clippy::disallowed_methods, reason = "any origin of time will do: only differences matter")]
-mod tests {
-    use super::*;
-    use crate::ownership::message::Claim;
-
-    fn address(n: u32) -> IpAddr {
-        std::net::Ipv4Addr::from(n).into()
-    }
-
-    fn replica(reader: NodeId) -> Replica {
-        let mut replica = Replica::new(NodeName::new("a").unwrap(), 5);
-        replica.set_readers(&BTreeMap::from([(reader, "192.0.2.1:7947".parse().unwrap())]));
-        replica
-    }
-
-    /// A reader that takes every other piece.
-    #[test]
-    fn a_lossy_reader_has_everything_in_the_end() {
-        let node = NodeId(1);
-        let mut replica = replica(node);
-        let mut now = Instant::now();
-        let mut copy: BTreeMap<IpAddr, Item> = BTreeMap::new();
-        let (mut has, mut pieces) = (0, 0);
-        for n in 0..3000 {
-            replica.set_item(address(n), Item { candidate: true, ..Item::default() });
-        }
-        for n in 0..1000 {
-            replica.set_item(address(n), Item::default());
-            let claim = Claim::Owner { sequence: n };
-            replica.set_item(
-                address(n + 1000),
-                Item { candidate: true, proven: true, claim, ..Item::default() },
-            );
-        }
-        while !replica.is_told() {
-            while let Some(Piece { state: piece, .. }) = replica.poll_piece(now) {
-                pieces += 1;
-                if pieces % 2 == 0 && piece.from <= has {
-                    copy.extend(piece.items);
-                    has = piece.to;
-                    replica.acknowledge(node, Mark { epoch: 5, version: has });
-                }
-            }
-            now = replica.poll_timeout().unwrap_or(now).max(now + Duration::from_millis(1));
-            assert!(pieces < 1000);
-        }
-        for n in 0..3000 {
-            assert_eq!(copy[&address(n)], replica.item(address(n)), "{n}");
-        }
-        assert!(replica.poll_piece(now).is_none());
-    }
-
-    #[test]
-    fn a_reader_that_knows_a_later_life_is_told_everything_again() {
-        let node = NodeId(1);
-        let mut replica = replica(node);
-        replica.acknowledge(node, Mark { epoch: 5, version: 1 });
-        assert!(replica.is_told());
-        replica.acknowledge(node, Mark { epoch: 9, version: 100 });
-        assert!(!replica.is_told());
-        let piece = replica.poll_piece(Instant::now()).unwrap().state;
-        assert_eq!((piece.epoch, piece.from, piece.reset), (message::life_after(9), 0, true));
-    }
-
-    #[test]
-    fn a_reader_that_has_more_than_was_ever_said_knows_another_life() {
-        let node = NodeId(1);
-        let mut replica = replica(node);
-        replica.acknowledge(node, Mark { epoch: 5, version: 100 });
-        assert!(!replica.is_told());
-        let piece = replica.poll_piece(Instant::now()).unwrap().state;
-        assert!(piece.epoch > 5 && piece.from == 0 && piece.reset);
-    }
-
-    #[test]
-    fn forgotten_removals_lead_to_a_reset() {
-        let node = NodeId(1);
-        let mut replica = replica(node);
-        replica.set_item(address(0), Item { candidate: true, ..Item::default() });
-        replica.acknowledge(node, replica.mark());
-        let had = replica.mark();
-        for n in 0..5000 {
-            replica.set_item(address(n), Item { proven: true, ..Item::default() });
-            replica.set_item(address(n), Item::default());
-        }
-        replica.acknowledge(node, had);
-        let piece = replica.poll_piece(Instant::now()).unwrap().state;
-        assert!(piece.reset && piece.from == 0);
-        assert!(replica.changes.len() <= TOMBSTONES);
-    }
-
-    /// More is there than fits one piece, and more was removed than is remembered.
-    #[test]
-    fn a_new_reader_has_everything_also_after_many_removals() {
-        let node = NodeId(1);
-        let mut replica = replica(node);
-        let there = |n: u32| Item { candidate: true, claim: Claim::Owner { sequence: n }, ..Item::default() };
-        for n in 0..5000 + 500 {
-            replica.set_item(address(n), there(n));
-        }
-        for n in 0..5000 {
-            replica.set_item(address(n), Item::default());
-        }
-        let (mut now, mut has, mut pieces) = (Instant::now(), 0, 0);
-        let mut copy: BTreeMap<IpAddr, Item> = BTreeMap::from([(address(0), there(0))]);
-        while !replica.is_told() {
-            let Some(Piece { state: piece, .. }) = replica.poll_piece(now) else {
-                now = replica.poll_timeout().unwrap();
-                continue;
-            };
-            if piece.reset && has == 0 {
-                copy.clear();
-            }
-            if piece.from <= has && piece.to > has {
-                copy.extend(piece.items);
-                has = piece.to;
-            }
-            replica.acknowledge(node, Mark { epoch: 5, version: has });
-            pieces += 1;
-            assert!(pieces < 200, "{has} of {:?} after {pieces} pieces", replica.mark());
-        }
-        copy.retain(|_, item| *item != Item::default());
-        assert_eq!(copy, (5000..5500).map(|n| (address(n), there(n))).collect());
-    }
-}
+mod tests;
