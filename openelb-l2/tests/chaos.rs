@@ -411,7 +411,7 @@ const FOUND: [(u64, &str); 15] = [
 ];
 
 /// The same, of [`Plan::of`].
-const FOUND_LATER: [(u64, &str); 3] = [
+const FOUND_LATER: [(u64, &str); 4] = [
     (50764, "a node that was heard once in this life, before it was cut off, was not asked for"),
     (
         70622,
@@ -420,6 +420,10 @@ const FOUND_LATER: [(u64, &str); 3] = [
     (
         121_181,
         "the bound on nobody did not know that the host of one that was given up, and heard until it went, is asked",
+    ),
+    (
+        140_011,
+        "one that woke up stood in for the owner that it remembered, beside one that stood in for the owner after that",
     ),
 ];
 

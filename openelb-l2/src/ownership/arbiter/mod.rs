@@ -187,10 +187,11 @@ fn take(
         return Verdict::Own;
     }
     if let Some(rival) = rival {
-        return if rival.suspect {
-            stand_in(me, bids, rival.node, false, kernel)
-        } else {
-            Verdict::Standby { owner: Some(rival.node) }
+        // A node that was suspended, and still believes an owner that is long gone, hears from others who came after.
+        return match elsewhere(me, bids, Some(rival.node)).filter(|_| rival.suspect) {
+            Some(owner) => Verdict::Standby { owner: Some(owner) },
+            None if rival.suspect => stand_in(me, bids, rival.node, false, kernel),
+            None => Verdict::Standby { owner: Some(rival.node) },
         };
     }
     if me.candidate && (waits || last == Some(me.node)) {
@@ -199,14 +200,7 @@ fn take(
     if let Some(giver) = counting().find(|bid| matches!(bid.item.claim, Claim::HandingOver { .. })) {
         return Verdict::Standby { owner: Some(giver.node) };
     }
-    // After a partition, two may stand in for two owners.
-    let stand_ins = counting().filter(|bid| !bid.suspect).filter_map(|bid| match bid.item.claim {
-        Claim::StandIn { owner } if Some(owner) != last => Some((bid.score, bid.node, owner)),
-        _ => None,
-    });
-    if let Some((score, node, owner)) = stand_ins.max()
-        && !(matches!(me.holding, Holding::StandIn { .. }) && (me.score, me.node) > (score, node))
-    {
+    if let Some(owner) = elsewhere(me, bids, last) {
         return Verdict::Standby { owner: Some(owner) };
     }
     if let Some(last) = last.filter(|last| *last != me.node) {
@@ -221,6 +215,19 @@ fn take(
         Some(node) if node == me.node => Verdict::Own,
         _ => Verdict::Standby { owner: None },
     }
+}
+
+/// For whom another stands in, and for whom this node then does not, where it is not for `owner`: after a partition, two may
+/// do so for two owners.
+fn elsewhere(me: &Me, bids: &[Bid], owner: Option<NodeId>) -> Option<NodeId> {
+    let counting = bids.iter().filter(|bid| bid.counts() && !bid.suspect);
+    let stand_ins = counting.filter_map(|bid| match bid.item.claim {
+        Claim::StandIn { owner: other } if Some(other) != owner => Some((bid.score, bid.node, other)),
+        _ => None,
+    });
+    let (score, node, other) = stand_ins.max()?;
+    let stays = matches!(me.holding, Holding::StandIn { .. }) && (me.score, me.node) > (score, node);
+    (!stays).then_some(other)
 }
 
 /// The owner is suspected, or gone for certain: does this node answer in its name, or take over?

@@ -180,6 +180,15 @@ fn of_two_that_stand_in_for_two_owners_the_better_one_stays() {
     assert_eq!(decided(me(7, Holding::Nothing), &[other], Some(3), answers), standby(4), "it is answered");
     let gone = Bid { live: false, ..other };
     assert_eq!(decided(standing(5), &[gone], Some(3), answers), Verdict::StandIn { owner: NodeId(3) });
+    // The same where the owner is one that this node still believes to be there, but for a suspicion.
+    let believed = Bid { suspect: true, ..bid(3, 2, OWNS) };
+    let (idle, both) = (me(7, Holding::Nothing), [other, believed]);
+    assert_eq!(decided(idle, &both, Some(3), answers), standby(4));
+    assert_eq!(decided(idle, &both[1..], Some(3), answers), Verdict::StandIn { owner: NodeId(3) });
+    assert_eq!(decided(standing(5), &both, Some(3), answers), standby(4));
+    assert_eq!(decided(standing(7), &both, Some(3), answers), Verdict::StandIn { owner: NodeId(3) });
+    let owns = [other, bid(3, 2, OWNS)];
+    assert_eq!(decided(idle, &owns, Some(3), answers), standby(3), "it is there");
 }
 
 #[test]
