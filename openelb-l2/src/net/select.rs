@@ -116,7 +116,7 @@ impl<'a> Table<'a> {
 pub(super) enum Part<'a> {
     /// It may be chosen.
     Whole(&'a LinkInfo),
-    /// It has some of them as its own, among others perhaps: kube-proxy's with IPVS has those of all Services.
+    /// It has some of them as its own, among others perhaps: a proxy that works with IPVS puts thousands on one link.
     Held(LinkIndex, &'a str, Vec<IpAddr>),
 }
 
