@@ -411,7 +411,7 @@ const FOUND: [(u64, &str); 15] = [
 ];
 
 /// The same, of [`Plan::of`].
-const FOUND_LATER: [(u64, &str); 4] = [
+const FOUND_LATER: [(u64, &str); 5] = [
     (50764, "a node that was heard once in this life, before it was cut off, was not asked for"),
     (
         70622,
@@ -425,6 +425,7 @@ const FOUND_LATER: [(u64, &str); 4] = [
         140_011,
         "one that woke up stood in for the owner that it remembered, beside one that stood in for the owner after that",
     ),
+    (150_964, "the same, when the one that stood in said that it restarts"),
 ];
 
 #[test]

@@ -162,6 +162,13 @@ impl Speaker {
                     _ => Verdict::Standby { owner: Some(node) },
                 };
             }
+            if let Verdict::Standby { owner: Some(owner) } = verdict
+                && owner != self.me
+                && arbiter::is_represented(&bids, owner)
+            {
+                // This node may have slept while that one claimed. Whoever goes on in its name needs to know whose.
+                entry.last = Some(owner);
+            }
             if let (Verdict::Own, Some(last)) = (verdict, entry.last.filter(|last| !owns && *last != self.me))
             {
                 let beyond = self.hosts.count(last, &links, now).checked_sub(1);

@@ -217,6 +217,12 @@ fn take(
     }
 }
 
+/// Whether somebody who lives stands in for this owner.
+pub(crate) fn is_represented(bids: &[Bid], owner: NodeId) -> bool {
+    let stands = |bid: &Bid| bid.counts() && !bid.suspect && bid.item.claim == Claim::StandIn { owner };
+    bids.iter().any(stands)
+}
+
 /// For whom another stands in, and for whom this node then does not, where it is not for `owner`: after a partition, two may
 /// do so for two owners.
 fn elsewhere(me: &Me, bids: &[Bid], owner: Option<NodeId>) -> Option<NodeId> {
