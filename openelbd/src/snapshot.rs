@@ -86,7 +86,10 @@ impl View<'_> {
                 all.insert((address, Protocol::Bgp.as_str()), by_bgp);
             }
             for by in by.iter().filter(|by| by.protocol != Protocol::Bgp.as_str()) {
-                let entry = json!({ "node": by.node, "state": by.state });
+                let entry = json!({
+                    "node": by.node, "interface": by.interface, "mac": by.mac, "vrid": null, "since": by.since,
+                    "state": by.state,
+                });
                 all.entry((address, by.protocol)).or_default().push(entry);
             }
         }
@@ -375,7 +378,10 @@ mod tests {
                               "session": {"receivedPrefixes": 3}});
             json!({"apiVersion": version, "kind": "SpeakerStatus", "metadata": {"name": name},
                    "spec": {"nodeName": name},
-                   "status": {"peers": {"tor": peer}, "pools": {"routed": {"v4": 1}}, "layer2Addresses": owned}})
+                   "status": {"peers": {"tor": peer}, "pools": {"routed": {"v4": 1}}, "layer2Addresses": owned,
+                              "layer2Answers": owned.iter().map(|address| json!({"address": address,
+                                  "interface": "eth0", "mac": "02:00:00:00:00:02", "since": "2026-01-01T00:00:00Z"}))
+                                  .collect::<Vec<_>>()}})
         };
         for value in [
             eip("routed", "192.0.2.0/24", "bgp", "192.0.2.1", "shop/web"),
@@ -397,7 +403,9 @@ mod tests {
             View { indexes: &indexes, node_name: "", announced: &announced, desired: None, events: &events };
         let Snapshot { services, peers, .. } = view.snapshot();
         let mail = json!([{"address": "198.51.100.1", "protocol": "layer2", "pool": "flat",
-                           "announcedBy": [{"node": "node-2", "state": "it owns the address on its segment"}]}]);
+                           "announcedBy": [{"node": "node-2", "interface": "eth0", "mac": "02:00:00:00:00:02",
+                                            "vrid": null, "since": "2026-01-01T00:00:00Z",
+                                            "state": "it owns the address on its segment"}]}]);
         let web = json!([{"address": "192.0.2.1", "protocol": "bgp", "pool": "routed",
                           "announcedBy": [{"node": "node-1",
                                            "peers": [{"neighbor": "10.0.0.1", "advertised": true}]}]}]);

@@ -50,8 +50,10 @@ fields! {
         announced_addresses: i64,
         /// How many of each pool and family.
         pools: BTreeMap<String, AnnouncedCounts>,
-        /// Addresses that this node owns on its segments, up to the limit; the read API has them all.
+        /// Addresses for which this node answers on its segments, up to the limit; the read API has them all.
         layer2_addresses: Vec<String>,
+        /// How it answers for them; of the first of them where all would be too long.
+        layer2_answers: Vec<Layer2Answer>,
         /// `layer2Addresses` is cut off.
         layer2_truncated: bool,
         /// The version of the speaker.
@@ -59,6 +61,23 @@ fields! {
         /// What is true of the speaker now.
         #[schemars(schema_with = "schema::conditions")]
         conditions: Vec<Condition>,
+    }
+}
+
+fields! {
+    /// How a node answers for an address on its segments.
+    #[derive(Eq)]
+    pub struct Layer2Answer {
+        /// The address.
+        address: String,
+        /// Where; several interfaces are separated by commas.
+        interface: String,
+        /// The MAC address that it gives; of a stand-in, that of the owner.
+        mac: String,
+        /// Since when (RFC 3339).
+        since: String,
+        /// The node for whose speaker it stands in; absent: it owns the address.
+        stand_in_for: String,
     }
 }
 

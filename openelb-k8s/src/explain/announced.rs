@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
-use super::{Picture, Session};
+use super::{Picture, Session, Speaker};
 use crate::announce::{Announcement, NextHops, PeerAnnouncements, Protocol};
 use crate::index::NodeView;
 use crate::index::peers::Neighbor;
@@ -40,6 +40,15 @@ pub struct AnnouncedBy {
     /// The neighbour's address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub neighbor: Option<String>,
+    /// Layer 2: where the node answers; several interfaces are separated by commas.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interface: Option<String>,
+    /// Layer 2: the MAC address that it gives.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
+    /// Layer 2: since when (RFC 3339).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
     /// It is announced.
     pub announced: bool,
     /// The session's state, or why it is not announced.
@@ -94,7 +103,9 @@ impl Picture<'_> {
                     told.by.extend(self.to_neighbor(&speaker.node, carries, (name, peer), of));
                 }
             }
-            told.by.extend(owners.of(address).contains(&speaker.node.as_str()).then(|| owner(&speaker.node)));
+            told.by.extend(
+                owners.of(address).contains(&speaker.node.as_str()).then(|| answers(speaker, address)),
+            );
         }
         let protocols: Vec<Protocol> = spec.protocols.iter().copied().collect();
         self.lacks(&protocols, &eligible, &mut told);
@@ -126,7 +137,7 @@ impl Picture<'_> {
             }
             let owned = |address: &&IpAddr| owners.of(**address).contains(&node.as_str());
             for address in speaker.layer2.iter().filter(owned) {
-                announcers.entry(*address).or_default().push(owner(node));
+                announcers.entry(*address).or_default().push(answers(speaker, *address));
             }
         }
         announcers
@@ -184,6 +195,9 @@ impl Picture<'_> {
             node: node.to_owned(),
             protocol: Protocol::Bgp.as_str(),
             peer: Some(name.to_owned()),
+            interface: None,
+            mac: None,
+            since: None,
             announced: session.is_established() && told && !refused && !peer.spec.admin_down,
             state: state(&session),
             neighbor: Some(session.neighbor).filter(|neighbor| !neighbor.is_empty()),
@@ -283,15 +297,22 @@ impl Picture<'_> {
     }
 }
 
-/// The node that owns an address on its segment.
-fn owner(node: &str) -> AnnouncedBy {
+/// The node that answers for an address on its segment.
+pub(super) fn answers(speaker: &Speaker, address: IpAddr) -> AnnouncedBy {
+    let how = speaker.answers.get(&address).cloned().unwrap_or_default();
     AnnouncedBy {
-        node: node.to_owned(),
+        node: speaker.node.clone(),
         protocol: Protocol::Layer2.as_str(),
         peer: None,
         neighbor: None,
+        interface: how.interface,
+        mac: how.mac,
+        since: how.since,
         announced: true,
-        state: "it owns the address on its segment".to_owned(),
+        state: match how.stand_in_for {
+            None => "it owns the address on its segment".to_owned(),
+            Some(owner) => format!("it stands in for {owner}, whose speaker is gone"),
+        },
     }
 }
 

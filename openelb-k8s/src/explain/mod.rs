@@ -42,7 +42,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 
 use crate::crd::bgp_peer::NodePeerStatus;
-use crate::crd::speaker_status::AnnouncedCounts;
+use crate::crd::speaker_status::{AnnouncedCounts, Layer2Answer};
 use crate::crd::{SpeakerStatus, SpeakerStatusStatus};
 use crate::index::speakers::{SpeakerView, Speakers};
 use crate::index::{Indexes, ServiceView};
@@ -51,7 +51,7 @@ use crate::plan::Settings;
 use crate::plan::status::sessions_of;
 
 pub use announced::{AnnouncedBy, NodeExplanation};
-pub use rows::{PeerRow, PoolRow, ServiceRow};
+pub use rows::{AnswerRow, PeerRow, PoolRow, ServiceRow};
 pub use service::{AddressExplanation, AsksFor, PoolExplanation, ServiceExplanation, Told};
 pub use status::{Controller, SpeakerRow, Status};
 
@@ -129,8 +129,10 @@ pub struct Speaker {
     pub announced: i64,
     /// How many of each pool; `None`: it does not say.
     pub pools: Option<BTreeMap<String, i64>>,
-    /// Addresses that it owns on its segments.
+    /// Addresses for which it answers on its segments.
     pub layer2: BTreeSet<IpAddr>,
+    /// How it answers for them, as far as it says.
+    pub answers: BTreeMap<IpAddr, Layer2Answer>,
     /// `layer2` is cut off.
     pub layer2_truncated: bool,
     /// Conditions that are not as they should be, in words.
@@ -156,6 +158,8 @@ impl Speaker {
         let bad = conditions.filter(|known| (known.type_ == condition::READY) != (known.status == "True"));
         let sessions = status.peers.iter().flatten();
         let count = |of: Option<i64>| of.unwrap_or_default();
+        let answer =
+            |one: &Layer2Answer| Some((one.address.as_deref()?.parse::<IpAddr>().ok()?, one.clone()));
         Self {
             node,
             version: status.version.clone(),
@@ -169,6 +173,7 @@ impl Speaker {
                 pools.iter().map(both).collect()
             }),
             layer2: status.layer2_addresses.iter().flatten().filter_map(|text| text.parse().ok()).collect(),
+            answers: status.layer2_answers.iter().flatten().filter_map(answer).collect(),
             layer2_truncated: status.layer2_truncated.unwrap_or_default(),
             problems: bad.map(|known| format!("{}: {}", known.reason, known.message)).collect(),
         }

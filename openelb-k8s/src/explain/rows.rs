@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use serde::Serialize;
 
+use super::announced::{self, AnnouncedBy};
 use super::{Picture, Session, Speaker};
 use crate::announce::{Announcement, Protocol};
 use crate::index::ServiceView;
@@ -36,6 +37,19 @@ pub struct ServiceRow {
     pub is_to_be_announced: bool,
     /// Nodes that announce it.
     pub announced_by: Vec<String>,
+    /// How its addresses are answered on their segments.
+    pub answers: Vec<AnswerRow>,
+}
+
+/// An address, and a node that answers for it on its segments.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AnswerRow {
+    /// The address.
+    pub address: IpAddr,
+    /// How.
+    #[serde(flatten)]
+    pub by: AnnouncedBy,
 }
 
 /// An Eip, as its status says.
@@ -113,6 +127,13 @@ impl Picture<'_> {
                 }
                 announced_by.extend(owners.of(*address).iter().copied());
             }
+            let answered =
+                addresses.iter().flat_map(|address| owners.of(*address).iter().map(|node| (*address, *node)));
+            let answer = |(address, node)| {
+                let by = self.speaker(node).map(|speaker| announced::answers(speaker, address))?;
+                Some(AnswerRow { address, by })
+            };
+            let answers = answered.filter_map(answer).collect();
             let pools = self.pools_of(service, &addresses);
             let ours = |pool: &EipView| pool.announced_by().is_some_and(|spec| !spec.protocols.is_empty());
             ServiceRow {
@@ -125,6 +146,7 @@ impl Picture<'_> {
                 message: told.map(|known| known.message.to_string()).unwrap_or_default(),
                 request_honoured: honoured,
                 announced_by: announced_by.into_iter().map(str::to_owned).collect(),
+                answers,
             }
         };
         self.indexes.services.ours().map(row).collect()

@@ -155,6 +155,44 @@ fn a_service_that_is_served_lacks_nothing() {
 }
 
 #[test]
+fn how_a_node_answers_is_shown_as_far_as_it_says() {
+    let mut world = World::of([
+        eip("lan", json!({"address": "192.0.2.0/29", "autoAssign": true, "protocol": "layer2", "interface": "subnet"})),
+        service("web"),
+        node("node-1", 1),
+        node("node-2", 2),
+    ])
+    .settled();
+    let says = |answers: Value| {
+        json!({"apiVersion": "network.kubesphere.io/v1alpha2", "kind": "SpeakerStatus", "metadata": {"name": "node-2"},
+               "spec": {"nodeName": "node-2"},
+               "status": {"layer2Addresses": ["192.0.2.0"], "layer2Answers": answers}})
+    };
+    let shown = |world: &World| {
+        let row = json!(world.picture().services()[0].answers);
+        let explained = json!(world.service("shop/web").addresses[0].announced_by);
+        let mut of_row = row.clone();
+        assert_eq!(of_row[0].as_object_mut().unwrap().remove("address"), Some(json!("192.0.2.0")));
+        assert_eq!(of_row, explained);
+        row
+    };
+    let owns = json!({"address": "192.0.2.0", "node": "node-2", "protocol": "layer2", "announced": true,
+                      "state": "it owns the address on its segment"});
+    world.add(says(json!(null)));
+    assert_eq!(shown(&world), json!([owns]));
+    let mut answer = json!({"address": "192.0.2.0", "interface": "eth0", "mac": "02:00:00:00:00:02",
+                            "since": "2026-01-01T00:00:00Z"});
+    world.add(says(json!([answer])));
+    let mut all = owns;
+    all.as_object_mut().unwrap().extend(answer.as_object().unwrap().clone());
+    assert_eq!(shown(&world), json!([all]));
+    answer["standInFor"] = json!("node-1");
+    world.add(says(json!([answer])));
+    all["state"] = json!("it stands in for node-1, whose speaker is gone");
+    assert_eq!(shown(&world), json!([all]));
+}
+
+#[test]
 fn a_dead_owner_is_not_shown_beside_the_new_one() {
     let owner = |node: &str, addresses: &[&str]| {
         json!({"apiVersion": "network.kubesphere.io/v1alpha2", "kind": "SpeakerStatus", "metadata": {"name": node},

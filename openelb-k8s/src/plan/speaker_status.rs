@@ -5,6 +5,7 @@
 //! [`MAX_NODES`] nodes.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use jiff::Timestamp;
 
@@ -13,11 +14,11 @@ use super::status::{
     without_counters,
 };
 use super::{Write, announcement};
-use crate::announce::{Announcements, AnnouncerStatus, Protocol, SessionState};
+use crate::announce::{AddressStatus, Announcements, AnnouncerStatus, Protocol, SessionState};
 use crate::crd::SpeakerStatusStatus;
 use crate::crd::bgp_conf::NodeConfStatus;
 use crate::crd::bgp_peer::NodePeerStatus;
-use crate::crd::speaker_status::AnnouncedCounts;
+use crate::crd::speaker_status::{AnnouncedCounts, Layer2Answer};
 use crate::index::speakers::SpeakerView;
 use crate::index::{Indexes, NodeView};
 use crate::names::{DEFAULT_OBJECT, condition, reason};
@@ -78,7 +79,8 @@ pub fn own(
         if by.peek().is_none() {
             continue;
         }
-        layer2.extend(by.filter(|status| status.protocol == Protocol::Layer2).map(|_| address.to_string()));
+        let by = by.filter(|status| status.protocol == Protocol::Layer2);
+        layer2.extend(by.map(|status| answer(&own.desired.node, *address, status)));
         announced += 1;
         let counts = pools.entry(announcement.pool.clone()).or_default();
         let count = if address.is_ipv4() { &mut counts.v4 } else { &mut counts.v6 };
@@ -93,6 +95,7 @@ pub fn own(
         wanted.push(Wanted::new(condition::WARNINGS, true, reason::WARNINGS, all.join("; ")));
     }
     wanted.extend(own.conditions.iter().cloned());
+    let addresses: Vec<String> = layer2.iter().filter_map(|answer| answer.address.clone()).collect();
     let mut status = SpeakerStatusStatus {
         router_id: bgp.map(|bgp| bgp.router_id.to_string()),
         asn: bgp.map(|bgp| bgp.asn),
@@ -104,7 +107,8 @@ pub fn own(
         established_sessions: Some(count(established)),
         announced_addresses: Some(announced),
         pools: (!pools.is_empty()).then_some(pools),
-        layer2_addresses: (!layer2.is_empty()).then_some(layer2),
+        layer2_addresses: (!addresses.is_empty()).then_some(addresses),
+        layer2_answers: (!layer2.is_empty()).then_some(layer2),
         layer2_truncated: None,
         version: Some(own.version.to_owned()),
         conditions: None,
@@ -115,6 +119,20 @@ pub fn own(
     let known = before.and_then(|before| before.conditions.as_deref()).unwrap_or_default();
     status.conditions = Some(merge_conditions(known, &OURS, &wanted, None, now));
     status
+}
+
+/// How this node answers for an address.
+fn answer(node: &str, address: IpAddr, status: &AddressStatus) -> Layer2Answer {
+    Layer2Answer {
+        address: Some(address.to_string()),
+        interface: status.interface.clone(),
+        mac: status.mac.clone(),
+        since: status
+            .since
+            .and_then(|time| Timestamp::from_second(time.as_second()).ok())
+            .map(|time| time.to_string()),
+        stand_in_for: status.owner.clone().filter(|owner| owner != node),
+    }
 }
 
 fn count(number: usize) -> i64 {
@@ -132,6 +150,15 @@ fn fit(status: &mut SpeakerStatusStatus) -> Option<String> {
     let too_long = |status: &SpeakerStatusStatus| {
         serde_json::to_vec(status).map_or(usize::MAX, |json| json.len()) > MAX_BYTES - FOR_CONDITIONS
     };
+    // Which addresses they are says more than how they are answered.
+    while too_long(status)
+        && let Some(answers) = &mut status.layer2_answers
+    {
+        answers.truncate(answers.len() / 4 * 3);
+        if answers.is_empty() {
+            status.layer2_answers = None;
+        }
+    }
     if !too_long(status) {
         return None;
     }

@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 
 use openelb_k8s::explain::{
-    AddressExplanation, PeerRow, PoolRow, ServiceExplanation, ServiceRow, Status, Told,
+    AddressExplanation, AnnouncedBy, AnswerRow, PeerRow, PoolRow, ServiceExplanation, ServiceRow, Status,
+    Told,
 };
 
 use super::events::EventRow;
@@ -94,7 +95,7 @@ fn address(text: &mut String, address: &AddressExplanation) {
         let to = match (&by.neighbor, &by.peer) {
             (Some(neighbor), Some(peer)) => format!(" to {neighbor} (BgpPeer {peer})"),
             (None, Some(peer)) => format!(" to BgpPeer {peer}"),
-            _ => String::new(),
+            _ => answer(by),
         };
         let mark = if by.announced { "announced" } else { "NOT announced" };
         let _ = writeln!(text, "    {mark} by {}{to}, {}: {}", by.node, by.protocol, by.state);
@@ -102,6 +103,17 @@ fn address(text: &mut String, address: &AddressExplanation) {
     for node in address.nodes.iter().filter(|node| !node.eligible) {
         let _ = writeln!(text, "    not by {}: {}", node.node, node.why);
     }
+}
+
+/// Where a node answers, with what, and since when.
+fn answer(by: &AnnouncedBy) -> String {
+    let mut text = String::new();
+    for (word, value) in [("on", &by.interface), ("with", &by.mac), ("since", &by.since)] {
+        if let Some(value) = value {
+            let _ = write!(text, " {word} {value}");
+        }
+    }
+    text
 }
 
 fn told(told: &Told) -> String {
@@ -114,13 +126,25 @@ fn yes(value: bool) -> &'static str {
 
 /// Services.
 pub(crate) fn services(rows: &[ServiceRow]) -> Table {
-    let mut table =
-        Table::new(["NAMESPACE", "SERVICE", "ADDRESSES", "POOLS", "REASON", "HONOURED", "ANNOUNCED BY"]);
+    let mut table = Table::new([
+        "NAMESPACE",
+        "SERVICE",
+        "ADDRESSES",
+        "POOLS",
+        "REASON",
+        "HONOURED",
+        "ANNOUNCED BY",
+        "ANSWERS",
+    ]);
     for row in rows {
         let announced = match row.announced_by.split_at_checked(3) {
             Some((first, rest)) if !rest.is_empty() => format!("{} +{}", first.join(","), rest.len()),
             _ => row.announced_by.join(","),
         };
+        let answers = row
+            .answers
+            .iter()
+            .map(|AnswerRow { address, by }| format!("{address}: {}{}", by.node, answer(by)));
         table.row([
             row.namespace.clone(),
             row.name.clone(),
@@ -129,6 +153,7 @@ pub(crate) fn services(rows: &[ServiceRow]) -> Table {
             row.reason.clone(),
             yes(row.request_honoured).to_owned(),
             announced,
+            answers.collect::<Vec<_>>().join("; "),
         ]);
     }
     table

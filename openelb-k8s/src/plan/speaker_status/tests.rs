@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
 
 use serde_json::{Value, json};
 
@@ -93,6 +94,65 @@ fn a_status_stays_below_its_limit() {
     let kept = status.peers.unwrap().len();
     assert!((20..1001).contains(&kept), "{kept}");
     assert!(status.conditions.unwrap().iter().any(|c| c.type_ == "Truncated" && c.status == "True"));
+}
+
+/// A speaker of Layer 2 with so many addresses, of which it stands in for another's with the last.
+fn answering(addresses: u32) -> SpeakerStatusStatus {
+    let cluster = cluster();
+    let mut desired = announcement::plan(&cluster.indexes, &cluster.settings);
+    "node-1".clone_into(&mut desired.node);
+    let one = desired.addresses.values().next().unwrap().clone();
+    desired.addresses.clear();
+    let mut announced = AnnouncerStatus::default();
+    for number in 1..=addresses {
+        let address = IpAddr::from(Ipv4Addr::from(0xc633_0000 + number));
+        desired.addresses.insert(address, one.clone());
+        let mut status = AddressStatus::new(Protocol::Layer2, "");
+        status.announced = true;
+        status.interface = Some("eth0".into());
+        status.mac = Some("02:00:00:00:00:01".into());
+        status.owner = Some(if number == addresses { "node-2" } else { "node-1" }.into());
+        status.since = Some(now());
+        announced.addresses.insert((address, Protocol::Layer2), status);
+    }
+    let problems = BTreeMap::new();
+    let words = Own {
+        desired: &desired,
+        announced: &announced,
+        peer_problems: &problems,
+        conditions: &[],
+        version: "1.0",
+    };
+    own(&cluster.indexes, &words, None, now())
+}
+
+#[test]
+fn a_speaker_says_how_it_answers() {
+    let status = answering(2);
+    let answer = |address: &str| {
+        json!({"address": address, "interface": "eth0", "mac": "02:00:00:00:00:01",
+               "since": json!(now())})
+    };
+    let mut stand_in = answer("198.51.0.2");
+    stand_in["standInFor"] = json!("node-2");
+    assert_eq!(json!(status.layer2_answers), json!([answer("198.51.0.1"), stand_in]));
+    assert_eq!(json!(status.layer2_addresses), json!(["198.51.0.1", "198.51.0.2"]));
+}
+
+#[test]
+fn which_addresses_are_answered_is_said_of_more_than_how() {
+    let status = answering(2000);
+    assert!(serde_json::to_vec(&status).unwrap().len() <= MAX_BYTES);
+    assert_eq!(status.layer2_addresses.as_ref().map(Vec::len), Some(2000));
+    assert_eq!(status.layer2_truncated, None);
+    let answers = status.layer2_answers.unwrap();
+    assert!((50..2000).contains(&answers.len()), "{}", answers.len());
+    assert!(!status.conditions.unwrap().iter().any(|c| c.type_ == "Truncated"));
+    // All of them are too many.
+    let status = answering(8000);
+    assert!(serde_json::to_vec(&status).unwrap().len() <= MAX_BYTES);
+    assert!(status.layer2_addresses.unwrap().len() >= 200);
+    assert_eq!((status.layer2_truncated, status.layer2_answers), (Some(true), None));
 }
 
 fn patch(cluster: &Cluster, kind: Kind) -> Option<Value> {
