@@ -37,7 +37,9 @@ impl World {
     fn add(&mut self, object: Value) {
         if object["kind"] == "SpeakerStatus" {
             let status: SpeakerStatus = serde_json::from_value(object).unwrap();
-            self.lists.speakers.push(Speaker::from(&status));
+            let speaker = Speaker::from(&status);
+            self.lists.speakers.retain(|known| known.node != speaker.node);
+            self.lists.speakers.push(speaker);
             return;
         }
         let read = Object::from_value(object.clone()).unwrap().unwrap();
