@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use openelb_k8s::{
-    index::layer2::Layer2Spec,
+    index::Layer2,
     names::{DEFAULT_OBJECT, condition, reason},
-    object::{Object, ObjectRef},
+    object::{Kind, Object, ObjectRef},
     plan::{
         Write,
         status::{Wanted, explain, merge_conditions},
@@ -29,25 +29,28 @@ struct Annotated {
     generation: Option<i64>,
     conditions: Vec<Condition>,
     message: Option<String>,
-    /// Whether the object can be used, where nobody else says so.
-    ready: Option<Wanted>,
 }
 
-/// Whether a Layer2Conf can be used. What of it cannot has its default.
-fn ready(object: &Object) -> Option<Wanted> {
-    let Object::Layer2Conf(conf) = object else { return None };
+/// Whether a Layer2Conf can be used, which nobody else says of it.
+fn ready(reference: &ObjectRef, layer2: &Layer2) -> Option<Wanted> {
+    if reference.kind != Kind::Layer2Conf {
+        return None;
+    }
     let said = |status, reason, message: String| {
         Some(Wanted { condition: condition::READY, status, reason, message })
     };
-    if conf.metadata.name.as_deref() != Some(DEFAULT_OBJECT) {
+    if reference.name != DEFAULT_OBJECT {
         let message = format!("only the Layer2Conf named {DEFAULT_OBJECT} is honoured");
         return said(false, reason::NOT_HONOURED, message);
     }
-    let (_, problems) = Layer2Spec::parse(&conf.spec);
-    if problems.is_empty() {
-        return said(true, reason::READY, "Layer 2 is spoken as it says".to_owned());
+    let wrong = explain(layer2.problems());
+    if wrong.is_empty() {
+        said(true, reason::READY, "Layer 2 is spoken as it says".to_owned())
+    } else if layer2.is_last_good() {
+        said(false, reason::LAST_GOOD_SPEC, format!("{wrong}. The last good version stays in force"))
+    } else {
+        said(false, reason::INVALID_SPEC, format!("{wrong}; the defaults hold there"))
     }
-    said(false, reason::INVALID_SPEC, format!("{}; the defaults hold there", explain(&problems)))
 }
 
 impl Notes {
@@ -69,7 +72,6 @@ impl Notes {
             generation: metadata.generation,
             conditions: conditions.unwrap_or_default(),
             message: (!notes.is_empty()).then(|| notes.join("\n")),
-            ready: ready(object),
         };
         self.objects.insert(object.reference(), annotated);
     }
@@ -80,13 +82,14 @@ impl Notes {
     }
 
     /// Writes of conditions that are missing, out of date, or not true any more.
-    pub(crate) fn writes(&self, now: Timestamp) -> Vec<Write> {
+    pub(crate) fn writes(&self, layer2: &Layer2, now: Timestamp) -> Vec<Write> {
         let mut writes = Vec::new();
         for (reference, object) in &self.objects {
+            let ready = ready(reference, layer2);
             let present = |name: &str| object.conditions.iter().find(|c| c.type_ == name);
             let settled =
                 present(condition::SETTINGS_APPLIED).map(|found| &found.message) == object.message.as_ref();
-            let said = object.ready.as_ref().is_none_or(|wanted| {
+            let said = ready.as_ref().is_none_or(|wanted| {
                 let status = if wanted.status { "True" } else { "False" };
                 present(wanted.condition).is_some_and(|found| {
                     found.status == status && found.reason == wanted.reason && found.message == wanted.message
@@ -101,9 +104,9 @@ impl Notes {
                 reason: reason::NOT_SUPPORTED,
                 message: message.clone(),
             });
-            let wanted: Vec<Wanted> = object.ready.iter().cloned().chain(wanted).collect();
             let ours = [condition::READY, condition::SETTINGS_APPLIED];
-            let ours = if object.ready.is_some() { &ours[..] } else { &ours[1..] };
+            let ours = if ready.is_some() { &ours[..] } else { &ours[1..] };
+            let wanted: Vec<Wanted> = ready.into_iter().chain(wanted).collect();
             let conditions = merge_conditions(&object.conditions, ours, &wanted, object.generation, now);
             let write = Write::new(reference.clone(), object.resource_version.as_str());
             writes.push(write.set(&["status", "conditions"], json!(conditions)));

@@ -143,6 +143,51 @@ fn a_document_of_the_wrong_type_keeps_the_last_good_version_and_its_condition() 
 }
 
 #[test]
+fn a_layer2_conf_that_becomes_bad_is_named_and_its_last_good_version_stays_in_force() {
+    let site = Site::new();
+    basic(&site);
+    let conf = |spec: &str| {
+        let head =
+            "apiVersion: network.kubesphere.io/v1alpha2\nkind: Layer2Conf\nmetadata: {name: default}\nspec: ";
+        site.write("layer2.yaml", &format!("{head}{spec}\n"));
+    };
+    conf("{failback: Manual, joinDelay: 1s}");
+    let daemon = site.start("n1");
+    daemon.wait_until_ready();
+    let ready = |reason: &str| {
+        eventually(&format!("Ready with {reason}"), || {
+            site.condition("layer2confs/_/default.yaml", "Ready").filter(|known| known["reason"] == reason)
+        })
+    };
+    let problems = |count: f64| {
+        eventually("the problems in the metrics", || {
+            (daemon.metric("openelb_manifest_problems")? == count).then_some(())
+        });
+    };
+    assert_eq!(ready("Ready")["status"], "True");
+    for (bad, field) in [("{failback: manual}", "spec.failback"), ("{joinDelay: soon}", "spec.joinDelay")] {
+        conf(bad);
+        daemon.wait_for_log(&["Layer2Conf default", field]);
+        problems(1.0);
+        let condition = eventually("the condition", || {
+            let known = site.condition("layer2confs/_/default.yaml", "Ready")?;
+            known["message"].as_str()?.contains(field).then_some(known)
+        });
+        assert_eq!((&condition["status"], &condition["reason"]), (&"False".into(), &"LastGoodSpec".into()));
+    }
+    conf("{failback: Manual, joinDelay: 1s}");
+    ready("Ready");
+    problems(0.0);
+    // So it is with one that cannot even be read.
+    conf("{joinDelay: [1]}");
+    daemon.wait_for_log(&["layer2.yaml", "Layer2Conf default"]);
+    ready("LastGoodSpec");
+    conf("{failback: Manual}");
+    ready("Ready");
+    problems(0.0);
+}
+
+#[test]
 fn kill_and_restart_keep_addresses() {
     let site = Site::new();
     basic(&site);

@@ -94,19 +94,32 @@ impl Layer2Spec {
 /// The configuration of Layer 2.
 #[derive(Clone, Debug, Default)]
 pub struct Layer2 {
+    /// What is in force.
     spec: Layer2Spec,
     problems: Vec<SpecProblem>,
+    /// Of the object; `None`: there is none.
+    uid: Option<String>,
+    /// All of `spec` is of a version of this object that was good.
+    good: bool,
+    last_good: bool,
 }
 
 impl Layer2 {
-    /// Takes in a `Layer2Conf`; only the one named `default` counts. Says whether anything changed.
+    /// Takes in a `Layer2Conf`; only the one named `default` counts. One that became bad keeps its last good version; of
+    /// one that never was good, what cannot be used has its default. Says whether anything changed.
     pub fn apply(&mut self, conf: &Layer2Conf) -> bool {
         if conf.metadata.name.as_deref() != Some(DEFAULT_OBJECT) {
             return false;
         }
-        let (spec, problems) = Layer2Spec::parse(&conf.spec);
-        let changed = self.spec != spec || self.problems != problems;
-        (self.spec, self.problems) = (spec, problems);
+        let uid = conf.metadata.uid.clone().unwrap_or_default();
+        let (mut spec, mut problems) = Layer2Spec::parse(&conf.spec);
+        super::add_unreadable(&conf.metadata, &mut problems);
+        let last_good = !problems.is_empty() && self.good && self.uid.as_ref() == Some(&uid);
+        if last_good {
+            spec.clone_from(&self.spec);
+        }
+        let changed = self.spec != spec || self.problems != problems || self.last_good != last_good;
+        *self = Self { spec, good: last_good || problems.is_empty(), problems, uid: Some(uid), last_good };
         changed
     }
 
@@ -130,6 +143,18 @@ impl Layer2 {
     #[must_use]
     pub fn problems(&self) -> &[SpecProblem] {
         &self.problems
+    }
+
+    /// What is in force is of an earlier version, because the present one is bad.
+    #[must_use]
+    pub const fn is_last_good(&self) -> bool {
+        self.last_good
+    }
+
+    /// The problems of the object, and whether its last good version is in force.
+    pub(super) fn problems_mut(&mut self, name: &str) -> Option<(&mut Vec<SpecProblem>, Option<&mut bool>)> {
+        let known = name == DEFAULT_OBJECT && self.uid.is_some();
+        known.then_some((&mut self.problems, self.good.then_some(&mut self.last_good)))
     }
 }
 
@@ -157,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn every_field_takes_effect_and_a_bad_one_has_its_default() {
+    fn every_field_takes_effect_and_a_bad_one_of_a_new_object_has_its_default() {
         let mut layer2 = Layer2::default();
         assert!(layer2.apply(&conf(
             "default",
@@ -179,5 +204,34 @@ mod tests {
         assert_eq!((layer2.spec().stand_in, layer2.spec().failback), (Duration::ZERO, Failback::Manual));
         assert!(layer2.delete("default"));
         assert_eq!(*layer2.spec(), Layer2Spec::default());
+    }
+
+    #[test]
+    fn an_object_that_becomes_bad_keeps_its_last_good_version() {
+        let of = |uid: &str, spec: serde_json::Value| {
+            let mut conf = conf("default", spec);
+            conf.metadata.uid = Some(uid.to_owned());
+            conf
+        };
+        let mut layer2 = Layer2::default();
+        assert!(layer2.apply(&of("a", json!({"failback": "Manual", "joinDelay": "1s"}))));
+        let good = layer2.spec().clone();
+        for bad in [
+            json!({"failback": "manual", "joinDelay": "2s"}),
+            json!({"failback": "Manual", "joinDelay": "soon"}),
+        ] {
+            assert!(layer2.apply(&of("a", bad)), "a problem is news");
+            assert_eq!((layer2.spec(), layer2.problems().len(), layer2.is_last_good()), (&good, 1, true));
+        }
+        assert!(layer2.apply(&of("a", json!({"failback": "Immediate"}))));
+        assert_eq!((layer2.problems(), layer2.is_last_good()), (&[][..], false));
+        assert_eq!(layer2.spec().failback, Failback::Immediate);
+
+        // What another object of this name said holds no more.
+        assert!(layer2.apply(&of("b", json!({"failback": "immediate", "joinDelay": "3s"}))));
+        let default = Layer2Spec { join_delay: Duration::from_secs(3), ..Layer2Spec::default() };
+        assert_eq!((layer2.spec(), layer2.is_last_good()), (&default, false));
+        assert!(layer2.apply(&of("b", json!({"failback": "never"}))), "that was never good as a whole");
+        assert_eq!((layer2.spec(), layer2.is_last_good()), (&Layer2Spec::default(), false));
     }
 }

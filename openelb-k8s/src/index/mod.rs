@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use crate::names::annotation;
+use crate::names::{DEFAULT_OBJECT, annotation};
 use crate::object::{Kind, NamespacedName, Object, ObjectRef};
 use crate::problem::Problem;
 use crate::selector::Labels;
@@ -185,6 +185,23 @@ impl Indexes {
         true
     }
 
+    /// What of an object's spec cannot be used; nothing of kinds that are used whatever they say.
+    #[must_use]
+    pub fn spec_problems(&self, object: &ObjectRef) -> &[SpecProblem] {
+        let name = &object.name;
+        let problems = match object.kind {
+            Kind::Eip => self.pools.get(name).map(|view| view.problems.as_slice()),
+            Kind::BgpPeer => self.peers.get(name).map(|view| view.problems.as_slice()),
+            Kind::BgpConf => {
+                let conf = self.peers.confs().find(|view| view.name == *name);
+                conf.map(|view| view.problems.as_slice())
+            }
+            Kind::Layer2Conf if name == DEFAULT_OBJECT => Some(self.layer2.problems()),
+            _ => None,
+        };
+        problems.unwrap_or_default()
+    }
+
     /// Puts a problem on the view of an object, or takes it off.
     fn show(&mut self, reference: &ObjectRef, problem: &SpecProblem, shown: bool) {
         let name = &reference.name;
@@ -192,6 +209,7 @@ impl Indexes {
             Kind::Eip => self.pools.problems_mut(name),
             Kind::BgpPeer => self.peers.peer_problems_mut(name),
             Kind::BgpConf => self.peers.conf_problems_mut(name),
+            Kind::Layer2Conf => self.layer2.problems_mut(name),
             Kind::Service => self.services.problems_mut(&reference.key()).map(|problems| (problems, None)),
             _ => None,
         };

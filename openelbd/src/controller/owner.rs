@@ -302,7 +302,7 @@ impl Owner {
             if self.unlisted_sessions.is_empty() { aggregate(&self.indexes, now) } else { Vec::new() };
         let writes: Vec<Write> = sessions
             .into_iter()
-            .chain(self.notes.writes(now))
+            .chain(self.notes.writes(&self.indexes.layer2, now))
             .filter(|write| {
                 let first = targets.insert(write.target.clone());
                 // One write of an object at a time: the second would be a conflict with the first.
@@ -725,16 +725,7 @@ impl Owner {
 
     /// An object that can be read, and whose spec cannot be used, is named in the log as well as in its condition.
     fn tell_spec_problems(&mut self, object: &ObjectRef) {
-        let problems = match object.kind {
-            Kind::Eip => self.indexes.pools.get(&object.name).map(|view| view.problems.as_slice()),
-            Kind::BgpPeer => self.indexes.peers.get(&object.name).map(|view| view.problems.as_slice()),
-            Kind::BgpConf => {
-                let conf = self.indexes.peers.confs().find(|view| view.name == object.name);
-                conf.map(|view| view.problems.as_slice())
-            }
-            _ => None,
-        };
-        let message = problems.map(openelb_k8s::plan::status::explain).unwrap_or_default();
+        let message = openelb_k8s::plan::status::explain(self.indexes.spec_problems(object));
         if !message.is_empty() {
             self.unusable.insert(object.clone());
             self.event(EventType::Warning, object, condition::READY, bad_spec(object.kind), &message);

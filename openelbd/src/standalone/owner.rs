@@ -385,7 +385,7 @@ impl Owner {
         let mut writes = plan(&self.indexes, &self.settings, &self.announced, now);
         // One write of an object at a time: the second would be a conflict with the first.
         let targets: BTreeSet<ObjectRef> = writes.iter().map(|write| write.target.clone()).collect();
-        for write in self.notes.writes(now) {
+        for write in self.notes.writes(&self.indexes.layer2, now) {
             if targets.contains(&write.target) {
                 self.unreported = true;
             } else {

@@ -147,8 +147,12 @@ impl Owner {
         let wanted: BTreeSet<&ObjectRef> =
             commits.iter().chain(publications).map(|write| &write.target).collect();
         // Of Eips, other writes than those of addresses may have been refused.
-        let notes: BTreeSet<ObjectRef> =
-            self.notes.writes(Timestamp::now()).into_iter().map(|write| write.target).collect();
+        let notes: BTreeSet<ObjectRef> = self
+            .notes
+            .writes(&self.indexes.layer2, Timestamp::now())
+            .into_iter()
+            .map(|write| write.target)
+            .collect();
         let unconfirmed = self.fences.to_confirm();
         let is_moot = |target: &ObjectRef| match target.kind {
             Kind::Service => !wanted.contains(target),

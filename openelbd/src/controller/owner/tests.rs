@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use jiff::Timestamp;
 use kube::{Client, client::Body};
 use openelb_k8s::{
     index::services::ClassRules,
@@ -124,6 +125,27 @@ async fn an_eip_that_cannot_be_used_is_told_as_the_go_openelb_did() {
         Change::Unreadable(ObjectRef::cluster(Kind::BgpPeer, "router"), unreadable),
     ]);
     assert_eq!(told(&mut owner, &mut seen), ["Eip other: add/update eip", "BgpPeer router: InvalidSpec"]);
+}
+
+#[tokio::test]
+async fn a_layer2_conf_that_becomes_bad_is_told_and_noted_on_it() {
+    let (mut owner, mut seen) = (owner(), 0);
+    let conf = |version: u64, failback: &str| {
+        object(json!({"apiVersion": "network.kubesphere.io/v1alpha2", "kind": "Layer2Conf",
+            "metadata": {"name": "default", "uid": "u", "resourceVersion": version.to_string()},
+            "spec": {"failback": failback}}))
+    };
+    let reasons = |owner: &Owner| -> Vec<String> {
+        let writes = owner.notes.writes(&owner.indexes.layer2, Timestamp::now());
+        writes.iter().map(|write| format!("{write:?}")).collect()
+    };
+    owner.take_in(vec![Change::Apply(conf(1, "never"))]);
+    assert_eq!(told(&mut owner, &mut seen), ["Layer2Conf default: InvalidSpec"]);
+    assert!(matches!(&reasons(&owner)[..], [one] if one.contains("the defaults hold there")));
+    owner.take_in(vec![Change::Apply(conf(2, "Manual"))]);
+    owner.take_in(vec![Change::Apply(conf(3, "manual"))]);
+    assert_eq!(told(&mut owner, &mut seen), ["Layer2Conf default: InvalidSpec"]);
+    assert!(matches!(&reasons(&owner)[..], [one] if one.contains("LastGoodSpec")));
 }
 
 /// What is decided on: an Eip with an address, and a Service that waits for one.

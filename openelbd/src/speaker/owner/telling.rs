@@ -212,16 +212,7 @@ impl Owner {
 
     /// An object that can be read, and whose spec cannot be used, is named in the log; its condition is the leader's.
     pub(super) fn tell_spec_problems(&mut self, object: &ObjectRef) {
-        let problems = match object.kind {
-            Kind::Eip => self.indexes.pools.get(&object.name).map(|view| view.problems.as_slice()),
-            Kind::BgpPeer => self.indexes.peers.get(&object.name).map(|view| view.problems.as_slice()),
-            Kind::BgpConf => {
-                let conf = self.indexes.peers.confs().find(|view| view.name == object.name);
-                conf.map(|view| view.problems.as_slice())
-            }
-            _ => None,
-        };
-        let message = problems.map(plan::status::explain).unwrap_or_default();
+        let message = plan::status::explain(self.indexes.spec_problems(object));
         if !message.is_empty() {
             self.unusable.insert(object.clone());
             if self.events.tell(EventType::Warning, object, condition::READY, reason::INVALID_SPEC, &message)

@@ -6,7 +6,7 @@ use std::{
 use kube::Client;
 use openelb_k8s::{
     announce::{AddressStatus, Announcements, Announcer, AnnouncerStatus, Protocol},
-    index::services::ClassRules,
+    index::{layer2::Failback, services::ClassRules},
     object::{Kind, NamespacedName, Object, ObjectRef},
     plan::Settings,
     source::kube::{Change, watch as watch_kinds},
@@ -137,6 +137,31 @@ async fn what_another_speaker_says_of_itself_plans_nothing() {
     decide(&mut owner);
     owner.delete(&ObjectRef::cluster(Kind::SpeakerStatus, "node-3"));
     assert!(owner.undecided && owner.touched.is_none(), "its speaker was removed");
+}
+
+#[tokio::test]
+async fn a_layer2_conf_that_becomes_bad_is_told_and_its_last_good_version_stays_in_force() {
+    let mut owner = owner();
+    let conf = |failback: &str| {
+        let spec = json!({"spec": {"failback": failback, "joinDelay": "1s"}});
+        object("Layer2Conf", "network.kubesphere.io/v1alpha2", "default", spec)
+    };
+    owner.apply(&conf("Manual"));
+    decide(&mut owner);
+    assert!(owner.unusable.is_empty());
+    let good = owner.desired.as_ref().unwrap().layer2.spec.clone();
+    assert_eq!(good.failback, Failback::Manual);
+    owner.apply(&conf("manual"));
+    decide(&mut owner);
+    assert_eq!(owner.desired.as_ref().unwrap().layer2.spec, good);
+    let reference = ObjectRef::cluster(Kind::Layer2Conf, "default");
+    assert_eq!(owner.unusable.iter().collect::<Vec<_>>(), [&reference], "it counts as a problem");
+    let told: Vec<_> = owner.events.recent().filter(|told| told.object == reference).collect();
+    assert!(
+        matches!(&told[..], [told] if told.reason == "InvalidSpec" && told.message.contains("spec.failback"))
+    );
+    owner.apply(&conf("Immediate"));
+    assert!(owner.unusable.is_empty(), "mended");
 }
 
 #[tokio::test]

@@ -102,16 +102,7 @@ impl Owner {
 
     /// An object that can be read, and whose spec cannot be used, is named in the log as well as in its condition.
     pub(super) fn tell_spec_problems(&mut self, object: &ObjectRef) {
-        let problems = match object.kind {
-            Kind::Eip => self.indexes.pools.get(&object.name).map(|view| view.problems.as_slice()),
-            Kind::BgpPeer => self.indexes.peers.get(&object.name).map(|view| view.problems.as_slice()),
-            Kind::BgpConf => {
-                let conf = self.indexes.peers.confs().find(|view| view.name == object.name);
-                conf.map(|view| view.problems.as_slice())
-            }
-            _ => None,
-        };
-        let message = problems.map(plan::status::explain).unwrap_or_default();
+        let message = plan::status::explain(self.indexes.spec_problems(object));
         if message.is_empty() {
             self.unusable.remove(object);
             if self.events.clear(object, condition::READY) {
