@@ -140,13 +140,15 @@ impl View<'_> {
             };
             (pool.name.clone(), inventory)
         });
-        let mut desired = BTreeMap::new();
+        let mut desired: BTreeMap<&'static str, u64> = BTreeMap::new();
         for announcement in self.desired.iter().flat_map(|desired| desired.addresses.values()) {
             for protocol in &announcement.protocols {
                 *desired.entry(protocol.as_str()).or_default() += 1;
             }
         }
-        let mut announced = BTreeMap::new();
+        // None is a number, too.
+        let mut announced: BTreeMap<&'static str, u64> =
+            desired.keys().map(|protocol| (*protocol, 0)).collect();
         for address in self.announced.addresses.values().filter(|address| address.announced) {
             *announced.entry(address.protocol.as_str()).or_default() += 1;
         }
@@ -348,6 +350,8 @@ mod tests {
             desired: Some(&desired),
             events: &events,
         };
+        let inventory = view.inventory(0, true);
+        assert_eq!((inventory.desired, inventory.announced), ([("bgp", 1)].into(), [("bgp", 0)].into()));
         let services = view.snapshot().services;
         assert_eq!(services[0]["addresses"][0]["pool"], "pool", "{services:?}");
     }
