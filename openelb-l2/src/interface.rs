@@ -8,7 +8,7 @@ use std::str::FromStr;
 ///
 /// | text | meaning |
 /// |---|---|
-/// | `NAME` | the interface of this name, at most 15 octets (Linux `IFNAMSIZ` − 1) |
+/// | `NAME` | the interface of this name, or with this alternative name: at most 127 octets (Linux `ALTIFNAMSIZ` − 1) |
 /// | `can_reach:IP` | the interface of the kernel's route to this address |
 /// | `regex:EXPR` | every interface whose name matches; the expression is compiled by whoever resolves it |
 /// | `subnet` | the interface with a prefix that contains the announced address |
@@ -37,9 +37,17 @@ pub enum ParseInterfaceSelectorError {
     Empty,
     /// A name that Linux refuses.
     #[error(
-        "{0:?} is not an interface name: 1 to 15 octets without '/', ':' and white space, not '.' or '..'"
+        "{0:?} is not an interface name: 1 to 127 octets without '/', ':', ',' and white space, not '.' or '..'"
     )]
     Name(String),
+    /// `subnet` or `all`, written otherwise: an interface may have this name, but hardly is it meant.
+    #[error(
+        "{0:?} is no interface: write subnet or all in small letters, or regex:^{0}$ for one of that name"
+    )]
+    Case(String),
+    /// Several names.
+    #[error("{0:?} is no interface: for several write regex:EXPR, like regex:^(eth0|eth1)$")]
+    Several(String),
     /// `can_reach:` without an IP address behind it.
     #[error("{0:?} is not an IP address: write can_reach:IP, like can_reach:192.168.0.1")]
     Address(String),
@@ -51,8 +59,8 @@ pub enum ParseInterfaceSelectorError {
     Kind(String),
 }
 
-/// The longest interface name that Linux takes, in octets (`IFNAMSIZ` − 1).
-const MAX_NAME: usize = 15;
+/// The longest name of an interface that Linux takes, in octets: that of an alternative one (`ALTIFNAMSIZ` − 1).
+const MAX_NAME: usize = 127;
 
 impl FromStr for InterfaceSelector {
     type Err = ParseInterfaceSelectorError;
@@ -64,6 +72,10 @@ impl FromStr for InterfaceSelector {
             None if text.is_empty() => Err(E::Empty),
             None if text == "subnet" => Ok(Self::Subnet),
             None if text == "all" => Ok(Self::All),
+            None if text.eq_ignore_ascii_case("subnet") || text.eq_ignore_ascii_case("all") => {
+                Err(E::Case(text.to_owned()))
+            }
+            None if text.contains(',') => Err(E::Several(text.to_owned())),
             None => {
                 let bad = text.len() > MAX_NAME
                     || text.contains(|c: char| c == '/' || c.is_whitespace() || c.is_control())
@@ -105,6 +117,8 @@ mod tests {
             ("can_reach:192.168.0.1", InterfaceSelector::CanReach("192.168.0.1".parse().unwrap())),
             ("can_reach:fd00::1", InterfaceSelector::CanReach("fd00::1".parse().unwrap())),
             ("regex:^eth[[:digit:]]+$", InterfaceSelector::Regex("^eth[[:digit:]]+$".into())),
+            ("regex: ^eth ", InterfaceSelector::Regex("^eth".into())),
+            ("an-alternative-name", InterfaceSelector::Name("an-alternative-name".into())),
             ("subnet", InterfaceSelector::Subnet),
             ("all", InterfaceSelector::All),
         ] {
@@ -116,9 +130,13 @@ mod tests {
 
     #[test]
     fn every_error_says_what_to_write() {
+        let long = "x".repeat(128);
         for (text, error) in [
             ("", E::Empty),
-            ("a-name-that-is-too-long", E::Name("a-name-that-is-too-long".into())),
+            (&long, E::Name(long.clone())),
+            ("Subnet", E::Case("Subnet".into())),
+            ("ALL", E::Case("ALL".into())),
+            ("eth0,eth1", E::Several("eth0,eth1".into())),
             ("..", E::Name("..".into())),
             ("et h0", E::Name("et h0".into())),
             ("can_reach:", E::Address(String::new())),

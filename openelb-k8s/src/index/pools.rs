@@ -321,6 +321,15 @@ pub enum InterfaceSelector {
     All,
 }
 
+/// The longest name of an interface, in octets: that of an alternative one (Linux `ALTIFNAMSIZ` − 1).
+const MAX_INTERFACE_NAME: usize = 127;
+
+/// Whether Linux takes it, but for `:` and `,`.
+fn is_interface_name(text: &str) -> bool {
+    let bad = |c: char| c == '/' || c.is_whitespace() || c.is_control();
+    text.len() <= MAX_INTERFACE_NAME && !text.contains(bad) && !matches!(text, "." | "..")
+}
+
 impl InterfaceSelector {
     /// Parses the field.
     ///
@@ -332,20 +341,31 @@ impl InterfaceSelector {
             None if text.is_empty() => Err("is empty".to_owned()),
             None if text == "subnet" => Ok(Self::Subnet),
             None if text == "all" => Ok(Self::All),
-            None if text.len() > 15 || text.contains(['/', ' ', '\t']) => {
-                Err(format!("{text:?} cannot be the name of an interface"))
+            None if text.eq_ignore_ascii_case("subnet") || text.eq_ignore_ascii_case("all") => Err(format!(
+                "{text:?} is no name of an interface; {} is written in small letters",
+                text.to_ascii_lowercase()
+            )),
+            None if text.contains(',') => {
+                let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+                let names: Vec<String> = names.map(regex_lite::escape).collect();
+                Err(format!("{text:?} names several interfaces, which is regex:^({})$", names.join("|")))
             }
+            None if !is_interface_name(text) => Err(format!("{text:?} cannot be the name of an interface")),
             None => Ok(Self::Name(text.to_owned())),
             Some(("can_reach", address)) => address
                 .trim()
                 .parse()
                 .map(Self::CanReach)
                 .map_err(|_| format!("{address:?} after can_reach: is not an address")),
-            Some(("regex", "")) => Err("the expression after regex: is empty".to_owned()),
-            // Each node would find it out, and announce nothing.
-            Some(("regex", expression)) => Regex::new(expression)
-                .map(|_| Self::Regex(expression.to_owned()))
-                .map_err(|error| format!("{expression:?} after regex: is no regular expression: {error}")),
+            Some(("regex", expression)) => match expression.trim() {
+                "" => Err("the expression after regex: is empty".to_owned()),
+                // Each node would find it out, and announce nothing.
+                expression => {
+                    Regex::new(expression).map(|_| Self::Regex(expression.to_owned())).map_err(|error| {
+                        format!("{expression:?} after regex: is no regular expression: {error}")
+                    })
+                }
+            },
             Some((prefix, _)) => Err(format!("{prefix:?} is none of can_reach:IP and regex:EXPR")),
         }
     }

@@ -232,7 +232,10 @@ fn interfaces() {
         ("regex:", Err(())),
         ("regex:eth[", Err(())),
         ("x:y", Err(())),
-        ("a-name-that-is-too-long", Err(())),
+        ("enp0s31f6np0alternative", Ok(InterfaceSelector::Name("enp0s31f6np0alternative".to_owned()))),
+        (&*"x".repeat(127), Ok(InterfaceSelector::Name("x".repeat(127)))),
+        (&*"x".repeat(128), Err(())),
+        ("..", Err(())),
     ] {
         let parsed = InterfaceSelector::parse(text).map_err(|_| ());
         assert_eq!(parsed, expected, "{text}");

@@ -93,6 +93,15 @@ fn eips() {
         "can_reach",
     );
     accepted("Eip", "{address: 192.0.2.0/24, protocol: layer2, interface: 'regex:^(eth|ens)[0-9]+$'}");
+    for (bad, remedy) in [
+        (".", "NAME"),
+        ("Subnet", "subnet is written in small letters"),
+        ("ALL", "all is written in small letters"),
+        ("'eth0, bond0.1'", "regex:^(eth0|bond0"),
+    ] {
+        let spec = format!("{{address: 192.0.2.0/24, protocol: layer2, interface: {bad}}}");
+        refused("Eip", &spec, "spec.interface", remedy);
+    }
     for bad in ["regex:[", "regex:eth(", "regex:*", "regex:"] {
         let spec = format!("{{address: 192.0.2.0/24, protocol: layer2, interface: '{bad}'}}");
         refused("Eip", &spec, "spec.interface", "such as regex:^eth[0-9]+$");

@@ -64,7 +64,10 @@ fn only_addresses_of_layer2_are_wanted() {
 
 #[test]
 fn every_interface_that_the_daemon_parses_is_one_of_the_library() {
-    for text in ["eth0", "can_reach:192.0.2.1", "regex:^eth[0-9]", "subnet", "all"] {
+    let (long, longest) = ("x".repeat(128), "x".repeat(127));
+    let good =
+        ["eth0", "can_reach:192.0.2.1", "can_reach: 192.0.2.1", "regex:^eth[0-9]", "regex: ^eth[0-9] "];
+    for text in good.into_iter().chain([" subnet ", "all", "enp0s31f6np0alternative", &longest]) {
         let mut desired = desired();
         desired.addresses.clear();
         let parsed = InterfaceSelector::parse(text).unwrap();
