@@ -1,7 +1,6 @@
 //! The task that keeps a Layer 2 speaker as the announcements want it.
 
 use std::{
-    collections::VecDeque,
     fmt,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
@@ -22,7 +21,9 @@ use tokio::{
 };
 
 use super::{
-    Layer2Options, VIRTUAL_LINKS, config,
+    Layer2Options, VIRTUAL_LINKS,
+    comings::{Comings, Seen},
+    config,
     events::{self, Spoken, Told},
     hearing::Hearing,
     incarnation, status,
@@ -36,9 +37,6 @@ const GRACE: Duration = Duration::from_millis(500);
 
 /// How long a speaker that is replaced may take to hand over what it has.
 const ENDING: Duration = Duration::from_secs(5);
-
-/// Who tells of a node is decided so much later: those that went at the same time are known then.
-const DELIBERATION: Duration = Duration::from_secs(3);
 
 /// Where metrics take the state of Layer 2 from; `None`: it is not spoken.
 pub type Layer2Source = Arc<dyn Fn() -> Option<Arc<Snapshot>> + Send + Sync>;
@@ -85,7 +83,7 @@ impl Layer2Announcer {
             published,
             told,
             spoken: Spoken::default(),
-            comings: VecDeque::new(),
+            comings: Comings::default(),
             snapshots: Arc::clone(&snapshots),
             calendar: Calendar::new(Instant::now(), Timestamp::now()),
             seed,
@@ -188,8 +186,7 @@ struct Task {
     told: mpsc::Sender<Told>,
     /// What this node has told, and nobody replaced.
     spoken: Spoken,
-    /// Nodes that came or went, and when: not told yet.
-    comings: VecDeque<(Event, Instant)>,
+    comings: Comings,
     snapshots: Arc<Mutex<Option<watch::Receiver<Arc<Snapshot>>>>>,
     calendar: Calendar,
     seed: u64,
@@ -382,13 +379,15 @@ impl Task {
     fn hear(&mut self, event: Event) {
         tracing::info!(?event, "layer 2");
         match event {
-            Event::SpeakerUp { .. } if !self.is_settled() => {
-                // Whom a start finds is no news.
-            }
             Event::SpeakerUp { .. } | Event::SpeakerDown { .. } => {
-                self.comings.push_back((event, Instant::now()));
+                self.comings.hear(event, self.is_settled(), Instant::now());
             }
-            event => self.tell(&event),
+            event => {
+                if matches!(event, Event::Stalled { .. }) {
+                    self.comings.deliberate_anew(Instant::now());
+                }
+                self.tell(&event);
+            }
         }
     }
 
@@ -412,12 +411,12 @@ impl Task {
 
     /// Tells of nodes that came or went: of those of which the snapshot knows what came of it.
     fn tell_comings(&mut self, now: Instant) {
-        let due = |(_, at): &(Event, Instant)| now.saturating_duration_since(*at) >= DELIBERATION;
-        while self.comings.front().is_some_and(due) {
-            if let Some((event, _)) = self.comings.pop_front() {
-                self.tell(&event);
-            }
-        }
+        let Some(running) = &self.running else { return };
+        let snapshot = Arc::clone(&running.snapshots.borrow());
+        let links: Vec<(&str, bool)> =
+            snapshot.links.iter().map(|link| (link.name.as_str(), link.up)).collect();
+        let due = self.comings.due(Seen { members: &snapshot.members, links: &links }, now);
+        due.iter().for_each(|event| self.tell(event));
     }
 
     fn publish(&mut self) {

@@ -146,7 +146,7 @@ pub fn told(node: &str, event: &Event, snapshot: &Snapshot) -> Option<Told> {
 }
 
 /// Whether this node is the first of those that live, but for the one that is told about: whether that one counts now
-/// is what the others may not agree on.
+/// is what the others may not agree on. Where nobody else lives, it is the only one that can tell.
 fn speaks_for_all(node: &str, about: &str, snapshot: &Snapshot) -> bool {
     let living = snapshot.members.iter().filter(|member| member.state == MemberState::Alive);
     living.map(|member| member.node.as_str()).filter(|other| *other != about).all(|other| node < other)

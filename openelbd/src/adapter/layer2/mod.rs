@@ -5,10 +5,12 @@
 //! | [`config`] | `Layer2Conf`, Nodes and addresses → what the speaker is told |
 //! | [`status`] | the speaker's snapshots → status of addresses, problems and warnings |
 //! | [`events`] | what happened → what is told about which object |
+//! | `comings` | nodes that came or went → which of them are to be told of, and when |
 //! | `hearing` | counters of gossip → whether any other node is heard |
 //! | `incarnation` | the clock and what the last process left → the number of this life |
 
 mod announcer;
+mod comings;
 pub mod config;
 pub mod events;
 mod hearing;
