@@ -296,6 +296,52 @@ impl Setup {
         Ok(self.lab().run(&node(n), &["ip", "link", "show", "dev", "fab0"])?.contains(mac))
     }
 
+    /// The owner's SpeakerStatus has the interface, the MAC address that the router learns, and since when; and so does the
+    /// plugin.
+    fn shows_how_it_is_answered(&self, address: IpAddr, owner: u8) {
+        let plugin = self.lab().path().join("kubectl-openelb");
+        if !plugin.exists() {
+            std::os::unix::fs::symlink(&self.program, &plugin).unwrap();
+        }
+        let kubeconfig = self.cluster.kube.kubeconfig().to_str().unwrap();
+        let services = [plugin.to_str().unwrap(), "services", "--kubeconfig", kubeconfig];
+        eventually(&format!("how {address} is answered"), DEADLINE, || {
+            let Some(mac) = self.answer(address)? else { return Ok(None) };
+            anyhow::ensure!(self.is_of(&mac, owner)?, "{mac} is not that of {}", node(owner));
+            let status = self.cluster.kube.get("speakerstatuses", "", &node(owner))?;
+            let answers = status.pointer("/status/layer2Answers").and_then(Value::as_array).cloned();
+            let of_address = |one: &Value| one["address"] == address.to_string();
+            let Some(answer) = answers.into_iter().flatten().find(of_address) else {
+                anyhow::bail!("{status:#}");
+            };
+            anyhow::ensure!(answer["interface"] == "fab0" && answer["mac"] == mac, "{answer}");
+            let since = answer["since"].as_str().unwrap_or_default();
+            anyhow::ensure!(since.parse::<jiff::Timestamp>().is_ok(), "{answer}");
+            let shown = self.lab().run(self.cluster.kube.host(), &services)?;
+            let line = shown.lines().find(|line| line.contains(&address.to_string())).unwrap_or_default();
+            let words = [&node(owner), "fab0", &mac, since];
+            anyhow::ensure!(words.iter().all(|word| line.contains(word)), "no {words:?} in {shown}");
+            Ok(Some(()))
+        })
+        .unwrap();
+    }
+
+    /// There is such an Event on the object.
+    fn await_event(&self, (kind, name): (&str, &str), reason: &str, words: &str) {
+        eventually(&format!("{reason} on {kind} {name}"), DEADLINE, || {
+            let events = self.cluster.kube.list("events.events.k8s.io")?;
+            let found = events.iter().any(|event| {
+                let of = &event["regarding"];
+                (&of["kind"], &of["name"], &event["reason"]) == (&kind.into(), &name.into(), &reason.into())
+                    && event["note"].as_str().is_some_and(|note| note.contains(words))
+            });
+            let seen = || events.iter().map(|event| format!("{} {}", event["reason"], event["note"]));
+            anyhow::ensure!(found, "{:#?}", seen().collect::<Vec<_>>());
+            Ok(Some(()))
+        })
+        .unwrap();
+    }
+
     /// Whoever says that it owns the address also answers for it; the owner.
     fn await_owner(&self, address: IpAddr, wanted: impl Fn(u8) -> bool) -> u8 {
         let (owner, _) = eventually(&format!("one owner of {address}"), DEADLINE, || {
@@ -340,10 +386,23 @@ fn a_rollout_of_layer2_speakers_moves_no_address_and_breaks_nothing() {
         }
     }
 
+    setup.shows_how_it_is_answered(addresses[0], owners[0]);
+    let (gone, index) = (node(owners[0]), usize::from(owners[0]) - 1);
+    setup.lab().signal(&speakers[index], "KILL").unwrap();
+    setup.lab().wait_exit(&speakers[index], DEADLINE).unwrap();
+    setup.await_event(("Service", "web-0"), "StandIn", &format!("answers for {}", addresses[0]));
+    setup.await_event(("Node", &gone), "SpeakerDown", &format!("the speaker of {gone} does not answer"));
+    speakers[index] = setup.speaker(owners[0]);
+    setup.await_event(("Node", &gone), "SpeakerUp", &format!("the speaker of {gone} answers"));
+    setup.await_owner(addresses[0], |now| now == owners[0]);
+
     let label = "node.kubernetes.io/exclude-from-external-load-balancers=";
-    setup.cluster.kube.kubectl(&["label", "node", &node(owners[0]), label]).unwrap();
+    setup.cluster.kube.kubectl(&["label", "node", &gone, label]).unwrap();
     let next = setup.await_owner(addresses[0], |now| now != owners[0]);
     assert!(NODES.contains(&next));
+    let answers = format!("{} answers for {}", node(next), addresses[0]);
+    setup.await_event(("Service", "web-0"), "OwnerChanged", &answers);
+    setup.shows_how_it_is_answered(addresses[0], next);
     assert_eq!(setup.addresses(), addresses);
 }
 
