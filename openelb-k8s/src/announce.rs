@@ -13,7 +13,7 @@ use jiff::Timestamp;
 
 use crate::index::layer2::Layer2Spec;
 use crate::index::peers::PeerSpec;
-use crate::object::NamespacedName;
+use crate::object::{NamespacedName, ObjectRef};
 
 /// Announces addresses by one protocol.
 pub trait Announcer: Send + Sync {
@@ -245,6 +245,21 @@ pub struct AnnouncerProblem {
     pub reason: String,
     /// Cause and remedy.
     pub message: String,
+    /// Which objects it concerns; none: BGP, or the process.
+    pub objects: BTreeSet<ObjectRef>,
+}
+
+impl AnnouncerProblem {
+    /// Of BGP or of the process.
+    pub fn new(reason: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { reason: reason.into(), message: message.into(), objects: BTreeSet::new() }
+    }
+
+    /// Of these objects.
+    #[must_use]
+    pub fn of(self, objects: impl IntoIterator<Item = ObjectRef>) -> Self {
+        Self { objects: objects.into_iter().collect(), ..self }
+    }
 }
 
 /// How one address is announced by one protocol.

@@ -5,7 +5,7 @@ use std::hash::{BuildHasher as _, RandomState};
 
 use jiff::Timestamp;
 use openelb_k8s::{
-    announce::AnnouncerStatus,
+    announce::{Announcements, AnnouncerProblem, AnnouncerStatus},
     names::{event, reason},
     object::{Kind, ObjectRef},
 };
@@ -33,6 +33,20 @@ impl EventType {
             Self::Warning => "Warning",
         }
     }
+}
+
+/// Pools with an address that nobody answers for, and what keeps this node from it.
+pub(crate) fn hindered(announced: &AnnouncerStatus, desired: &Announcements) -> BTreeMap<String, String> {
+    let mut hindered: BTreeMap<String, String> = BTreeMap::new();
+    for ((address, _), one) in announced.addresses.iter().filter(|_| !announced.unsettled) {
+        if let (Some(hindrance), None) = (&one.hindrance, &one.owner)
+            && let Some(announcement) = desired.addresses.get(address)
+        {
+            let message = || format!("{}: {hindrance}", desired.node);
+            hindered.entry(announcement.pool.clone()).or_insert_with(message);
+        }
+    }
+    hindered
 }
 
 /// The reason of an event that says that an object's spec cannot be used.
@@ -122,14 +136,8 @@ impl EventLog {
     }
 
     /// Forgets what was wrong in `before` and is not in `now`: when it comes back it is told again.
-    pub(crate) fn clear_mended(
-        &mut self,
-        object: &ObjectRef,
-        before: &AnnouncerStatus,
-        now: &AnnouncerStatus,
-    ) {
-        let still = by_reason(now);
-        for reason in by_reason(before).into_keys().filter(|reason| !still.contains_key(reason)) {
+    pub(crate) fn clear_mended(&mut self, before: &Wrong<'_>, now: &Wrong<'_>) {
+        for (object, reason) in before.keys().filter(|wrong| !now.contains_key(wrong)) {
             if self.clear(object, reason) {
                 tracing::info!(%object, reason, "mended");
             }
@@ -142,19 +150,39 @@ impl EventLog {
     }
 }
 
-/// What is wrong, one text for each reason: a reason may have as many problems as there are addresses. The text does not
-/// change with every one of them.
-pub(crate) fn by_reason(status: &AnnouncerStatus) -> BTreeMap<&str, String> {
-    let mut messages: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+/// What is wrong, one text for each object and reason: a reason may have as many problems as there are addresses. The text
+/// does not change with every one of them.
+pub(crate) type Wrong<'a> = BTreeMap<(ObjectRef, &'a str), String>;
+
+/// What is wrong, all of it with this object.
+pub(crate) fn all_of<'a>(object: &ObjectRef, status: &'a AnnouncerStatus) -> Wrong<'a> {
+    wrong(status, |_| vec![object.clone()])
+}
+
+/// What is wrong, each with the objects that it concerns, or else with this one.
+pub(crate) fn each_of<'a>(object: &ObjectRef, status: &'a AnnouncerStatus) -> Wrong<'a> {
+    wrong(status, |problem| {
+        if problem.objects.is_empty() {
+            vec![object.clone()]
+        } else {
+            problem.objects.iter().cloned().collect()
+        }
+    })
+}
+
+fn wrong(status: &AnnouncerStatus, objects: impl Fn(&AnnouncerProblem) -> Vec<ObjectRef>) -> Wrong<'_> {
+    let mut messages: BTreeMap<(ObjectRef, &str), BTreeSet<&str>> = BTreeMap::new();
     for problem in status.problems.iter().chain(&status.warnings) {
-        messages.entry(&problem.reason).or_default().insert(&problem.message);
+        for object in objects(problem) {
+            messages.entry((object, &problem.reason)).or_default().insert(&problem.message);
+        }
     }
-    let joined = messages.into_iter().map(|(reason, messages)| {
+    let joined = messages.into_iter().map(|(wrong, messages)| {
         let mut told = messages.iter().take(JOINED).copied().collect::<Vec<_>>().join("; ");
         if messages.len() > JOINED {
             told.push_str("; and more");
         }
-        (reason, told)
+        (wrong, told)
     });
     joined.collect()
 }
@@ -169,20 +197,19 @@ mod tests {
     use super::{EventLog, EventType::Warning};
 
     fn status(problems: impl IntoIterator<Item = (&'static str, String)>) -> AnnouncerStatus {
-        let problems = problems
-            .into_iter()
-            .map(|(reason, message)| AnnouncerProblem { reason: reason.to_owned(), message });
+        let problems = problems.into_iter().map(|(reason, message)| AnnouncerProblem::new(reason, message));
         AnnouncerStatus { problems: problems.collect(), ..AnnouncerStatus::default() }
     }
 
     /// As the owners do it; says how much was told.
     fn tell(events: &mut EventLog, before: &AnnouncerStatus, now: &AnnouncerStatus) -> usize {
         let object = ObjectRef::cluster(Kind::SpeakerStatus, "node-1");
-        let told = super::by_reason(now)
-            .into_iter()
-            .filter(|(reason, message)| events.tell(Warning, &object, reason, reason, message))
+        let wrong = super::all_of(&object, now);
+        let told = wrong
+            .iter()
+            .filter(|((object, reason), message)| events.tell(Warning, object, reason, reason, message))
             .count();
-        events.clear_mended(&object, before, now);
+        events.clear_mended(&super::all_of(&object, before), &wrong);
         told
     }
 
@@ -198,6 +225,20 @@ mod tests {
         assert_eq!(tell(&mut events, &many, &many), 0, "nothing is new");
         let more = status(lacking(81).chain([other]));
         assert_eq!(tell(&mut events, &many, &more), 0, "one more of the same");
+    }
+
+    #[test]
+    fn a_problem_is_one_of_the_objects_that_it_concerns() {
+        let eips = ["a", "b"].map(|name| ObjectRef::cluster(Kind::Eip, name));
+        let conf = ObjectRef::cluster(Kind::BgpConf, "default");
+        let mut status = status([("ListenFailed", "port 179".to_owned())]);
+        status.warnings.push(AnnouncerProblem::new("InterfaceNotFound", "no nope0").of(eips.clone()));
+        let whole = super::all_of(&conf, &status);
+        assert_eq!(whole.len(), 2);
+        assert!(whole.keys().all(|(object, _)| *object == conf));
+        let each: Vec<_> = super::each_of(&conf, &status).into_keys().collect();
+        let [a, b] = eips;
+        assert_eq!(each, [(a, "InterfaceNotFound"), (b, "InterfaceNotFound"), (conf, "ListenFailed")]);
     }
 
     #[test]

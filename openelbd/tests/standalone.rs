@@ -188,6 +188,24 @@ fn a_layer2_conf_that_becomes_bad_is_named_and_its_last_good_version_stays_in_fo
 }
 
 #[test]
+fn an_address_that_nobody_answers_for_is_told_on_its_eip() {
+    let site = Site::new();
+    let pool = eip("web", "203.0.113.0/28\n  protocol: layer2\n  interface: nope0");
+    site.write("pool.yaml", &(pool + &node("n1", "127.0.0.1")));
+    site.write("a.yaml", &service("a"));
+    let port = free_port().to_string();
+    let daemon = site.start_with("n1", &["--bind-port", &port]);
+    site.wait_for_addresses("a", 1);
+    // What Layer 2 says is of the Eip, not of how BGP is spoken.
+    let line = daemon.wait_for_log(&["InterfaceNotFound", "nope0"]);
+    assert!(line.contains("Eip web"), "{line}");
+    daemon.wait_for_log(&["Eip web", "ConfigSpeakerFailed", "n1: ", "nope0"]);
+    assert!(!daemon.log().contains("BgpConf"), "{}", daemon.log());
+    let sample = |name: &str| daemon.metric(&format!("openelb_{name}_addresses{{protocol=\"layer2\"}}"));
+    assert_eq!((sample("desired"), sample("announced")), (Some(1.0), Some(0.0)));
+}
+
+#[test]
 fn kill_and_restart_keep_addresses() {
     let site = Site::new();
     basic(&site);

@@ -144,7 +144,8 @@ fn writes(
         }
         let derived = plan.as_ref().is_some_and(|plan| plan.router_id_derived);
         let derived: &[&str] = if derived { &["the node"] } else { &[] };
-        let problem = status.problems.first().map(|problem| problem.message.clone());
+        let mut problems = status.problems.iter().filter(|problem| problem.objects.is_empty());
+        let problem = problems.next().map(|problem| problem.message.clone());
         writes.push(conf_write(conf, &nodes, derived, problem, now));
     }
     for peer in indexes.peers.iter() {

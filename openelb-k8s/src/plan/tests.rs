@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use super::status::{Wanted, bgp_counter_writes, bgp_writes, merge_conditions};
 use super::{Settings, Write, announcement, map_patch, merge_patch};
 use crate::announce::{
-    Announcement, AnnouncerStatus, MessageCounts, NextHops, PeerStatus, Protocol, SessionState,
+    Announcement, AnnouncerProblem, AnnouncerStatus, MessageCounts, NextHops, PeerStatus, Protocol,
+    SessionState,
 };
 use crate::index::Indexes;
 use crate::object::{Kind, NamespacedName, Object, ObjectRef};
@@ -411,6 +412,24 @@ fn execute(cluster: &mut Cluster, writes: &[Write]) {
         merge_patch(&mut value, &write.patch());
         cluster.indexes.apply(&object(value));
     }
+}
+
+#[test]
+fn a_bgp_conf_says_nothing_of_other_objects() {
+    let mut cluster = Cluster::new();
+    cluster.bgp(json!({"as": 65001}), json!({}));
+    let mut status = established();
+    let lan = ObjectRef::cluster(Kind::Eip, "lan");
+    status
+        .problems
+        .push(AnnouncerProblem::new("AddressLocal", "eth0 of this node has the address").of([lan]));
+    let said = |status: &AnnouncerStatus| {
+        let writes = bgp_writes(&cluster.indexes, &cluster.settings, status, now());
+        writes[0].patch().pointer("/status/conditions/0/message").cloned()
+    };
+    assert_eq!(said(&status), Some(json!("in force")));
+    status.problems.push(AnnouncerProblem::new("ListenFailed", "port 179 is taken"));
+    assert_eq!(said(&status), Some(json!("port 179 is taken")));
 }
 
 #[test]

@@ -3,7 +3,7 @@
 mod telling;
 
 use std::{
-    collections::{BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -77,6 +77,8 @@ pub(super) struct Owner {
 
     desired: Option<Announcements>,
     announced: Arc<AnnouncerStatus>,
+    /// Pools that this node cannot announce, while nobody else does.
+    hindered: BTreeMap<String, Hindrance>,
     /// The counters that were written last, and when.
     counted: Arc<AnnouncerStatus>,
     counted_at: Instant,
@@ -85,6 +87,19 @@ pub(super) struct Owner {
     failure: Option<String>,
     retry_after: Duration,
     retry_at: Option<Instant>,
+}
+
+/// What keeps this node from an address that nobody answers for.
+struct Hindrance {
+    since: Instant,
+    message: String,
+    told: bool,
+}
+
+impl Hindrance {
+    const fn new(since: Instant) -> Self {
+        Self { since, message: String::new(), told: false }
+    }
 }
 
 impl Owner {
@@ -121,6 +136,7 @@ impl Owner {
             decision_began: None,
             desired: None,
             announced: Arc::default(),
+            hindered: BTreeMap::new(),
             counted: Arc::default(),
             counted_at: Instant::now(),
             server: ServerState::default(),
@@ -144,7 +160,8 @@ impl Owner {
         if self.stale || self.undecided || self.unannounced || self.unreported || !self.writes.is_empty() {
             return Some(Instant::now());
         }
-        (self.announced != self.counted).then(|| self.report_at())
+        let report = (self.announced != self.counted).then(|| self.report_at());
+        [report, self.hindrances_at()].into_iter().flatten().min()
     }
 
     /// The manifests are watched anew: the next pass holds all of them.
@@ -254,6 +271,7 @@ impl Owner {
         }
         self.execute(now + SLICE).await?;
         self.announce();
+        self.tell_hindrances();
         if self.writes.is_empty() && !self.undecided && !self.stale {
             self.settled();
         }
@@ -362,6 +380,7 @@ impl Owner {
             tracing::debug!(addresses = desired.addresses.len(), "announcements change");
             self.announcer.set_desired(desired.clone());
             self.desired = Some(desired);
+            self.find_hindrances();
         }
     }
 

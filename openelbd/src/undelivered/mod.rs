@@ -198,14 +198,12 @@ fn warning(failure: &Failure) -> AnnouncerProblem {
     } else {
         "load the kernel's modules nf_tables, nft_reject_inet and nft_ct"
     };
-    AnnouncerProblem {
-        reason: NOT_REJECTED.to_owned(),
-        message: format!(
-            "packets to announced addresses that nobody takes are not rejected (nf_tables: {}): they go back and forth \
-             between router and node until their TTL ends; {remedy}, or start with --reject-undelivered=false",
-            failure.cause
-        ),
-    }
+    let message = format!(
+        "packets to announced addresses that nobody takes are not rejected (nf_tables: {}): they go back and forth \
+         between router and node until their TTL ends; {remedy}, or start with --reject-undelivered=false",
+        failure.cause
+    );
+    AnnouncerProblem::new(NOT_REJECTED, message)
 }
 
 /// Sends batches one after the other, off the runtime's threads.

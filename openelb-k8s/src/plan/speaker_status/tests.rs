@@ -62,11 +62,35 @@ fn a_speaker_says_what_it_does() {
 #[test]
 fn what_hinders_a_speaker_is_a_condition() {
     let mut hindered = announced();
-    let problem = AnnouncerProblem { reason: "ListenFailed".into(), message: "port 179 is taken".into() };
+    let problem = AnnouncerProblem::new("ListenFailed", "port 179 is taken");
     hindered.problems.push(problem);
     let status = status(&cluster(), &hindered);
     let ready = status.conditions.unwrap().into_iter().find(|c| c.type_ == "Ready").unwrap();
     assert_eq!((ready.status.as_str(), ready.message.as_str()), ("False", "port 179 is taken"));
+}
+
+#[test]
+fn warnings_are_a_condition_and_hinder_nothing() {
+    let mut announced = announced();
+    let outside = "the address lies in no subnet of eth0: clients there need a route to it (192.0.2.1)";
+    announced.warnings.push(AnnouncerProblem::new("AddressOutOfSubnet", outside));
+    let said = |announced: &AnnouncerStatus| {
+        let conditions = status(&cluster(), announced).conditions.unwrap();
+        ["Ready", "Warnings"].map(|kind| {
+            let found = conditions.iter().find(|condition| condition.type_ == kind);
+            found.map(|found| (found.status.clone(), found.message.clone()))
+        })
+    };
+    let [ready, warnings] = said(&announced);
+    assert_eq!(ready.unwrap().0, "True");
+    assert_eq!(warnings, Some(("True".to_owned(), outside.to_owned())));
+    let local =
+        "eth0 of this node has the address, so the kernel answers for it, too: take it off the interface";
+    let lan = ObjectRef::cluster(Kind::Eip, "lan");
+    announced.problems.push(AnnouncerProblem::new("AddressLocal", local).of([lan]));
+    let [ready, warnings] = said(&announced);
+    assert_eq!(ready, Some(("False".to_owned(), local.to_owned())), "whatever object it concerns");
+    assert_eq!(warnings.unwrap().1, outside);
 }
 
 #[test]

@@ -477,25 +477,25 @@ impl Task {
         let before = Arc::clone(&self.published.borrow());
         let now = Instant::now();
         let mut status = status::status(&self.desired, &peers, &routes, &before, self.calendar, now);
-        status.problems.extend(self.failure.iter().map(|failure| AnnouncerProblem {
-            reason: "ConfigurationRefused".to_owned(),
-            message: format!("the BGP speaker does not take this configuration: {failure}"),
+        status.problems.extend(self.failure.iter().map(|failure| {
+            let message = format!("the BGP speaker does not take this configuration: {failure}");
+            AnnouncerProblem::new("ConfigurationRefused", message)
         }));
-        status.problems.extend(self.restarts.until().map(|_| AnnouncerProblem {
-            reason: "SpeakerEnded".to_owned(),
-            message: "a bug has ended the BGP speaker; it is started again within a minute".to_owned(),
+        status.problems.extend(self.restarts.until().map(|_| {
+            let message = "a bug has ended the BGP speaker; it is started again within a minute";
+            AnnouncerProblem::new("SpeakerEnded", message)
         }));
         for (name, warning) in &self.warnings {
             let told = status.peer_warnings.entry(name.clone()).or_default();
             *told = if told.is_empty() { warning.clone() } else { format!("{told}; {warning}") };
         }
-        status.problems.extend(self.peers_wanted.refused.iter().map(|(peer, note)| AnnouncerProblem {
-            reason: "PeerRefused".to_owned(),
-            message: format!("BgpPeer {peer} is left out: {note}"),
+        status.problems.extend(self.peers_wanted.refused.iter().map(|(peer, note)| {
+            AnnouncerProblem::new("PeerRefused", format!("BgpPeer {peer} is left out: {note}"))
         }));
-        status.warnings.extend(self.api_failures.borrow().iter().map(|(host, error)| AnnouncerProblem {
-            reason: "ApiListenFailed".to_owned(),
-            message: format!("GoBGP's gRPC interface cannot be served on {host}: {error}; it is tried again"),
+        status.warnings.extend(self.api_failures.borrow().iter().map(|(host, error)| {
+            let message =
+                format!("GoBGP's gRPC interface cannot be served on {host}: {error}; it is tried again");
+            AnnouncerProblem::new("ApiListenFailed", message)
         }));
         self.published.send_if_modified(|current| {
             let changed = **current != status;

@@ -121,14 +121,14 @@ fn listener_problems(peers: &PeersSnapshot) -> Vec<AnnouncerProblem> {
         .iter()
         .filter_map(|listener| match &listener.state {
             ListenerState::Listening => None,
-            ListenerState::Failed { error } => Some(AnnouncerProblem {
-                reason: LISTEN_FAILED.to_owned(),
-                message: format!(
+            ListenerState::Failed { error } => {
+                let message = format!(
                     "BGP cannot listen on {}: {error}; sessions are opened from this side only, and listening is \
                      tried again",
                     listener.address
-                ),
-            }),
+                );
+                Some(AnnouncerProblem::new(LISTEN_FAILED, message))
+            }
         })
         .collect()
 }
@@ -136,7 +136,7 @@ fn listener_problems(peers: &PeersSnapshot) -> Vec<AnnouncerProblem> {
 /// Neighbours that a listener cannot protect as they are to be.
 fn unprotected(peers: &PeersSnapshot) -> Vec<AnnouncerProblem> {
     let all = peers.listeners.iter().flat_map(|listener| &listener.unprotected);
-    all.map(|text| AnnouncerProblem { reason: "NotProtected".to_owned(), message: text.clone() }).collect()
+    all.map(|text| AnnouncerProblem::new("NotProtected", text.as_str())).collect()
 }
 
 fn address_status(

@@ -9,7 +9,7 @@ use std::{
 
 use futures::future::BoxFuture;
 use jiff::Timestamp;
-use openelb_k8s::announce::{Announcements, Announcer, AnnouncerProblem, AnnouncerStatus, Protocol};
+use openelb_k8s::announce::{Announcements, Announcer, AnnouncerStatus, Protocol};
 use openelb_l2::{
     net::{self, DriverConfig, DriverHandle, Snapshot, SpawnError},
     speaker::{Event, NodeName, SpeakerConfig, StopMode},
@@ -434,13 +434,12 @@ impl Task {
             && !self.desired.layer2.nodes.is_empty()
         {
             let message = format!("{} {message}", running.gossip);
-            status.warnings.push(AnnouncerProblem { reason: status::UNHEARD.to_owned(), message });
+            status.warnings.push(status::of_the_whole(status::UNHEARD, message));
         }
         let starts = self.ending.is_some() && self.is_wanted();
         status.unsettled = starts || self.running.is_some() && !snapshot.settled;
         if let Some(failure) = &self.failure {
-            let problem = AnnouncerProblem { reason: "Layer2Failed".to_owned(), message: failure.clone() };
-            status.problems.push(problem);
+            status.problems.push(status::of_the_whole("Layer2Failed", failure.as_str()));
         }
         if self.options.enabled == Some(false) {
             for one in status.addresses.values_mut().filter(|one| one.protocol == Protocol::Layer2) {
@@ -448,12 +447,9 @@ impl Task {
             }
         }
         if self.running.is_some() && self.options.key.is_none() && !self.desired.layer2.nodes.is_empty() {
-            status.warnings.push(AnnouncerProblem {
-                reason: status::UNAUTHENTICATED.to_owned(),
-                message: "whoever reaches the gossip port can take addresses over: give all speakers the same secret \
-                          (--secret, or MEMBER_LIST_SECRET from a Secret)"
-                    .to_owned(),
-            });
+            let message = "whoever reaches the gossip port can take addresses over: give all speakers the same secret \
+                           (--secret, or MEMBER_LIST_SECRET from a Secret)";
+            status.warnings.push(status::of_the_whole(status::UNAUTHENTICATED, message));
         }
         self.published.send_if_modified(|current| {
             let changed = **current != status;

@@ -1,8 +1,16 @@
 //! Snapshots of the Layer 2 speaker → status in the words of the seam.
 
-use std::{collections::BTreeMap, net::IpAddr, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Instant,
+};
 
-use openelb_k8s::announce::{AddressStatus, Announcements, AnnouncerProblem, AnnouncerStatus, Protocol};
+use openelb_k8s::{
+    announce::{AddressStatus, Announcements, AnnouncerProblem, AnnouncerStatus, Protocol},
+    names::DEFAULT_OBJECT,
+    object::{Kind, ObjectRef},
+};
 use openelb_l2::{
     MacAddr,
     net::{AddressView, LinkView, NoLink, Problem, Snapshot},
@@ -32,19 +40,16 @@ pub fn status(
     let known: BTreeMap<IpAddr, &AddressView> =
         snapshot.addresses.iter().map(|view| (view.status.address, view)).collect();
     let wanted = desired.addresses.iter().filter(|(_, one)| one.protocols.contains(&Protocol::Layer2));
-    let mut problems = Problems::default();
-    let mut warnings = Problems::default();
+    let mut found = Findings::default();
     let addresses = wanted.map(|(address, announcement)| {
         let view = known.get(address).copied();
         // What a node lacks that may not announce hinders nobody.
         for problem in view.iter().flat_map(|view| &view.problems).filter(|_| announcement.self_eligible) {
-            let list = if is_hindrance(problem) { &mut problems } else { &mut warnings };
-            list.add(problem, *address);
+            found.add(problem, *address, &announcement.pool);
         }
         let stranger = view.and_then(|view| stranger(&view.status.role, view.status.conflict));
         if let Some((mac, held)) = stranger.filter(|_| announcement.self_eligible) {
-            let list = if held { &mut problems } else { &mut warnings };
-            list.add_stranger(mac, held, *address);
+            found.add_stranger(mac, held, *address, &announcement.pool);
         }
         let mut status = view.map_or_else(
             || AddressStatus::new(Protocol::Layer2, "not taken up yet"),
@@ -56,14 +61,19 @@ pub fn status(
         ((*address, Protocol::Layer2), status)
     });
     let addresses = addresses.collect();
-    let mut problems = problems.told();
+    let (mut problems, warnings) = found.told();
     if let Some(message) = &snapshot.gossip_problem
         && !snapshot.stopped
         && !desired.layer2.nodes.is_empty()
     {
-        problems.push(AnnouncerProblem { reason: LISTEN_FAILED.to_owned(), message: message.clone() });
+        problems.push(of_the_whole(LISTEN_FAILED, message.as_str()));
     }
-    AnnouncerStatus { addresses, problems, warnings: warnings.told(), ..AnnouncerStatus::default() }
+    AnnouncerStatus { addresses, problems, warnings, ..AnnouncerStatus::default() }
+}
+
+/// What is wrong with how Layer 2 is spoken, whatever the address.
+pub(super) fn of_the_whole(reason: &str, message: impl Into<String>) -> AnnouncerProblem {
+    AnnouncerProblem::new(reason, message).of([ObjectRef::cluster(Kind::Layer2Conf, DEFAULT_OBJECT)])
 }
 
 /// What is wrong for one cause. How many addresses it concerns is not counted: that would be news with each of them.
@@ -71,36 +81,58 @@ struct Found {
     first: IpAddr,
     message: String,
     others: bool,
+    /// The Eips of the addresses.
+    pools: BTreeSet<String>,
 }
 
-/// What is wrong, by reason and cause.
+/// What is wrong on this node, and what is only to be known.
 #[derive(Default)]
-pub(super) struct Problems(BTreeMap<(&'static str, String), Found>);
+pub(super) struct Findings {
+    problems: Problems,
+    warnings: Problems,
+}
 
-impl Problems {
-    pub(super) fn add(&mut self, problem: &Problem, address: IpAddr) {
-        self.add_text(reason(problem), cause(problem), problem.to_string(), address);
+impl Findings {
+    pub(super) fn add(&mut self, problem: &Problem, address: IpAddr, pool: &str) {
+        let list = if is_hindrance(problem) { &mut self.problems } else { &mut self.warnings };
+        list.add(reason(problem), cause(problem), problem.to_string(), address, pool);
     }
 
-    pub(super) fn add_stranger(&mut self, mac: MacAddr, held: bool, address: IpAddr) {
+    pub(super) fn add_stranger(&mut self, mac: MacAddr, held: bool, address: IpAddr, pool: &str) {
         let what = if held { "has" } else { "claims" };
         let message = format!(
             "the station {mac}, which is no node of ours, {what} the address of a Service: take it off there, or exclude \
              it in the Eip"
         );
-        self.add_text(CONFLICT, mac.to_string(), message, address);
+        let list = if held { &mut self.problems } else { &mut self.warnings };
+        list.add(CONFLICT, mac.to_string(), message, address, pool);
     }
 
-    fn add_text(&mut self, reason: &'static str, cause: String, message: String, address: IpAddr) {
+    /// Problems, and warnings.
+    pub(super) fn told(self) -> (Vec<AnnouncerProblem>, Vec<AnnouncerProblem>) {
+        (self.problems.told(), self.warnings.told())
+    }
+}
+
+/// What is wrong, by reason and cause.
+#[derive(Default)]
+struct Problems(BTreeMap<(&'static str, String), Found>);
+
+impl Problems {
+    fn add(&mut self, reason: &'static str, cause: String, message: String, address: IpAddr, pool: &str) {
         let found = self.0.entry((reason, cause));
-        let first = || Found { first: address, message, others: false };
-        found.and_modify(|found| found.others = true).or_insert_with(first);
+        let first = || Found { first: address, message, others: false, pools: BTreeSet::new() };
+        let found = found.and_modify(|found| found.others = true).or_insert_with(first);
+        if !found.pools.contains(pool) {
+            found.pools.insert(pool.to_owned());
+        }
     }
 
-    pub(super) fn told(self) -> Vec<AnnouncerProblem> {
-        let told = self.0.into_iter().map(|((reason, _), Found { first, message, others })| {
+    fn told(self) -> Vec<AnnouncerProblem> {
+        let told = self.0.into_iter().map(|((reason, _), Found { first, message, others, pools })| {
             let others = if others { " and others" } else { "" };
-            AnnouncerProblem { reason: reason.to_owned(), message: format!("{message} ({first}{others})") }
+            let pools = pools.into_iter().map(|pool| ObjectRef::cluster(Kind::Eip, pool));
+            AnnouncerProblem::new(reason, format!("{message} ({first}{others})")).of(pools)
         });
         told.collect()
     }

@@ -7,8 +7,9 @@ use std::{
 
 use jiff::Timestamp;
 use openelb_k8s::{
-    announce::{Announcement, Announcements, Announcer, AnnouncerStatus, Protocol},
+    announce::{Announcement, Announcements, Announcer, AnnouncerProblem, AnnouncerStatus, Protocol},
     index::{layer2, pools::InterfaceSelector},
+    object::{Kind, ObjectRef},
 };
 use openelb_l2::{
     MacAddr,
@@ -76,6 +77,22 @@ fn every_interface_that_the_daemon_parses_is_one_of_the_library() {
         let [wanted] = &config::addresses(&desired)[..] else { panic!("not one") };
         assert_eq!(wanted.interface, text.parse().unwrap(), "{text}");
     }
+    let bad = [
+        "",
+        ".",
+        "..",
+        "eth0,eth1",
+        "et h0",
+        "et\u{7}h0",
+        "a/b",
+        "regex: ",
+        "can_reach:",
+        "canreach:192.0.2.1",
+    ];
+    for text in bad.into_iter().chain(["Subnet", "SUBNET", "ALL", "All", "a:b", &long]) {
+        assert!(InterfaceSelector::parse(text).is_err(), "{text}");
+        assert!(text.parse::<openelb_l2::InterfaceSelector>().is_err(), "{text}");
+    }
 }
 
 #[test]
@@ -135,11 +152,13 @@ fn a_stranger_is_told_of_as_long_as_it_has_an_address() {
     assert_eq!(status::stranger(&Role::Owner, Some(mac)), Some((mac, false)), "it is, all the same");
     assert_eq!(status::stranger(&Role::Owner, None), None);
     assert_eq!(status::stranger(&Role::Standby, Some(mac)), None, "that is for the owner to tell");
-    let mut found = status::Problems::default();
+    let mut found = status::Findings::default();
     for address in ["192.0.2.2", "192.0.2.3"] {
-        found.add_stranger(mac, true, address.parse().unwrap());
+        found.add_stranger(mac, true, address.parse().unwrap(), "lan");
     }
-    let [told] = &found.told()[..] else { panic!("one station, one word") };
+    let (problems, warnings) = found.told();
+    let [told] = &problems[..] else { panic!("one station, one word") };
+    assert_eq!(warnings, []);
     assert_eq!(told.reason, "AddressConflict");
     assert!(told.message.contains("02:ee:00:00:00:01") && told.message.contains("(192.0.2.2 and others)"));
 }
@@ -206,21 +225,48 @@ fn what_happens_to_a_speaker_is_told_by_one_of_the_others() {
 
 #[test]
 fn addresses_that_lack_the_same_have_one_problem() {
-    let mut problems = status::Problems::default();
+    let mut found = status::Findings::default();
     for number in 1..=100 {
         let (v4, v6) =
             (Ipv4Addr::new(192, 0, 2, number), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, number.into()));
-        problems.add(&Problem::NoLink(NoLink::Subnet(v4.into())), v4.into());
+        let pool = format!("pool-{}", number % 2);
+        found.add(&Problem::NoLink(NoLink::Subnet(v4.into())), v4.into(), &pool);
         let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00, number.into());
         let (link, cause) = ("eth0".to_owned(), "IPv6 is off there".to_owned());
-        problems.add(&Problem::Group { link, group, cause }, v6.into());
+        found.add(&Problem::Group { link, group, cause }, v6.into(), "v6");
     }
-    let told = problems.told();
+    let (problems, warnings) = found.told();
+    let told = [problems, warnings].concat();
+    let pools = |names: &[&str]| names.iter().map(|name| ObjectRef::cluster(Kind::Eip, *name)).collect();
+    assert_eq!(told[0].objects, pools(&["v6"]));
+    assert_eq!(told[1].objects, pools(&["pool-0", "pool-1"]), "each is told of");
     let told: Vec<_> = told.iter().map(|one| (one.reason.as_str(), one.message.as_str())).collect();
     assert_eq!(told.len(), 2, "{told:?}");
     assert!(told[0].0 == "GroupNotJoined" && told[0].1.ends_with(" (2001:db8::1 and others)"), "{told:?}");
     let lacks = "no interface of this node has a subnet with 192.0.2.1 (192.0.2.1 and others)";
     assert_eq!(told[1], ("InterfaceNotFound", lacks));
+}
+
+#[test]
+fn an_address_of_the_kernel_is_a_problem_and_one_of_no_subnet_a_warning() {
+    let mut found = status::Findings::default();
+    let address = "192.0.2.2".parse().unwrap();
+    let local = |link: &str, indirect| Problem::Local { link: link.to_owned(), indirect };
+    found.add(&local("eth0", false), address, "lan");
+    found.add(&local("kube-ipvs0", true), address, "lan");
+    found.add(&Problem::OutOfSubnet { link: "eth0".to_owned() }, address, "lan");
+    let (problems, warnings) = found.told();
+    let shown = |told: &[AnnouncerProblem]| -> Vec<_> {
+        told.iter().map(|one| format!("{}: {}", one.reason, one.message)).collect()
+    };
+    let [own, ipvs] = &shown(&problems)[..] else { panic!("{problems:?}") };
+    assert!(own.starts_with("AddressLocal: eth0 of this node"), "{own}");
+    assert!(own.contains("take it off the interface") && own.ends_with("(192.0.2.2)"), "{own}");
+    assert!(ipvs.contains("kube-ipvs0") && ipvs.contains("--ipvs-strict-arp"), "{ipvs}");
+    let [outside] = &shown(&warnings)[..] else { panic!("{warnings:?}") };
+    assert!(outside.starts_with("AddressOutOfSubnet: ") && outside.contains("eth0"), "{outside}");
+    assert!(outside.contains("need a route"), "{outside}");
+    assert_eq!(problems[0].objects, [ObjectRef::cluster(Kind::Eip, "lan")].into());
 }
 
 #[test]

@@ -21,7 +21,7 @@ use crate::{
         bgp::status,
         layer2::events::{About, Told},
     },
-    events::{self, EventType},
+    events::{self, EventType, hindered},
     http::{Check, ServerState, read_api::Snapshot},
     snapshot::View,
 };
@@ -31,10 +31,11 @@ impl Owner {
     pub(in crate::speaker) fn set_announced(&mut self, status: Arc<AnnouncerStatus>) {
         self.unshown |= !status::is_same_but_for_counters(&status, &self.announced);
         let object = self.own_reference();
-        for (reason, message) in events::by_reason(&status) {
-            self.event(EventType::Warning, &object, reason, reason, &message);
+        let (wrong, before) = (events::all_of(&object, &status), Arc::clone(&self.announced));
+        for ((object, reason), message) in &wrong {
+            self.event(EventType::Warning, object, reason, reason, message);
         }
-        self.events.clear_mended(&object, &self.announced, &status);
+        self.events.clear_mended(&events::all_of(&object, &before), &wrong);
         for (name, peer) in &status.peers {
             // A dynamic neighbour is named BGPPEER/ADDRESS.
             let (object, topic) = match name.split_once('/') {
@@ -163,16 +164,8 @@ impl Owner {
     /// Pools with an address that nobody answers for, and what keeps this node from it: one speaker tells for all, of
     /// what was so at the last look, too, for a new address has no owner at first.
     pub(super) fn tell_hindrances(&mut self) {
-        let mut hindered: BTreeMap<String, String> = BTreeMap::new();
-        for ((address, _), one) in self.announced.addresses.iter().filter(|_| !self.announced.unsettled) {
-            if let (Some(hindrance), None) = (&one.hindrance, &one.owner)
-                && let Some(announcement) =
-                    self.desired.as_ref().and_then(|desired| desired.addresses.get(address))
-            {
-                let message = || format!("{}: {hindrance}", self.settings.node_name);
-                hindered.entry(announcement.pool.clone()).or_insert_with(message);
-            }
-        }
+        let desired = self.desired.as_ref();
+        let hindered = desired.map(|desired| hindered(&self.announced, desired)).unwrap_or_default();
         let topic = event::CONFIG_SPEAKER_FAILED;
         let before = std::mem::replace(&mut self.hindered, hindered.keys().cloned().collect());
         for pool in before.iter().filter(|pool| !hindered.contains_key(*pool)) {

@@ -1,6 +1,10 @@
 //! What the owner tells: events, readiness, metrics.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use openelb_k8s::{
     announce::{AnnouncerStatus, SessionState},
@@ -12,16 +16,19 @@ use openelb_k8s::{
 
 use tokio::sync::watch;
 
-use super::Owner;
+use super::{Hindrance, Owner};
 use crate::{
     adapter::{
         bgp::status,
         layer2::events::{About, Told},
     },
-    events::{self, EventType, bad_spec},
+    events::{self, EventType, bad_spec, hindered},
     http::{Check, Readiness, ServerState, read_api::Snapshot},
     snapshot::View,
 };
+
+/// So long nobody answers before it is told: other nodes may be about to.
+const HINDERED_FOR: Duration = Duration::from_secs(10);
 
 impl Owner {
     /// Takes the announcer's status in.
@@ -30,10 +37,11 @@ impl Owner {
             self.unreported = true;
         }
         let conf = ObjectRef::cluster(Kind::BgpConf, openelb_k8s::names::DEFAULT_OBJECT);
-        for (reason, message) in events::by_reason(&status) {
-            self.event(EventType::Warning, &conf, reason, reason, &message);
+        let (wrong, before) = (events::each_of(&conf, &status), Arc::clone(&self.announced));
+        for ((object, reason), message) in &wrong {
+            self.event(EventType::Warning, object, reason, reason, message);
         }
-        self.events.clear_mended(&conf, &self.announced, &status);
+        self.events.clear_mended(&events::each_of(&conf, &before), &wrong);
         for (name, peer) in &status.peers {
             // A dynamic neighbour is named BGPPEER/ADDRESS.
             let (object, topic) = match name.split_once('/') {
@@ -61,8 +69,47 @@ impl Owner {
             self.events.clear(&ObjectRef::cluster(Kind::BgpPeer, name.as_str()), condition::WARNINGS);
         }
         self.announced = status;
+        self.find_hindrances();
         self.check_listeners();
         self.publish_inventory();
+    }
+
+    /// Pools with an address that nobody answers for, and since when; the others are forgotten.
+    pub(super) fn find_hindrances(&mut self) {
+        let desired = self.desired.as_ref();
+        let found = desired.map(|desired| hindered(&self.announced, desired)).unwrap_or_default();
+        let (now, topic) = (Instant::now(), event::CONFIG_SPEAKER_FAILED);
+        for pool in self.hindered.keys().filter(|pool| !found.contains_key(*pool)) {
+            self.events.clear(&ObjectRef::cluster(Kind::Eip, pool.clone()), topic);
+        }
+        self.hindered.retain(|pool, _| found.contains_key(pool));
+        for (pool, message) in found {
+            let hindrance = self.hindered.entry(pool).or_insert_with(|| Hindrance::new(now));
+            hindrance.told &= hindrance.message == message;
+            hindrance.message = message;
+        }
+    }
+
+    /// When [`tell_hindrances`](Self::tell_hindrances) has something to tell.
+    pub(super) fn hindrances_at(&self) -> Option<Instant> {
+        let untold = self.hindered.values().filter(|hindrance| !hindrance.told);
+        untold.map(|hindrance| hindrance.since + HINDERED_FOR).min()
+    }
+
+    /// Tells of pools that have been so for a while: a new address has no owner at first.
+    pub(super) fn tell_hindrances(&mut self) {
+        let now = Instant::now();
+        let mut told = Vec::new();
+        for (pool, hindrance) in &mut self.hindered {
+            if !hindrance.told && hindrance.since + HINDERED_FOR <= now {
+                hindrance.told = true;
+                told.push((ObjectRef::cluster(Kind::Eip, pool.clone()), hindrance.message.clone()));
+            }
+        }
+        let topic = event::CONFIG_SPEAKER_FAILED;
+        for (object, message) in told {
+            self.event(EventType::Warning, &object, topic, topic, &message);
+        }
     }
 
     /// Tells of what happened on a LAN.
