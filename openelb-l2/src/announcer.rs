@@ -28,7 +28,7 @@ use foldhash::fast::FixedState;
 
 use crate::{
     MacAddr,
-    wire::{Frame, arp, ndp},
+    wire::{Frame, arp, ethernet, ndp},
 };
 
 /// At most this many unsolicited advertisements in a burst (RFC 4861 section 10, `MAX_NEIGHBOR_ADVERTISEMENT`).
@@ -150,6 +150,11 @@ impl Announcer {
         Some(address)
     }
 
+    /// Whether an address is one of those that are announced.
+    pub fn is_claimed(&self, address: IpAddr) -> bool {
+        self.claims.contains_key(&address)
+    }
+
     /// When the next address is to be announced.
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.due.first().map(|(at, _)| *at)
@@ -206,6 +211,16 @@ pub fn announcement(address: IpAddr, mac: MacAddr) -> impl Iterator<Item = Frame
         IpAddr::V6(v6) => [Some(advertisement(v6, mac, ndp::ALL_NODES)), None],
     };
     frames.into_iter().flatten()
+}
+
+/// The address of a frame that is an [`announcement`], and nothing else.
+pub(crate) fn announced(frame: &[u8]) -> Option<IpAddr> {
+    let (header, payload) = ethernet::Header::decode(frame).ok()?;
+    let address = match header.ethertype {
+        ethernet::ETHERTYPE_ARP => arp::Packet::decode(payload).ok()?.sender_ip.into(),
+        _ => ndp::Packet::decode(payload).ok()?.source.into(),
+    };
+    announcement(address, header.source).any(|one| one.as_bytes() == frame).then_some(address)
 }
 
 /// One frame that says again that an address is here, to other nodes that may have it, too, more than to clients: for IPv4
@@ -294,6 +309,20 @@ mod tests {
     }
 
     #[test]
+    fn an_announcement_is_told_from_other_frames_of_its_address() {
+        let mac = MacAddr::new([2, 0, 0, 0, 0, 1]);
+        for text in ["192.0.2.1", "2001:db8::1"] {
+            let address = text.parse().expect("an address");
+            let frames: Vec<_> = announcement(address, mac).collect();
+            assert_eq!(frames.len(), if address.is_ipv4() { 2 } else { 1 });
+            assert!(frames.iter().all(|frame| announced(frame) == Some(address)));
+            assert_eq!(announced(&probe(address, mac)), None);
+        }
+        // Not to be said to all nodes a fourth time.
+        assert_eq!(announced(&insistence("2001:db8::1".parse().expect("an address"), mac)), None);
+    }
+
+    #[test]
     fn insisting_is_a_claim_to_those_that_answer_for_the_address() {
         let mac = MacAddr::new([2, 0, 0, 0, 0, 1]);
         let other = crate::responder::Responder::new(MacAddr::new([2, 0, 0, 0, 0, 2]));
@@ -304,7 +333,7 @@ mod tests {
         }
         let group = crate::solicited_node_multicast("2001:db8::1".parse().expect("an address"));
         let frame = insistence("2001:db8::1".parse().expect("an address"), mac);
-        let (header, _) = crate::wire::ethernet::Header::decode(&frame).expect("a frame");
+        let (header, _) = ethernet::Header::decode(&frame).expect("a frame");
         assert_eq!(header.destination, MacAddr::ipv6_multicast(group), "clients do not hear it");
     }
 

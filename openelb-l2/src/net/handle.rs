@@ -197,7 +197,7 @@ pub struct Snapshot {
 pub struct DriverStats {
     /// Frames that were thrown away because they had waited while the process did not run.
     pub discarded: u64,
-    /// Frames and datagrams that the kernel did not take.
+    /// Frames and datagrams that the kernel did not take, but for gratuitous frames that are sent again soon.
     pub unsent: u64,
     /// Errors of packet sockets.
     pub receive_errors: u64,

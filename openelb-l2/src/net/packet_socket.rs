@@ -12,7 +12,8 @@ use nix::{
     ifaddrs::getifaddrs,
     sys::socket::{
         LinkAddr, MsgFlags, MultiHeaders, SockaddrLike, SockaddrStorage, bind, getsockname, recvmmsg,
-        sendmmsg, setsockopt, sockopt::RcvBufForce,
+        sendmmsg, setsockopt,
+        sockopt::{RcvBufForce, SndBufForce},
     },
 };
 use socket2::{Domain, Protocol, SockFilter, Socket, Type};
@@ -35,6 +36,9 @@ const SNAP: usize = SNAP_LENGTH as usize;
 /// Octets that the kernel keeps for frames that wait: some 6,000 of them, which is what 100,000 requests a second are in
 /// the 60 ms for which a hypervisor may take a processor away.
 const RECEIVE_BUFFER: usize = 4 << 20;
+/// Octets that the kernel keeps for frames that leave: some 2,700 of them. More than that would be more than what queues of
+/// links hold, and some of those drop without a word.
+const SEND_BUFFER: usize = 1 << 20;
 /// Errors that are read away before frames: more than a socket keeps.
 const ERRORS: u32 = 8;
 /// How long a filter may be, at the first try and at the next ones: hosts whose `net.core.optmem_max` is small refuse
@@ -242,6 +246,10 @@ fn confine(socket: Socket, link: LinkIndex) -> io::Result<UdpSocket> {
     if setsockopt(&socket, RcvBufForce, &RECEIVE_BUFFER).is_err() {
         socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
     }
+    // The same of `net.core.wmem_max`.
+    if setsockopt(&socket, SndBufForce, &SEND_BUFFER).is_err() {
+        socket.set_send_buffer_size(SEND_BUFFER)?;
+    }
     bind(socket.as_raw_fd(), &address(link)?)?;
     let mut octets = [std::mem::MaybeUninit::uninit(); 1];
     // Binding to a link that is down leaves an error before them.
@@ -280,6 +288,8 @@ fn attach(socket: &UdpSocket, program: impl Fn(usize) -> Vec<Instruction>) -> io
 
 #[cfg(test)]
 pub(super) mod tests {
+    use std::sync::{Mutex, PoisonError};
+
     use super::*;
 
     #[tokio::test]
@@ -290,9 +300,19 @@ pub(super) mod tests {
         assert!(!sockets.are_bound(LinkIndex(loopback + 1)));
     }
 
+    /// Held while there is a child: until it is another program it has all sockets of this process, too.
+    pub(in crate::net) static CHILDREN: Mutex<()> = Mutex::new(());
+
+    /// Runs a tool of iproute2.
+    pub(in crate::net) fn run(tool: &str, arguments: &str) {
+        let _alone = CHILDREN.lock().unwrap_or_else(PoisonError::into_inner);
+        let done = std::process::Command::new(tool).args(arguments.split(' ')).status();
+        let why = "install iproute2, be root";
+        assert!(done.is_ok_and(|status| status.success()), "{tool} {arguments}: {why}");
+    }
+
     fn ip(arguments: &str) {
-        let done = std::process::Command::new("ip").args(arguments.split(' ')).status();
-        assert!(done.is_ok_and(|status| status.success()), "ip {arguments}");
+        run("ip", arguments);
     }
 
     /// The link of this name in the thread's network namespace.
@@ -313,6 +333,16 @@ pub(super) mod tests {
             test(&runtime);
         });
         thread.join().expect("the test");
+    }
+
+    #[test]
+    fn a_socket_keeps_thousands_of_frames_that_leave() {
+        with_a_cable(|_| {
+            let sockets = PacketSockets::open(link("near")).expect("near");
+            let size = socket2::SockRef::from(&sockets.arp).send_buffer_size().expect("a socket");
+            // The kernel counts its own in.
+            assert_eq!(size, 2 * SEND_BUFFER);
+        });
     }
 
     fn question() -> Frame {

@@ -9,6 +9,8 @@
 //!   after every input; then [`poll_timeout`](Speaker::poll_timeout) says when
 //!   [`handle_timeout`](Speaker::handle_timeout) is due. A call too early or too often does nothing.
 //!
+//! A driver whose kernel has no room for a frame says so with [`handle_unsent`](Speaker::handle_unsent).
+//!
 //! A driver that was suspended must not hand in frames that were queued meanwhile: it drops them, and calls
 //! `handle_timeout` with the time as it is now. The machine sees from the time that it is late and answers for nothing
 //! until the others have said what they hold.
@@ -23,6 +25,7 @@ mod insist;
 #[allow(clippy::module_inception, reason = "the machine is named like its module, as in openelb-bgp")]
 mod speaker;
 mod types;
+mod unsent;
 
 pub use config::{ConfigError, Failback, GossipKey, InvalidNodeName, NodeName, Settings, SpeakerConfig};
 pub use speaker::Speaker;

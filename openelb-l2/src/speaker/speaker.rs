@@ -15,6 +15,7 @@ use super::{
     gossip::{Node, Unsettled},
     hosts::Hosts,
     insist::Insistence,
+    unsent::Unsent,
 };
 use crate::{
     MacAddr,
@@ -78,6 +79,7 @@ pub struct Speaker {
     pub(super) announcer: Announcer,
     pub(super) hosts: Hosts,
     pub(super) insistence: Insistence,
+    pub(super) unsent: Unsent,
     pub(super) wakes: BTreeSet<(Instant, IpAddr)>,
     pub(super) dirty: BTreeSet<IpAddr>,
     pub(super) unsettled: Option<Unsettled>,
@@ -88,7 +90,7 @@ pub struct Speaker {
     pub(super) next_seeds: Instant,
     /// When those that were lost are asked for again; `None`: nobody is lost.
     pub(super) next_knock: Option<Instant>,
-    /// What [`poll_timeout`](Self::poll_timeout) says: whoever is much later was suspended.
+    /// What is due next, but for what is said again: whoever is much later was suspended.
     deadline: Option<Instant>,
     /// When this process found that it had not run.
     pub(super) woke: Option<Instant>,
@@ -136,6 +138,7 @@ impl Speaker {
             announcer: Announcer::new(schedule),
             hosts: Hosts::default(),
             insistence: Insistence::new(now),
+            unsent: Unsent::default(),
             wakes: BTreeSet::new(),
             dirty: BTreeSet::new(),
             unsettled: None,
@@ -339,15 +342,20 @@ impl Speaker {
             self.wakes.remove(&(at, address));
             self.dirty.insert(address);
         }
-        while let Some(address) = self.announcer.poll_due(now) {
-            self.announce(address);
-        }
+        self.announce_again(now);
+        self.announce_due(now);
         self.finish(now);
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is due next.
-    pub const fn poll_timeout(&self) -> Option<Instant> {
-        self.deadline
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.deadline.into_iter().chain(self.unsent.poll_timeout()).min()
+    }
+
+    /// How long ago something was due that is not done yet: whoever finds that long did not run for a while. What is said
+    /// again because it was [not sent](Self::handle_unsent) does not count: it is due all the time.
+    pub fn lateness(&self, now: Instant) -> Duration {
+        self.deadline.map_or(Duration::ZERO, |at| now.saturating_duration_since(at))
     }
 
     /// The next thing to send or do.
@@ -451,7 +459,7 @@ impl Speaker {
     }
 
     fn is_late(&self, now: Instant) -> bool {
-        self.deadline.is_some_and(|at| now.saturating_duration_since(at) > self.config.suspicion)
+        self.lateness(now) > self.config.suspicion
     }
 
     /// To be called first with every input: this process may have been suspended, and others may have taken over.

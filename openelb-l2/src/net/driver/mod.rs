@@ -1,5 +1,7 @@
 //! The loop that drives one [`Speaker`] on a thread of its own.
 
+#[cfg(test)]
+mod cabled;
 mod gossip;
 mod ports;
 mod publish;
@@ -17,7 +19,11 @@ use std::{
 
 use tokio::sync::{broadcast, mpsc, watch};
 
-use self::{gossip::Gossip, ports::Ports, publish::Publisher};
+use self::{
+    gossip::Gossip,
+    ports::{Ports, Sending},
+    publish::Publisher,
+};
 use super::{
     clock::Clock,
     handle::{DriverConfig, DriverHandle, DriverStats, Shared, Snapshot, SpawnError},
@@ -203,8 +209,7 @@ impl Driver {
     /// What waited while this process did not run may have been answered by another node since.
     fn discard_stale(&mut self, now: Instant) {
         let late = self.speaker.config().suspicion / 2;
-        let stalled = |at: Instant| now.checked_duration_since(at).is_some_and(|behind| behind >= late);
-        if self.speaker.poll_timeout().is_some_and(stalled) {
+        if self.speaker.lateness(now) >= late {
             self.stats.discarded += self.ports.discard();
         }
     }
@@ -240,7 +245,12 @@ impl Driver {
         while let Some(output) = self.speaker.poll_output() {
             match output {
                 Output::Frame { link, frame } => {
-                    self.stats.unsent += u64::from(!self.ports.send(link, &frame, now));
+                    let again = match self.ports.send(link, &frame, now) {
+                        Sending::Done => continue,
+                        Sending::Full => self.speaker.handle_unsent(link, &frame, self.clock.now()),
+                        Sending::Failed => false,
+                    };
+                    self.stats.unsent += u64::from(!again);
                 }
                 Output::Datagram { to, payload } => {
                     self.stats.unsent += u64::from(!self.gossip.send(to, &payload));
@@ -274,7 +284,7 @@ fn cause(error: &io::Error) -> String {
 mod tests {
     use futures::future::BoxFuture;
 
-    use super::*;
+    use super::{super::packet_socket::tests::CHILDREN, *};
     use crate::speaker::{NodeName, SpeakerConfig};
 
     /// Reads the table once.
@@ -287,6 +297,7 @@ mod tests {
         }
     }
 
+    #[expect(clippy::await_holding_lock, reason = "no other task waits for it on this thread")]
     #[tokio::test]
     async fn a_speaker_that_has_stopped_has_closed_its_sockets() {
         // Of this host, and of no other test.
@@ -300,6 +311,8 @@ mod tests {
             handle.set_peers(Vec::new());
             handle.set_addresses(Vec::new());
             tokio::time::timeout(Duration::from_secs(10), listens).await.expect("in time").expect("it runs");
+            // A child of another test would have the socket, too.
+            let _alone = CHILDREN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             assert!(handle.stop(crate::speaker::StopMode::Restart, Duration::from_secs(10)).await);
             std::net::UdpSocket::bind(bind).expect("the port is free again");
         }

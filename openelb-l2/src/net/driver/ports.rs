@@ -366,16 +366,36 @@ impl Ports {
         sockets.map(|sockets| sockets.discard(&mut self.batch)).sum()
     }
 
-    /// Says whether the kernel took it.
-    pub(super) fn send(&mut self, link: LinkIndex, frame: &Frame, now: Instant) -> bool {
-        let Some(Ok(sockets)) = self.ports.get(&link).map(|port| port.sockets.as_ref()) else { return false };
+    /// Sends a frame, or tries to.
+    pub(super) fn send(&mut self, link: LinkIndex, frame: &Frame, now: Instant) -> Sending {
+        let Some(Ok(sockets)) = self.ports.get(&link).map(|port| port.sockets.as_ref()) else {
+            return Sending::Failed;
+        };
         match sockets.send(frame) {
-            Ok(()) => return true,
+            Ok(()) => return Sending::Done,
             Err(error) if is_gone(&error) => self.doubt(now),
+            Err(error) if is_full(&error) => return Sending::Full,
             Err(_) => {}
         }
-        false
+        Sending::Failed
     }
+}
+
+/// What became of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sending {
+    /// The kernel took it.
+    Done,
+    /// The kernel has no room for it now.
+    Full,
+    /// It is lost.
+    Failed,
+}
+
+/// The buffer of the socket is full, or the queue of the link.
+fn is_full(error: &io::Error) -> bool {
+    let errno = error.raw_os_error().map(Errno::from_raw);
+    matches!(errno, Some(Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM))
 }
 
 /// The link of a socket is down, or gone.

@@ -1,0 +1,314 @@
+//! Announcements that the kernel had no room for. When many addresses are claimed at once, the frames of all of them are
+//! more than a socket and a queue hold, and the schedule gives all of them the same next time. So they are said again soon,
+//! a part at a time, in the order in which they were refused: made anew, and only where they are still true.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use foldhash::fast::FixedState;
+
+use super::{LinkIndex, Output, Speaker};
+use crate::{MacAddr, announcer, wire::Frame};
+
+/// Addresses that are said again at a time: less than the smallest queues hold.
+const TURN: usize = 128;
+/// From a refusal to the next turn, and from one turn to the next.
+const PAUSE: Duration = Duration::from_millis(1);
+/// At most, where turns are refused again and again.
+const LONGEST_PAUSE: Duration = Duration::from_millis(8);
+/// A link that takes nothing for so long is left to the schedule.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The addresses of one link.
+#[derive(Debug)]
+struct Queue {
+    /// With when they were refused first.
+    waiting: VecDeque<(IpAddr, Instant)>,
+    known: HashSet<IpAddr, FixedState>,
+    /// Those of the last turn, with the same.
+    tried: HashMap<IpAddr, Instant, FixedState>,
+    next: Instant,
+    pause: Duration,
+    /// Something was refused since the last turn.
+    full: bool,
+}
+
+impl Queue {
+    fn new(now: Instant) -> Self {
+        Self {
+            waiting: VecDeque::new(),
+            known: HashSet::default(),
+            tried: HashMap::default(),
+            next: now + PAUSE,
+            pause: PAUSE,
+            full: false,
+        }
+    }
+
+    /// An address was refused. Says whether it waits.
+    fn refuse(&mut self, address: IpAddr, now: Instant) -> bool {
+        self.full = true;
+        if self.known.contains(&address) {
+            return true;
+        }
+        let since = self.tried.get(&address).copied().unwrap_or(now);
+        let waits = now.saturating_duration_since(since) < PATIENCE;
+        if waits {
+            self.known.insert(address);
+            self.waiting.push_back((address, since));
+        }
+        waits
+    }
+
+    fn turn(&mut self, now: Instant) -> Vec<IpAddr> {
+        self.pause = if self.full { (self.pause * 2).min(LONGEST_PAUSE) } else { PAUSE };
+        self.full = false;
+        self.next = now + self.pause;
+        self.tried.clear();
+        let count = self.waiting.len().min(TURN);
+        let mut all = Vec::with_capacity(count);
+        for (address, since) in self.waiting.drain(..count) {
+            self.known.remove(&address);
+            self.tried.insert(address, since);
+            all.push(address);
+        }
+        all
+    }
+}
+
+/// What waits for being said again; see the [module](self).
+#[derive(Debug, Default)]
+pub(super) struct Unsent {
+    queues: BTreeMap<LinkIndex, Queue>,
+}
+
+impl Unsent {
+    /// When something is to be said again.
+    pub(super) fn poll_timeout(&self) -> Option<Instant> {
+        self.queues.values().map(|queue| queue.next).min()
+    }
+
+    fn waits(&self, link: LinkIndex, address: IpAddr) -> bool {
+        self.queues.get(&link).is_some_and(|queue| queue.known.contains(&address))
+    }
+}
+
+impl Speaker {
+    /// The kernel had no room for a [frame](Output::Frame). Says whether it is said again, soon and as far as it is true
+    /// then: gratuitous frames are, for some time; others have their own repetition, or whoever asked asks again.
+    /// [`poll_timeout`](Self::poll_timeout) may be earlier after that.
+    pub fn handle_unsent(&mut self, link: LinkIndex, frame: &Frame, now: Instant) -> bool {
+        let Some(address) = announcer::announced(frame) else { return false };
+        if !self.announcer.is_claimed(address) {
+            return false;
+        }
+        self.stats.gratuitous = self.stats.gratuitous.saturating_sub(1);
+        self.unsent.queues.entry(link).or_insert_with(|| Queue::new(now)).refuse(address, now)
+    }
+
+    /// Says what is due by the schedule; what waits is said when it is its turn.
+    pub(super) fn announce_due(&mut self, now: Instant) {
+        while let Some(address) = self.announcer.poll_due(now) {
+            for (link, mac) in self.usable_links(address) {
+                if !self.unsent.waits(link, address) {
+                    self.announce_on(link, mac, address);
+                }
+            }
+        }
+    }
+
+    /// Says again what was refused.
+    pub(super) fn announce_again(&mut self, now: Instant) {
+        let mut queues = std::mem::take(&mut self.unsent.queues);
+        // Nothing waits, and all of the last turn was taken.
+        queues.retain(|_, queue| queue.next > now || !queue.waiting.is_empty());
+        for (link, queue) in queues.iter_mut().filter(|(_, queue)| queue.next <= now) {
+            for address in queue.turn(now) {
+                // It may have moved meanwhile, or the link may be down or have another link-layer address.
+                if !self.announcer.is_claimed(address) {
+                    continue;
+                }
+                let mac = self.usable_links(address).into_iter().find(|(usable, _)| usable == link);
+                if let Some((_, mac)) = mac {
+                    self.announce_on(*link, mac, address);
+                }
+            }
+        }
+        self.unsent.queues = queues;
+    }
+
+    fn announce_on(&mut self, link: LinkIndex, mac: MacAddr, address: IpAddr) {
+        for frame in announcer::announcement(address, mac) {
+            self.stats.gratuitous += 1;
+            self.outputs.push_back(Output::Frame { link, frame });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::disallowed_methods, reason = "any origin of time will do: only differences matter")]
+
+    use super::{
+        super::{DesiredAddress, Link, NodeName, Peer, Role, Settings, SpeakerConfig},
+        *,
+    };
+
+    const LINKS: [LinkIndex; 2] = [LinkIndex(2), LinkIndex(3)];
+
+    /// A speaker that owns so many addresses, on both links, and does not say so again by itself.
+    struct Bench {
+        speaker: Speaker,
+        now: Instant,
+        addresses: Vec<IpAddr>,
+    }
+
+    impl Bench {
+        fn new(count: u32) -> Self {
+            let now = Instant::now();
+            let gossip = "192.0.2.1:7947".parse().expect("an address");
+            let config = SpeakerConfig::new(NodeName::new("node-1").expect("a name"), gossip);
+            let settings = Settings {
+                probes: 0,
+                gratuitous: Vec::new(),
+                refresh: Duration::ZERO,
+                ..Settings::default()
+            };
+            let speaker = Speaker::new(config, settings, now).expect("the defaults are good");
+            let address = |n| IpAddr::from(std::net::Ipv4Addr::from_bits(0x0a00_0000 + n));
+            let mut bench = Self { speaker, now, addresses: (0..count).map(address).collect() };
+            bench.set_links(1);
+            bench.speaker.set_peers(Vec::new(), now);
+            bench.want(bench.addresses.clone());
+            while !bench.speaker.is_settled() {
+                bench.now = bench.speaker.poll_timeout().expect("it looks around").max(bench.now);
+                bench.speaker.handle_timeout(bench.now);
+            }
+            bench
+        }
+
+        fn set_links(&mut self, mac: u8) {
+            let link = |index| Link::new(index, "eth", MacAddr::new([2, 0, 0, 0, 0, mac]));
+            self.speaker.set_links(LINKS.map(link).to_vec(), self.now);
+        }
+
+        fn want(&mut self, addresses: Vec<IpAddr>) {
+            let desired = addresses.into_iter().map(|address| DesiredAddress::new(address, LINKS));
+            self.speaker.set_desired(desired.collect(), self.now);
+        }
+
+        /// Sends what is to be sent, as far as the kernel takes it. Returns what it took.
+        fn flush(&mut self, mut takes: impl FnMut(LinkIndex, Instant) -> bool) -> Vec<(LinkIndex, Frame)> {
+            let mut taken = Vec::new();
+            while let Some(output) = self.speaker.poll_output() {
+                let Output::Frame { link, frame } = output else { continue };
+                if takes(link, self.now) {
+                    taken.push((link, frame));
+                } else {
+                    self.speaker.handle_unsent(link, &frame, self.now);
+                }
+            }
+            taken
+        }
+
+        fn run(
+            &mut self,
+            time: Duration,
+            mut takes: impl FnMut(LinkIndex, Instant) -> bool,
+        ) -> Vec<(LinkIndex, Frame)> {
+            let end = self.now + time;
+            let mut taken = self.flush(&mut takes);
+            while let Some(at) = self.speaker.poll_timeout().filter(|at| *at <= end) {
+                self.now = at.max(self.now);
+                self.speaker.handle_timeout(self.now);
+                taken.extend(self.flush(&mut takes));
+            }
+            self.now = end;
+            taken
+        }
+    }
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn what_a_full_link_refuses_is_said_there_again_and_nowhere_else() {
+        let mut bench = Bench::new(5000);
+        // A queue of 200 frames, of which 20 leave in a millisecond.
+        let (mut queued, mut then) = (0_u128, bench.now);
+        let said = bench.run(SECOND, |link, now| {
+            let left = 20 * (now - then).as_millis();
+            (queued, then) = (queued.saturating_sub(left), now);
+            let takes = link == LINKS[1] || queued < 200;
+            queued += u128::from(takes && link == LINKS[0]);
+            takes
+        });
+        for (link, most) in [(LINKS[0], 4), (LINKS[1], 2)] {
+            let mut times: HashMap<IpAddr, usize> = HashMap::new();
+            for (_, frame) in said.iter().filter(|(on, _)| *on == link) {
+                *times.entry(announcer::announced(frame).expect("it is one")).or_default() += 1;
+            }
+            assert_eq!(times.len(), bench.addresses.len(), "all of them were said");
+            assert!(times.values().all(|times| *times <= most), "{:?}", times.values().max());
+        }
+        assert_eq!(bench.speaker.stats().gratuitous, u64::try_from(said.len()).expect("few"));
+        assert_eq!(bench.speaker.poll_timeout(), None, "that was all");
+    }
+
+    #[test]
+    fn what_is_not_true_any_more_is_not_said_again() {
+        let mut bench = Bench::new(3);
+        assert!(bench.flush(|_, _| false).is_empty());
+        // The second may not be owned any more, and is given up after a second, for nobody else takes it; the third is not
+        // wanted, and the links were exchanged.
+        let kept = bench.addresses[0];
+        let mut second = DesiredAddress::new(bench.addresses[1], LINKS);
+        second.eligible = false;
+        bench.speaker.set_desired(vec![DesiredAddress::new(kept, LINKS), second], bench.now);
+        bench.set_links(9);
+        while bench.speaker.address(bench.addresses[1]).is_none_or(|status| status.role != Role::Standby) {
+            assert!(bench.flush(|_, _| false).is_empty());
+            bench.now = bench.speaker.poll_timeout().expect("it is said again").max(bench.now);
+            bench.speaker.handle_timeout(bench.now);
+        }
+        let said = bench.run(SECOND, |_, _| true);
+        assert_eq!(said.len(), 4, "two frames on both links");
+        for (_, frame) in said {
+            assert_eq!(announcer::announced(&frame), Some(kept));
+            let mut own = announcer::announcement(kept, MacAddr::new([2, 0, 0, 0, 0, 9]));
+            assert!(own.any(|one| one.as_bytes() == frame.as_bytes()), "{frame:?}");
+        }
+    }
+
+    #[test]
+    fn a_link_that_takes_nothing_is_left_alone_after_a_while() {
+        let mut bench = Bench::new(1000);
+        let mut tries = 0;
+        bench.run(PATIENCE + SECOND, |_, _| {
+            tries += 1;
+            false
+        });
+        assert!((8000..=4 * TURN * 2500 / 8).contains(&tries), "{tries}");
+        assert_eq!((bench.speaker.poll_timeout(), bench.speaker.stats().gratuitous), (None, 0));
+    }
+
+    #[test]
+    fn one_that_says_things_again_is_not_taken_for_suspended_sooner() {
+        let mut bench = Bench::new(1);
+        let other =
+            Peer::new(NodeName::new("node-2").expect("a name"), "192.0.2.2:7947".parse().expect("one"));
+        bench.speaker.set_peers(vec![other], bench.now);
+        let due = bench.speaker.poll_timeout().expect("there are peers");
+        bench.flush(|_, _| false);
+        let again = bench.speaker.poll_timeout().expect("it is said again");
+        assert!(again < due, "soon");
+        // A moment before it would be late.
+        bench.now = due + bench.speaker.config().suspicion;
+        assert_eq!(bench.speaker.lateness(bench.now), bench.speaker.config().suspicion);
+        bench.speaker.handle_timeout(bench.now);
+        assert_eq!(bench.speaker.stats().stalls, 0);
+        assert!(bench.flush(|_, _| true).iter().any(|(_, frame)| announcer::announced(frame).is_some()));
+    }
+}
