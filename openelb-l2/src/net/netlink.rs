@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures::{
-    FutureExt, StreamExt, TryStreamExt,
+    FutureExt, Stream, StreamExt, TryStreamExt,
     channel::mpsc::UnboundedReceiver,
     future::{BoxFuture, Either, select},
 };
@@ -44,6 +44,8 @@ struct Connection {
     task: tokio::task::JoinHandle<()>,
     /// The table was read once.
     read: bool,
+    /// The links of the last table.
+    links: BTreeSet<LinkIndex>,
 }
 
 impl Drop for Connection {
@@ -62,7 +64,8 @@ impl Kernel {
             let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
             let (connection, handle, messages) = new_multicast_connection(&groups)?;
             let task = tokio::spawn(connection);
-            self.connection = Some(Connection { handle, messages, task, read: false });
+            self.connection =
+                Some(Connection { handle, messages, task, read: false, links: BTreeSet::new() });
         }
         self.connection.as_mut().ok_or_else(|| io::Error::other("no netlink connection"))
     }
@@ -80,10 +83,28 @@ impl Kernel {
         }
         // Dropped in the middle, it is read again at the next call.
         connection.read = false;
-        let table = read(&connection.handle).await?;
+        let mut table = connection.dump().await?;
+        // The kernel's tables change while they are read: what was there is looked for once more before it is missed.
+        if lacks(&table, &connection.links) {
+            table = connection.dump().await?;
+        }
+        connection.links = table.iter().map(|link| link.index).collect();
         connection.read = true;
         Ok(table)
     }
+}
+
+impl Connection {
+    async fn dump(&self) -> io::Result<Vec<LinkInfo>> {
+        let links = self.handle.link().get().execute().map_err(io::Error::other);
+        let addresses = || self.handle.address().get().execute().map_err(io::Error::other);
+        read(links, addresses, || self.task.is_finished()).await
+    }
+}
+
+fn lacks(table: &[LinkInfo], links: &BTreeSet<LinkIndex>) -> bool {
+    let there: BTreeSet<_> = table.iter().map(|link| link.index).collect();
+    !links.is_subset(&there)
 }
 
 impl LinkSource for Kernel {
@@ -99,9 +120,18 @@ impl LinkSource for Kernel {
     }
 }
 
-async fn read(handle: &Handle) -> io::Result<Vec<LinkInfo>> {
-    let links = handle.link().get().execute().try_collect().await.map_err(io::Error::other)?;
-    let addresses = handle.address().get().execute().try_collect().await.map_err(io::Error::other)?;
+/// Reads both tables, the second one when the first is read: the kernel takes one request at a time. Where a connection
+/// ends in the middle of them, its streams end as if that was all.
+async fn read<A: Stream<Item = io::Result<AddressMessage>>>(
+    links: impl Stream<Item = io::Result<LinkMessage>>,
+    addresses: impl FnOnce() -> A,
+    has_ended: impl Fn() -> bool,
+) -> io::Result<Vec<LinkInfo>> {
+    let links = links.try_collect().await?;
+    let addresses = addresses().try_collect().await?;
+    if has_ended() {
+        return Err(io::Error::other("the netlink connection ended while the interfaces were read"));
+    }
     Ok(table_of(links, addresses))
 }
 
@@ -228,5 +258,41 @@ mod tests {
             table_of(links, Vec::new()).into_iter().map(|link| (link.name, link.controller)).collect();
         let expected = [("eth0", None), ("eth1", Some(LinkIndex(4))), ("br0", None), ("red", None)];
         assert_eq!(controllers, expected.map(|(name, controller)| (name.to_owned(), controller)));
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_ends_while_the_links_are_read_gives_no_table() {
+        for ends in [false, true] {
+            let links = futures::stream::iter([Ok(LinkMessage::default())]);
+            let table = read(links, futures::stream::empty, || ends).await;
+            assert_eq!(table.is_err(), ends, "{table:?}");
+        }
+    }
+
+    /// With the request for the addresses in it.
+    #[tokio::test]
+    async fn a_connection_that_ends_before_the_answer_gives_no_table() {
+        for ends in [false, true] {
+            let mut kernel = Kernel::new();
+            let connection = kernel.connect().expect("netlink");
+            let links = connection.handle.link().get().execute().map_err(io::Error::other);
+            let addresses = || {
+                let addresses = connection.handle.address().get().execute().map_err(io::Error::other);
+                if ends {
+                    connection.task.abort();
+                }
+                addresses
+            };
+            let table = read(links, addresses, || connection.task.is_finished()).await;
+            assert_eq!(table.is_err(), ends, "{table:?}");
+        }
+    }
+
+    #[test]
+    fn a_link_that_was_there_is_missed_and_a_new_one_is_not() {
+        let table = [1, 2, 3].map(|index| LinkInfo::new(LinkIndex(index), "eth", None));
+        let known = |all: &[u32]| all.iter().copied().map(LinkIndex).collect();
+        assert!(!lacks(&table, &known(&[])) && !lacks(&table, &known(&[1, 3])));
+        assert!(lacks(&table, &known(&[1, 4])));
     }
 }
