@@ -5,6 +5,7 @@
     clippy::panic,
     clippy::indexing_slicing,
     clippy::cast_possible_truncation,
+    clippy::disallowed_methods,
     dead_code,
     missing_docs,
     reason = "tests; not every suite uses all of the model"
@@ -12,11 +13,14 @@
 
 mod sim;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use openelb_l2::{
-    MacAddr,
-    speaker::{Failback, Link, LinkIndex, Role},
+    MacAddr, announcer,
+    speaker::{
+        DesiredAddress, Failback, Link, LinkIndex, NodeName, Output, Peer, Role, Settings, Speaker,
+        SpeakerConfig,
+    },
 };
 use sim::{LINK, OTHER, Sim, ms};
 
@@ -267,4 +271,56 @@ fn what_changes_nothing_for_an_address_decides_nothing() {
     assert_eq!(decisions(&sim), before);
     sim.set_other_link_up(0, false);
     assert_eq!(decisions(&sim), before + 6, "one of each address");
+}
+
+/// Eight VLANs of one network card have its MAC address. Whoever was told of them alone would take a claim on a ninth link
+/// for that of a stranger.
+#[test]
+fn the_others_are_told_of_each_mac_address_before_they_are_told_of_one_again() {
+    let [near, far] = [MacAddr::new([2, 0, 0, 0, 1, 1]), MacAddr::new([2, 0, 0, 0, 1, 2])];
+    let address: IpAddr = "203.0.113.1".parse().unwrap();
+    let links: Vec<_> =
+        (1..=9).map(|n| Link::new(LinkIndex(n), "eth", if n < 9 { near } else { far })).collect();
+    let indexes: Vec<_> = links.iter().map(|link| link.index).collect();
+    let gossip = |n: u8| SocketAddr::from(([192, 0, 2, n], 7947));
+    let name = |n: u8| NodeName::new(&format!("node-{n}")).unwrap();
+    let mut now = std::time::Instant::now();
+    let mut pair = [(1, links), (2, vec![Link::new(LinkIndex(9), "eth", MacAddr::new([2, 0, 0, 0, 2, 1]))])]
+        .map(|(n, links)| {
+            let config = SpeakerConfig::new(name(n), gossip(n));
+            let mut speaker = Speaker::new(config, Settings::default(), now).unwrap();
+            speaker.set_links(links, now);
+            speaker.set_peers(vec![Peer::new(name(3 - n), gossip(3 - n))], now);
+            let mut wanted = DesiredAddress::new(address, indexes.clone());
+            wanted.eligible = n == 2;
+            speaker.set_desired(vec![wanted], now);
+            speaker
+        });
+    let end = now + ms(4000);
+    while now < end {
+        now = pair.iter().filter_map(Speaker::poll_timeout).min().unwrap().max(now);
+        for n in 0..2 {
+            pair[n].handle_timeout(now);
+            while let Some(output) = pair[n].poll_output() {
+                match output {
+                    Output::Datagram { payload, .. } => {
+                        pair[1 - n].handle_datagram(gossip(n as u8 + 1), &payload, now);
+                    }
+                    Output::Frame { link: LinkIndex(9), frame } => {
+                        pair[1 - n].handle_frame(LinkIndex(9), &frame, now);
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+    let [_, two] = &mut pair;
+    assert_eq!(two.address(address).unwrap().role, Role::Owner);
+    let stranger = MacAddr::new([2, 0, 0, 0, 9, 9]);
+    for (mac, strangers) in [(stranger, 1), (far, 1)] {
+        for frame in announcer::announcement(address, mac).take(1) {
+            two.handle_frame(LinkIndex(9), &frame, now);
+        }
+        assert_eq!(two.stats().conflicts, strangers, "{mac}");
+    }
 }

@@ -102,6 +102,20 @@ pub struct Speaker {
     pub(super) stats: Stats,
 }
 
+/// Those of a node's links that the others are told of, in the same order: first one with each link-layer address, for of
+/// another address they would take its claims for those of a stranger, then further ones, as long as there is room.
+fn told<'a>(ports: &'a [&'a Port]) -> impl Iterator<Item = &'a Port> + Clone {
+    let is_first =
+        |at: usize, port: &Port| !ports.iter().take(at).any(|before| before.link.mac == port.link.mac);
+    let firsts = ports.iter().enumerate().filter(|(at, port)| is_first(*at, port)).count();
+    let (mut firsts, mut others) = (firsts.min(MAX_LINKS), MAX_LINKS.saturating_sub(firsts));
+    ports.iter().enumerate().filter_map(move |(at, port)| {
+        let room = if is_first(at, port) { &mut firsts } else { &mut others };
+        *room = room.checked_sub(1)?;
+        Some(*port)
+    })
+}
+
 impl Speaker {
     /// A speaker that knows nobody and announces nothing.
     ///
@@ -525,8 +539,13 @@ impl Speaker {
                 |entry: &Entry| entry.wanted.as_ref().is_some_and(|wanted| wanted.links.contains(index));
             self.ports.len() <= MAX_LINKS || self.entries.values().any(wants)
         };
-        let ports = self.ports.iter().filter(|(index, port)| port.is_up() && used(index));
-        let links = ports.take(MAX_LINKS).map(|(_, port)| {
+        let ports: Vec<_> = self
+            .ports
+            .iter()
+            .filter(|(index, port)| port.is_up() && used(index))
+            .map(|(_, port)| port)
+            .collect();
+        let links = told(&ports).map(|port| {
             let addresses = &port.link.addresses;
             let v4 = addresses.iter().find(|address| address.is_ipv4());
             (port.link.mac, v4.or_else(|| addresses.first()).copied())
