@@ -60,6 +60,9 @@ pub struct LinkInfo {
     /// The bridge, bond or team that it is a port of, and that receives in its place. Not a VRF: its members receive
     /// themselves.
     pub controller: Option<LinkIndex>,
+    /// The controller is a bridge, or Open vSwitch: it takes what comes in before this link's own sockets hear it. Those of
+    /// a port of a bond or a team do.
+    pub bridged: bool,
     /// Its addresses, without tentative ones.
     pub prefixes: Vec<Prefix>,
 }
@@ -76,6 +79,7 @@ impl LinkInfo {
             up: true,
             resolves: true,
             controller: None,
+            bridged: false,
             prefixes: Vec::new(),
         }
     }

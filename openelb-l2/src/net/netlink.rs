@@ -137,7 +137,7 @@ async fn read<A: Stream<Item = io::Result<AddressMessage>>>(
 
 fn table_of(links: Vec<LinkMessage>, addresses: Vec<AddressMessage>) -> Vec<LinkInfo> {
     let mut table = BTreeMap::new();
-    let mut vrfs = BTreeSet::new();
+    let (mut vrfs, mut bridges) = (BTreeSet::new(), BTreeSet::new());
     for message in links {
         let flags = message.header.flags;
         let mut link = LinkInfo::new(LinkIndex(message.header.index), "", None);
@@ -153,8 +153,14 @@ fn table_of(links: Vec<LinkMessage>, addresses: Vec<AddressMessage>) -> Vec<Link
                 }
                 LinkAttribute::Mtu(mtu) => link.mtu = mtu,
                 LinkAttribute::Controller(index) => link.controller = Some(LinkIndex(index)),
-                LinkAttribute::LinkInfo(details) if details.contains(&Details::Kind(InfoKind::Vrf)) => {
-                    vrfs.insert(link.index);
+                LinkAttribute::LinkInfo(details) => {
+                    for detail in details {
+                        match detail {
+                            Details::Kind(InfoKind::Vrf) => vrfs.insert(link.index),
+                            Details::Kind(kind) if is_bridge(&kind) => bridges.insert(link.index),
+                            _ => false,
+                        };
+                    }
                 }
                 LinkAttribute::PropList(properties) => {
                     link.other_names.extend(properties.into_iter().filter_map(|property| match property {
@@ -169,6 +175,7 @@ fn table_of(links: Vec<LinkMessage>, addresses: Vec<AddressMessage>) -> Vec<Link
     }
     for link in table.values_mut() {
         link.controller = link.controller.filter(|controller| !vrfs.contains(controller));
+        link.bridged = link.controller.is_some_and(|controller| bridges.contains(&controller));
     }
     for message in addresses {
         let mut tentative =
@@ -191,6 +198,11 @@ fn table_of(links: Vec<LinkMessage>, addresses: Vec<AddressMessage>) -> Vec<Link
         }
     }
     table.into_values().collect()
+}
+
+/// Whether it takes what comes in on its ports before a packet socket of theirs sees it, as a bond does not.
+fn is_bridge(kind: &InfoKind) -> bool {
+    matches!(kind, InfoKind::Bridge) || matches!(kind, InfoKind::Other(kind) if kind == "openvswitch")
 }
 
 /// The address from which this host would reach another, by the kernel's routes. Sends nothing.
@@ -253,11 +265,29 @@ mod tests {
             link(3, "eth1", Some(4), None),
             link(4, "br0", None, Some(InfoKind::Bridge)),
             link(5, "red", None, Some(InfoKind::Vrf)),
+            link(6, "eth2", Some(7), None),
+            link(7, "bond0", None, Some(InfoKind::Bond)),
+            link(8, "eth3", Some(9), None),
+            link(9, "ovs-system", None, Some(InfoKind::Other("openvswitch".to_owned()))),
         ];
-        let controllers: Vec<_> =
-            table_of(links, Vec::new()).into_iter().map(|link| (link.name, link.controller)).collect();
-        let expected = [("eth0", None), ("eth1", Some(LinkIndex(4))), ("br0", None), ("red", None)];
-        assert_eq!(controllers, expected.map(|(name, controller)| (name.to_owned(), controller)));
+        let controllers: Vec<_> = table_of(links, Vec::new())
+            .into_iter()
+            .map(|link| (link.name, link.controller.map(|controller| controller.0), link.bridged))
+            .collect();
+        let expected = [
+            ("eth0", None, false),
+            ("eth1", Some(4), true),
+            ("br0", None, false),
+            ("red", None, false),
+            ("eth2", Some(7), false),
+            ("bond0", None, false),
+            ("eth3", Some(9), true),
+            ("ovs-system", None, false),
+        ];
+        assert_eq!(
+            controllers,
+            expected.map(|(name, controller, bridged)| (name.to_owned(), controller, bridged))
+        );
     }
 
     #[tokio::test]

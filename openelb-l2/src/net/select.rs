@@ -30,6 +30,9 @@ pub enum NoLink {
     /// It is the loopback, or has no ARP.
     #[error("interface {0:?} carries neither ARP nor neighbour discovery")]
     Kind(String),
+    /// It hears nothing itself.
+    #[error("interface {0:?} is a port of a bridge, which takes what comes in there: name the bridge itself")]
+    Port(String),
     /// No route.
     #[error("this node has no route to {0} by an interface that carries ARP or neighbour discovery")]
     Route(IpAddr),
@@ -224,6 +227,9 @@ impl<'a> Selector<'a> {
                 if !link.resolves || link.mac.is_none() {
                     return Err(NoLink::Kind(name.clone()));
                 }
+                if link.bridged {
+                    return Err(NoLink::Port(name.clone()));
+                }
                 return Ok(vec![link.index]);
             }
             InterfaceSelector::CanReach(target) => {
@@ -288,6 +294,9 @@ mod tests {
         lo.resolves = false;
         let mut port = link(4, "eth2", &[]);
         port.controller = Some(LinkIndex(5));
+        let mut bridged = link(9, "eth3", &[]);
+        (bridged.controller, bridged.bridged) = (Some(LinkIndex(5)), true);
+        bridged.other_names = vec!["enp3s0".into()];
         let mut wide = link(2, "eth0", &["192.0.2.11/24", "2001:db8::11/64", "fe80::1/64"]);
         wide.other_names = vec!["enp1s0".into()];
         vec![
@@ -299,6 +308,7 @@ mod tests {
             link(6, "cni0", &["10.244.0.1/24"]),
             link(7, "veth1", &["169.254.1.1/16"]),
             link(8, "tun0", &["10.9.9.9/32"]),
+            bridged,
         ]
     }
 
@@ -320,6 +330,9 @@ mod tests {
             ("enp1s0", "192.0.2.50", Ok((vec![2], false))),
             ("eth0", "10.0.0.1", Ok((vec![2], true))),
             ("eth2", "10.0.0.1", Ok((vec![4], true))),
+            ("eth3", "10.0.0.1", Err(NoLink::Port("eth3".into()))),
+            ("enp3s0", "10.0.0.1", Err(NoLink::Port("enp3s0".into()))),
+            ("br0", "10.0.0.1", Ok((vec![5], true))),
             ("cni0", "10.244.0.9", Ok((vec![6], false))),
             ("eth9", "10.0.0.1", Err(NoLink::Name("eth9".into()))),
             ("lo", "127.0.0.9", Err(NoLink::Kind("lo".into()))),

@@ -8,17 +8,18 @@ use std::{
 
 use super::{
     super::{
-        handle::{DriverConfig, DriverHandle, WantedAddress},
+        handle::{AddressView, DriverConfig, DriverHandle, Problem, WantedAddress},
         packet_socket::{
             Batch, PacketSockets,
             tests::{link, run, with_a_cable},
         },
+        select::NoLink,
     },
     spawn,
 };
 use crate::{
     announcer,
-    speaker::{NodeName, Settings, SpeakerConfig},
+    speaker::{NodeName, Role, Settings, SpeakerConfig},
 };
 
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -63,5 +64,29 @@ fn each_of_thousands_that_are_claimed_at_once_is_heard_though_the_link_is_slow()
         let done = runtime.block_on(async { tokio::time::timeout(DEADLINE, all).await });
         assert!(done.is_ok(), "{} of {} were not announced", left.len(), addresses.len());
         drop(handle);
+    });
+}
+
+#[test]
+fn an_interface_that_becomes_a_port_of_a_bridge_loses_its_addresses() {
+    with_a_cable(|runtime| {
+        let address: IpAddr = "192.0.2.100".parse().expect("an address");
+        let handle = speaker(&[address]);
+        let mut snapshots = handle.watch();
+        let mut until = |what: &str, wanted: fn(&AddressView) -> bool| {
+            let seen = snapshots.wait_for(|snapshot| snapshot.addresses.iter().any(wanted));
+            let seen = runtime.block_on(async { tokio::time::timeout(DEADLINE, seen).await });
+            seen.unwrap_or_else(|_| panic!("{what}")).expect("it runs");
+        };
+        let owns = |view: &AddressView| view.status.role == Role::Owner;
+        until("it owns the address", owns);
+        run("ip", "link add br0 type bridge");
+        run("ip", "link set near master br0");
+        until("it does not own what it cannot hear", |view| {
+            let told = |problem: &Problem| matches!(problem, Problem::NoLink(NoLink::Port(_)));
+            view.status.role == Role::Standby && !view.status.candidate && view.problems.iter().any(told)
+        });
+        run("ip", "link set near nomaster");
+        until("it owns it again", owns);
     });
 }
