@@ -89,7 +89,7 @@ impl Speaker {
         for address in left {
             if let Some(entry) = self.entries.get_mut(&address) {
                 entry.yielded = Some((rival, now + YIELD_TO_DEAF));
-                entry.last = Some(rival);
+                entry.leave_to(rival);
             }
             // Before the group of its answers is left.
             self.listen_on(address, now);
@@ -162,7 +162,7 @@ impl Speaker {
                 });
                 if (reached.0, score(node)) > (reached.1, score(self.me)) && !gave {
                     entry.yielded = Some((node, until));
-                    entry.last = Some(node);
+                    entry.leave_to(node);
                     self.rest(address, now);
                     self.set_owner(address, Some(node));
                 } else {
@@ -171,13 +171,13 @@ impl Speaker {
             }
             Phase::HandingOver { to, .. } if to == node => {
                 entry.yielded = Some((node, until));
-                entry.last = Some(node);
+                entry.leave_to(node);
                 self.rest(address, now);
                 self.set_owner(address, Some(node));
             }
             Phase::StandIn { owner } if owner != node => {
                 entry.yielded = Some((node, until));
-                entry.last = Some(node);
+                entry.leave_to(node);
                 self.rest(address, now);
             }
             Phase::Probing { .. } => {

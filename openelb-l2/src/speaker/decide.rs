@@ -1,7 +1,7 @@
 //! From what is known of an address to what is done for it.
 
 use std::{
-    net::IpAddr,
+    net::{IpAddr, Ipv4Addr},
     time::{Duration, Instant},
 };
 
@@ -13,11 +13,11 @@ use super::{
 use crate::{
     MacAddr, announcer,
     ownership::{
-        arbiter::{self, Bid, Holding, Kernel, Me, Verdict},
-        message::{self, Claim, Links, NodeId},
+        arbiter::{self, Bid, Holding, Kernel, Last, Me, Verdict},
+        message::{self, Claim, Item, Links, NodeId},
         rendezvous,
     },
-    wire::ndp,
+    wire::{arp, ndp},
 };
 
 /// A planned hand-over ends after this time, claimed or not.
@@ -44,6 +44,21 @@ const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
 /// A stranger that was not heard for this long is gone.
 const CONFLICT_OVER: Duration = Duration::from_secs(60);
 
+/// Which of these addresses of a link a question for another comes from: of IPv6 the link-local one, of IPv4 the nearest.
+fn source_towards(target: IpAddr, own: &[IpAddr]) -> Option<IpAddr> {
+    match target {
+        IpAddr::V4(target) => {
+            let near = |own: &Ipv4Addr| (own.to_bits() ^ target.to_bits()).leading_zeros();
+            let v4 = own.iter().filter_map(|own| if let IpAddr::V4(own) = own { Some(*own) } else { None });
+            v4.max_by_key(near).map(IpAddr::V4)
+        }
+        IpAddr::V6(_) => {
+            let local = |own: &IpAddr| matches!(own, IpAddr::V6(own) if own.is_unicast_link_local());
+            own.iter().filter(|own| own.is_ipv6()).max_by_key(|own| local(own)).copied()
+        }
+    }
+}
+
 impl Speaker {
     /// Whether this node may own an address that is wanted so.
     pub(super) fn is_candidate(&self, wanted: &Wanted) -> bool {
@@ -56,7 +71,7 @@ impl Speaker {
         let located = |node: &super::gossip::Node| !node.about.links.is_empty();
         self.stays()
             && wanted.is_some_and(|wanted| self.is_answerable(wanted))
-            && entry.last.and_then(|last| self.nodes.get(&last)).is_some_and(located)
+            && entry.last_node().and_then(|last| self.nodes.get(&last)).is_some_and(located)
     }
 
     fn stays(&self) -> bool {
@@ -112,8 +127,11 @@ impl Speaker {
             let Some(entry) = self.entries.get_mut(&address) else { return };
             let owns = entry.phase == Phase::Owner;
             if let Some(rival) = arbiter::holder(&bids).filter(|_| !owns) {
-                // Whoever claimed meanwhile, and with which number: this one holds.
-                entry.last = Some(rival.node);
+                // Whoever claimed meanwhile, and with which number: one that lives holds.
+                let claimed = rival.claimed();
+                if !rival.suspect || entry.last.is_none_or(|last| last.sequence <= claimed.sequence) {
+                    entry.last = Some(claimed);
+                }
                 if !rival.suspect {
                     entry.standing = None;
                 }
@@ -164,12 +182,23 @@ impl Speaker {
             }
             if let Verdict::Standby { owner: Some(owner) } = verdict
                 && owner != self.me
-                && arbiter::is_represented(&bids, owner)
+                && let Some(of) = arbiter::represented(&bids, owner)
             {
                 // This node may have slept while that one claimed. Whoever goes on in its name needs to know whose.
-                entry.last = Some(owner);
+                let known = entry.last.filter(|last| last.node == owner).map_or(0, |last| last.sequence);
+                entry.last = Some(Last { node: owner, sequence: of.sequence.max(known) });
             }
-            if let (Verdict::Own, Some(last)) = (verdict, entry.last.filter(|last| !owns && *last != self.me))
+            if let Some(rival) = arbiter::rival(&bids).filter(|rival| !rival.suspect)
+                && owns
+                && verdict == Verdict::Own
+                && rival.claimed().sequence >= entry.number
+            {
+                // The claim that stays is the later one from here on.
+                entry.sequence = entry.sequence.saturating_add(1);
+                entry.number = entry.sequence;
+            }
+            if let (Verdict::Own, Some(last)) =
+                (verdict, entry.last_node().filter(|last| !owns && *last != self.me))
             {
                 let beyond = self.hosts.count(last, &links, now).checked_sub(1);
                 let near = message::is_near(entry.reach_of(last));
@@ -231,9 +260,16 @@ impl Speaker {
 
     fn bids(&self, address: IpAddr) -> Vec<Bid> {
         let Some(entry) = self.entries.get(&address) else { return Vec::new() };
-        let bid = |(id, item): &(NodeId, _)| {
+        let bid = |(id, item): &(NodeId, Item)| {
             let node = self.nodes.get(id);
             let live = node.and_then(|node| node.live);
+            let mut item = *item;
+            if let Claim::Owner { sequence } = &mut item.claim
+                && node.and_then(|node| node.heard) < self.woke
+            {
+                // It said so before this node slept.
+                *sequence = 0;
+            }
             Bid {
                 node: *id,
                 score: rendezvous::score_of(address, *id),
@@ -241,18 +277,18 @@ impl Speaker {
                 suspect: live.is_some_and(|live| live.suspect),
                 ready: node.is_some_and(super::gossip::Node::is_ready),
                 mature: node.is_some_and(|node| node.about.mature),
-                item: *item,
+                item,
             }
         };
         let mut bids: Vec<_> = entry.bids.iter().map(bid).collect();
         // A node that is back and says nothing of the address says that it does not want it.
-        if let Some(last) = entry.last.filter(|last| entry.bids.iter().all(|(node, _)| node != last))
+        if let Some(last) = entry.last_node().filter(|last| entry.bids.iter().all(|(node, _)| node != last))
             && let Some(node) = self.nodes.get(&last)
         {
             let score = rendezvous::score_of(address, last);
             let (live, ready) = (node.live.is_some() || node.speaks, node.is_ready());
-            let item = Default::default();
-            bids.push(Bid { node: last, score, live, suspect: false, ready, mature: false, item });
+            let (suspect, item) = (node.live.is_some_and(|live| live.suspect), Default::default());
+            bids.push(Bid { node: last, score, live, suspect, ready, mature: false, item });
         }
         bids
     }
@@ -334,8 +370,10 @@ impl Speaker {
             },
             Verdict::Standby { owner } => {
                 if let Some(entry) = self.entries.get_mut(&address) {
-                    if phase == Phase::Owner && owner.is_some() {
-                        entry.last = owner;
+                    if phase == Phase::Owner
+                        && let Some(owner) = owner
+                    {
+                        entry.leave_to(owner);
                     }
                     // A stranger that was met or looked for is no concern of this node any more.
                     entry.conflict = None;
@@ -459,7 +497,8 @@ impl Speaker {
         let me = self.me;
         let Some(entry) = self.entries.get_mut(&address) else { return };
         entry.sequence = entry.sequence.saturating_add(1);
-        entry.last = Some(me);
+        entry.number = entry.sequence;
+        entry.last = Some(Last { node: me, sequence: entry.number });
         entry.proven = true;
         entry.yielded = None;
         entry.standing = None;
@@ -577,22 +616,23 @@ impl Speaker {
         }
     }
 
-    /// Asks whether a host has this address of its own.
+    /// Asks whether a host has this address of its own. With a source of this node: a question without one says that the
+    /// address is about to be taken, and a host that is about to take it itself would give it up (RFC 5227 section 2.1.1, RFC
+    /// 4862 section 5.4.3).
     pub(super) fn ask_host(&mut self, address: IpAddr) {
         for port in self.ports.values().filter(|port| port.is_up()) {
             let (link, mac) = (port.link.index, port.link.mac);
-            let local = port.link.addresses.iter().find_map(|own| match own {
-                IpAddr::V6(own) if own.is_unicast_link_local() => Some(*own),
-                _ => None,
-            });
-            // A question with a source is answered to us alone, not to all.
-            let frame = match (address, local) {
-                (IpAddr::V6(target), Some(source)) => {
+            let frame = match (address, source_towards(address, &port.link.addresses)) {
+                (IpAddr::V6(target), Some(IpAddr::V6(source))) => {
                     let destination = crate::solicited_node_multicast(target);
                     let message =
                         ndp::Message::Solicitation(ndp::Solicitation { target, source_mac: Some(mac) });
                     ndp::Packet { source, destination, message }
                         .to_frame(mac, MacAddr::ipv6_multicast(destination))
+                }
+                (IpAddr::V4(target), Some(IpAddr::V4(source))) => {
+                    let request = arp::Packet { sender_ip: source, ..arp::Packet::probe(target, mac) };
+                    request.to_frame(mac, MacAddr::BROADCAST)
                 }
                 _ => announcer::probe(address, mac),
             };

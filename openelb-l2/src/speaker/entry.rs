@@ -5,7 +5,10 @@ use std::time::Instant;
 use super::{LinkIndex, NodeName, NodeSet, Role};
 use crate::{
     MacAddr,
-    ownership::message::{Claim, Item, NodeId},
+    ownership::{
+        arbiter::Last,
+        message::{Claim, Item, NodeId},
+    },
 };
 
 /// What this node does for an address, with the deadlines of it.
@@ -51,8 +54,10 @@ pub(super) struct Entry {
     pub(super) standing: Option<(NodeId, Instant)>,
     /// The highest number of a claim.
     pub(super) sequence: u32,
+    /// The number of this node's claim, if it owns the address.
+    pub(super) number: u32,
     /// Who claimed last, unless it gave the address up of its own accord.
-    pub(super) last: Option<NodeId>,
+    pub(super) last: Option<Last>,
     /// The furthest that this node reached since it owns the address: see [`Item::reach`].
     pub(super) peak: u8,
     /// Since when this node owns the address and may not.
@@ -93,6 +98,7 @@ impl Entry {
             since: now,
             standing: None,
             sequence: 0,
+            number: 0,
             last: None,
             peak: 0,
             unfit: None,
@@ -132,20 +138,32 @@ impl Entry {
         match item.claim {
             Claim::Owner { sequence } => {
                 if sequence >= self.sequence || self.last.is_none() {
-                    self.last = Some(node);
+                    self.last = Some(Last { node, sequence });
                 }
                 self.sequence = self.sequence.max(sequence);
             }
             Claim::HandingOver { sequence, .. } => self.sequence = self.sequence.max(sequence),
             Claim::None | Claim::StandIn { .. } => {
                 let owned = matches!(old.claim, Claim::Owner { .. } | Claim::HandingOver { .. });
-                if owned && self.last == Some(node) {
+                if owned && self.last_node() == Some(node) {
                     self.last = None;
+                }
+                if let Claim::StandIn { sequence, .. } = item.claim {
+                    self.sequence = self.sequence.max(sequence);
                 }
                 // It gave way: if it claims again, that is something new.
                 self.rival = self.rival.filter(|(rival, ..)| *rival != node);
             }
         }
+    }
+
+    pub(super) fn last_node(&self) -> Option<NodeId> {
+        self.last.map(|last| last.node)
+    }
+
+    /// A node was heard to claim the address, with a number that is not known: it knew of all that this one knows.
+    pub(super) const fn leave_to(&mut self, node: NodeId) {
+        self.last = Some(Last { node, sequence: self.sequence });
     }
 
     pub(super) fn is_proven(&self) -> bool {
@@ -176,11 +194,14 @@ impl Entry {
     /// What is said of the address to the others. `reach`: of a candidate.
     pub(super) fn item(&self, reach: Option<u8>, helper: bool) -> Item {
         let (candidate, reach) = (reach.is_some(), reach.unwrap_or(0));
-        let sequence = self.sequence;
+        let sequence = self.number;
         let claim = match self.phase {
             Phase::Owner => Claim::Owner { sequence },
             Phase::HandingOver { to, .. } => Claim::HandingOver { sequence, to },
-            Phase::StandIn { owner } => Claim::StandIn { owner },
+            Phase::StandIn { owner } => {
+                let last = self.last.filter(|last| last.node == owner);
+                Claim::StandIn { sequence: last.map_or(0, |last| last.sequence), owner }
+            }
             Phase::Idle | Phase::Probing { .. } | Phase::Conflict { .. } => Claim::None,
         };
         Item { candidate, helper, reach, proven: self.wanted.is_some() && self.is_proven(), claim }

@@ -13,8 +13,9 @@ use super::{
     speaker::TICK,
 };
 use crate::ownership::{
+    arbiter::Last,
     membership::{Live, Membership, Pace},
-    message::{self, About, Body, Envelope, Mark, NodeId, Opened, State, window::Stale},
+    message::{self, About, Body, Envelope, Kept, Mark, NodeId, Opened, State, window::Stale},
 };
 
 /// Nodes that do not live are asked to join this often, and so many at a time.
@@ -181,8 +182,10 @@ impl Speaker {
             // Whoever was heard then may be gone.
             entry.yielded = None;
             if owned {
-                entry.last = Some(self.me);
+                entry.leave_to(self.me);
             }
+            // What is remembered from before counts for less than what anybody says now.
+            entry.last = entry.last.map(|last| Last { sequence: 0, ..last });
         }
         let generation = self.membership.generation().saturating_add(1);
         self.membership = Self::membership(&self.config, generation);
@@ -423,6 +426,21 @@ impl Speaker {
         }
     }
 
+    /// Where nodes are of which this one never heard itself, for they were gone when it came.
+    fn learn_links(&mut self, kept: Kept, now: Instant) {
+        for (of, links) in kept {
+            if of == self.me || !self.listens_to(of) {
+                continue;
+            }
+            let node = self.nodes.entry(of).or_default();
+            if node.about.links.is_empty() && !links.is_empty() {
+                node.about.links.clone_from(&links);
+                self.introduce(links.iter().map(|(mac, _)| *mac), of, now);
+                self.touch(of);
+            }
+        }
+    }
+
     /// Whether there is room for what this node says.
     fn admits(&self, node: NodeId) -> bool {
         let peers = self.peers.as_ref();
@@ -435,7 +453,7 @@ impl Speaker {
     /// Every address of which this node speaks, or that it had, is to be decided anew.
     fn touch(&mut self, node: NodeId) {
         let concerns = |entry: &Entry| {
-            entry.last == Some(node)
+            entry.last_node() == Some(node)
                 || entry.yielded.is_some_and(|(of, _)| of == node)
                 || entry.bids.iter().any(|(of, _)| *of == node)
         };
@@ -612,6 +630,7 @@ impl Speaker {
             }
             let moved = node.about.links != about.links;
             let matured = node.about.mature != about.mature;
+            let kept = about.kept.clone();
             node.about = about;
             let changed = was_ready != node.is_ready() || reborn || matured;
             if moved && !node.about.links.is_empty() {
@@ -622,6 +641,7 @@ impl Speaker {
             if reborn || state.reset || changed || moved {
                 self.touch(sender);
             }
+            self.learn_links(kept, now);
             if reborn || state.reset {
                 for entry in self.entries.values_mut() {
                     entry.bids.retain(|(of, _)| *of != sender);

@@ -109,6 +109,11 @@ impl Hosts {
         }
     }
 
+    /// Where those are that are asked.
+    pub(super) fn links(&self) -> impl Iterator<Item = (NodeId, &Links)> + Clone {
+        self.hosts.iter().map(|(node, host)| (*node, &host.links))
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.hosts.is_empty()
     }

@@ -22,7 +22,7 @@ use crate::{
     announcer::{Announcer, Schedule},
     ownership::{
         membership::Membership,
-        message::{About, Claim, MAX_LINKS, NodeId, window::Numbers},
+        message::{self, About, Claim, MAX_LINKS, NodeId, window::Numbers},
         replica::Replica,
     },
     responder::{GroupChange, Responder},
@@ -555,10 +555,14 @@ impl Speaker {
         let restarting = self.stopping.as_ref().is_some_and(|stopping| stopping.mode == StopMode::Restart);
         let old = self.replica.about();
         let flags = (old.mature, old.settled, old.restarting);
-        if flags == (mature, settled, restarting) && links.clone().eq(old.links.iter().copied()) {
+        let kept = message::kept(self.hosts.links());
+        if flags == (mature, settled, restarting)
+            && links.clone().eq(old.links.iter().copied())
+            && kept == old.kept
+        {
             return;
         }
-        let about = About { mature, settled, restarting, links: links.collect() };
+        let about = About { mature, settled, restarting, links: links.collect(), kept };
         if mature != old.mature {
             self.dirty.extend(self.entries.keys());
         }

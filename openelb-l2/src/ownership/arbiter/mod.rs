@@ -5,6 +5,13 @@
 
 use super::message::{Claim, Item, NodeId};
 
+/// A claim: whose, and its number. Of two claims the later one has the higher number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Last {
+    pub(crate) node: NodeId,
+    pub(crate) sequence: u32,
+}
+
 /// Another node that says something of the address, or has.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bid {
@@ -26,6 +33,23 @@ impl Bid {
 
     const fn owns(&self) -> bool {
         self.counts() && matches!(self.item.claim, Claim::Owner { .. })
+    }
+
+    /// What it claims, or claimed until it began to hand it over.
+    pub(crate) const fn claimed(&self) -> Last {
+        let sequence = match self.item.claim {
+            Claim::Owner { sequence } | Claim::HandingOver { sequence, .. } => sequence,
+            Claim::None | Claim::StandIn { .. } => 0,
+        };
+        Last { node: self.node, sequence }
+    }
+
+    /// In whose name it answers.
+    fn stands_in_for(&self) -> Option<Last> {
+        match self.item.claim {
+            Claim::StandIn { sequence, owner } if self.counts() => Some(Last { node: owner, sequence }),
+            _ => None,
+        }
     }
 }
 
@@ -120,16 +144,18 @@ pub(crate) fn rival(bids: &[Bid]) -> Option<&Bid> {
     bids.iter().filter(|bid| bid.owns()).max_by_key(|bid| (bid.score, bid.node))
 }
 
-/// The same, for one that does not claim itself: one that is suspected may be gone, and is no owner beside one that lives.
+/// The same, for one that does not claim itself: one that is suspected may be gone, and is no owner beside one that lives,
+/// nor beside one that claimed later.
 pub(crate) fn holder(bids: &[Bid]) -> Option<&Bid> {
-    bids.iter().filter(|bid| bid.owns()).max_by_key(|bid| (!bid.suspect, bid.score, bid.node))
+    let late = |bid: &Bid| if bid.suspect { bid.claimed().sequence } else { 0 };
+    bids.iter().filter(|bid| bid.owns()).max_by_key(|bid| (!bid.suspect, late(bid), bid.score, bid.node))
 }
 
 /// Decides. `last` is who claimed the address last, unless it gave it up of its own accord.
 pub(crate) fn decide(
     me: &Me,
     bids: &[Bid],
-    last: Option<NodeId>,
+    last: Option<Last>,
     kernel: impl Fn(NodeId) -> Kernel,
 ) -> Verdict {
     let rival = rival(bids);
@@ -176,39 +202,56 @@ fn take(
     me: &Me,
     bids: &[Bid],
     rival: Option<&Bid>,
-    last: Option<NodeId>,
+    last: Option<Last>,
     kernel: impl Fn(NodeId) -> Kernel,
 ) -> Verdict {
     let counting = || bids.iter().filter(|bid| bid.counts());
     let offered =
         counting().any(|bid| matches!(bid.item.claim, Claim::HandingOver { to, .. } if to == me.node));
-    let waits = counting().any(|bid| bid.item.claim == Claim::StandIn { owner: me.node });
     if me.candidate && offered {
+        return Verdict::Own;
+    }
+    let standby = |owner| Verdict::Standby { owner: Some(owner) };
+    if let Some(rival) = rival.filter(|rival| !rival.suspect) {
+        return standby(rival.node);
+    }
+    // It was this node's, and nobody is known to have claimed it later.
+    let own = last.filter(|last| last.node == me.node).map(|last| last.sequence);
+    let waiting = counting().filter_map(Bid::stands_in_for).filter(|of| of.node == me.node);
+    let own = own.into_iter().chain(waiting.map(|of| of.sequence)).max();
+    // One that is suspected and claimed before somebody else of whom this node knows is no owner.
+    let rival = rival
+        .map(Bid::claimed)
+        .filter(|rival| last.is_none_or(|last| last.node == rival.node || last.sequence <= rival.sequence));
+    if me.candidate
+        && let Some(sequence) = own
+        && rival.is_none_or(|rival| rival.sequence < sequence)
+        && latest_stand_in(me, bids, me.node).is_none_or(|(other, _)| other.sequence <= sequence)
+    {
         return Verdict::Own;
     }
     if let Some(rival) = rival {
         // A node that was suspended, and still believes an owner that is long gone, hears from others who came after.
-        return match elsewhere(me, bids, Some(rival.node)).filter(|_| rival.suspect) {
-            Some(owner) => Verdict::Standby { owner: Some(owner) },
-            None if rival.suspect => stand_in(me, bids, rival.node, false, kernel),
-            None => Verdict::Standby { owner: Some(rival.node) },
+        return match elsewhere(me, bids, Some(rival)) {
+            Some(owner) => standby(owner),
+            None => stand_in(me, bids, rival.node, false, kernel),
         };
     }
-    if me.candidate && (waits || last == Some(me.node)) {
-        return Verdict::Own;
-    }
     if let Some(giver) = counting().find(|bid| matches!(bid.item.claim, Claim::HandingOver { .. })) {
-        return Verdict::Standby { owner: Some(giver.node) };
+        return standby(giver.node);
     }
     if let Some(owner) = elsewhere(me, bids, last) {
-        return Verdict::Standby { owner: Some(owner) };
+        return standby(owner);
     }
-    if let Some(last) = last.filter(|last| *last != me.node) {
+    if let Some(last) = last.map(|last| last.node).filter(|last| *last != me.node) {
         // Gone, about to restart, or back and not yet settled. One that is back and settled and claims nothing does not
-        // want the address.
+        // want the address; whoever stands in for it all the same knows better, or ends by itself.
         let back = bids.iter().any(|bid| bid.node == last && bid.counts());
         if !back {
             return stand_in(me, bids, last, true, kernel);
+        }
+        if me.holding == Holding::Nothing && represented(bids, last).is_some() {
+            return stand_in(me, bids, last, false, kernel);
         }
     }
     match best(me, bids, None) {
@@ -217,23 +260,32 @@ fn take(
     }
 }
 
-/// Whether somebody who lives stands in for this owner.
-pub(crate) fn is_represented(bids: &[Bid], owner: NodeId) -> bool {
-    let stands = |bid: &Bid| bid.counts() && !bid.suspect && bid.item.claim == Claim::StandIn { owner };
-    bids.iter().any(stands)
+/// The claim of this owner, if somebody who lives stands in for it.
+pub(crate) fn represented(bids: &[Bid], owner: NodeId) -> Option<Last> {
+    let living = bids.iter().filter(|bid| !bid.suspect).filter_map(Bid::stands_in_for);
+    living.filter(|of| of.node == owner).max_by_key(|of| of.sequence)
 }
 
-/// For whom another stands in, and for whom this node then does not, where it is not for `owner`: after a partition, two may
-/// do so for two owners.
-fn elsewhere(me: &Me, bids: &[Bid], owner: Option<NodeId>) -> Option<NodeId> {
-    let counting = bids.iter().filter(|bid| bid.counts() && !bid.suspect);
-    let stand_ins = counting.filter_map(|bid| match bid.item.claim {
-        Claim::StandIn { owner: other } if Some(other) != owner => Some((bid.score, bid.node, other)),
-        _ => None,
-    });
-    let (score, node, other) = stand_ins.max()?;
-    let stays = matches!(me.holding, Holding::StandIn { .. }) && (me.score, me.node) > (score, node);
-    (!stays).then_some(other)
+/// The latest claim for which somebody who lives stands in, other than one of `owner` or of this node, and the best of those
+/// who do.
+fn latest_stand_in<'a>(me: &Me, bids: &'a [Bid], owner: NodeId) -> Option<(Last, &'a Bid)> {
+    let living = bids.iter().filter(|bid| !bid.suspect);
+    living
+        .filter_map(|bid| Some((bid.stands_in_for()?, bid)))
+        .filter(|(of, _)| of.node != owner && of.node != me.node)
+        .max_by_key(|(of, bid)| (of.sequence, bid.score, bid.node))
+}
+
+/// For whom another stands in, and for whom this node then does not, where it is not for the owner that it knows: after a
+/// partition, two may do so for two owners. The later claim stays; of two that are equal, that of the better stand-in.
+fn elsewhere(me: &Me, bids: &[Bid], known: Option<Last>) -> Option<NodeId> {
+    let (other, bid) = latest_stand_in(me, bids, known.map_or(me.node, |known| known.node))?;
+    let sequence = known.map_or(0, |known| known.sequence);
+    let stays = match me.holding {
+        Holding::StandIn { .. } => (sequence, me.score, me.node) > (other.sequence, bid.score, bid.node),
+        _ => sequence > other.sequence,
+    };
+    (!stays).then_some(other.node)
 }
 
 /// The owner is suspected, or gone for certain: does this node answer in its name, or take over?
@@ -243,7 +295,7 @@ fn stand_in(me: &Me, bids: &[Bid], owner: NodeId, gone: bool, kernel: impl Fn(No
     // Who began stays at it, unless a better one began, too.
     let other = bids
         .iter()
-        .filter(|bid| bid.counts() && !bid.suspect && bid.item.claim == Claim::StandIn { owner })
+        .filter(|bid| !bid.suspect && bid.stands_in_for().is_some_and(|of| of.node == owner))
         .max_by_key(|bid| (bid.score, bid.node));
     let able = me.candidate || me.helper;
     let better =

@@ -32,7 +32,7 @@ fn standby(node: u64) -> Verdict {
 }
 
 fn decided(me: Me, bids: &[Bid], last: Option<u64>, kernel: Kernel) -> Verdict {
-    decide(&me, bids, last.map(NodeId), |_| kernel)
+    decide(&me, bids, last.map(|node| Last { node: NodeId(node), sequence: 1 }), |_| kernel)
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn the_runner_up_stands_in_while_the_host_answers() {
     assert_eq!(decided(helper, &[gone], Some(2), Kernel::Answers), stands);
     assert_eq!(decided(helper, &[gone], Some(2), Kernel::Barred), standby(2));
     // Two began: the better one stays.
-    let also = bid(3, 6, Claim::StandIn { owner: NodeId(2) });
+    let also = bid(3, 6, Claim::StandIn { sequence: 1, owner: NodeId(2) });
     assert_eq!(decided(standing(false), &[gone, also], Some(2), Kernel::Answers), standby(2));
     // Without standing in, the address moves.
     let never = Me { stand_in: false, ..idle };
@@ -154,7 +154,7 @@ fn nobody_stands_in_for_a_suspect_beside_an_owner_that_lives() {
 #[test]
 fn an_owner_that_comes_back_takes_its_own() {
     let idle = me(5, Holding::Nothing);
-    let stands = bid(2, 9, Claim::StandIn { owner: ME });
+    let stands = bid(2, 9, Claim::StandIn { sequence: 1, owner: ME });
     assert_eq!(decided(idle, &[stands], None, Kernel::Unknown), Verdict::Own);
     assert_eq!(decided(idle, &[bid(2, 9, Claim::None)], Some(1), Kernel::Unknown), Verdict::Own);
     assert_eq!(decided(idle, &[bid(2, 4, OWNS)], Some(1), Kernel::Unknown), standby(2));
@@ -173,7 +173,7 @@ fn an_owner_that_comes_back_takes_its_own() {
 #[test]
 fn of_two_that_stand_in_for_two_owners_the_better_one_stays() {
     let answers = Kernel::Answers;
-    let other = bid(2, 6, Claim::StandIn { owner: NodeId(4) });
+    let other = bid(2, 6, Claim::StandIn { sequence: 1, owner: NodeId(4) });
     let standing = |score| me(score, Holding::StandIn { owner: NodeId(3), expired: false });
     assert_eq!(decided(standing(5), &[other], Some(3), answers), standby(4));
     assert_eq!(decided(standing(7), &[other], Some(3), answers), Verdict::StandIn { owner: NodeId(3) });
@@ -228,9 +228,90 @@ fn one_that_may_not_own_stands_in_where_nobody_else_can() {
     assert_eq!(decided(holding(true), &[gone, bid(3, 4, Claim::None)], Some(2), Kernel::Answers), standby(2));
     assert_eq!(decided(holding(false), &[gone], Some(2), Kernel::Silent), asks);
     // A candidate begins beside it, and then it ends.
-    let began =
-        Bid { item: Item { claim: Claim::StandIn { owner: NodeId(2) }, ..other(9).item }, ..other(9) };
+    let began = Bid {
+        item: Item { claim: Claim::StandIn { sequence: 1, owner: NodeId(2) }, ..other(9).item },
+        ..other(9)
+    };
     assert_eq!(decided(me(5, Holding::Nothing), &[gone, began], Some(2), Kernel::Answers), stands);
-    let relief = bid(3, 4, Claim::StandIn { owner: NodeId(2) });
+    let relief = bid(3, 4, Claim::StandIn { sequence: 1, owner: NodeId(2) });
     assert_eq!(decided(holding(false), &[gone, relief], Some(2), Kernel::Answers), standby(2));
+}
+
+/// With this last claim, and its number.
+fn decided_after(me: Me, bids: &[Bid], (node, sequence): (u64, u32), kernel: Kernel) -> Verdict {
+    decide(&me, bids, Some(Last { node: NodeId(node), sequence }), |_| kernel)
+}
+
+fn stands_in(node: u64, score: u64, owner: u64, sequence: u32) -> Bid {
+    bid(node, score, Claim::StandIn { sequence, owner: NodeId(owner) })
+}
+
+#[test]
+fn one_that_slept_leaves_its_address_to_the_stand_in_of_who_had_it_after_it() {
+    let idle = me(7, Holding::Nothing);
+    // What it remembers from before has no number.
+    let slept = |bids: &[Bid]| decided_after(idle, bids, (ME.0, 0), Kernel::Unknown);
+    assert_eq!(slept(&[stands_in(2, 6, 4, 3)]), standby(4));
+    assert_eq!(slept(&[stands_in(2, 6, ME.0, 3)]), Verdict::Own, "it waits for this one");
+    assert_eq!(slept(&[bid(2, 6, Claim::None)]), Verdict::Own, "nobody had it");
+    assert_eq!(slept(&[stands_in(2, 6, ME.0, 3), stands_in(3, 5, 4, 4)]), standby(4), "the other was later");
+    assert_eq!(slept(&[stands_in(2, 6, ME.0, 4), stands_in(3, 8, 4, 3)]), Verdict::Own);
+    // One that did not sleep, and claimed later.
+    assert_eq!(decided_after(idle, &[stands_in(2, 6, 4, 3)], (ME.0, 4), Kernel::Unknown), Verdict::Own);
+}
+
+#[test]
+fn whoever_is_told_of_an_owner_by_its_stand_in_decides_the_same_when_it_looks_again() {
+    let idle = me(7, Holding::Nothing);
+    let stands = stands_in(4, 6, 3, 2);
+    for (live, suspect, ready) in
+        [(false, false, true), (true, true, true), (true, false, true), (true, false, false)]
+    {
+        let owner = Bid { live, suspect, ready, ..bid(3, 2, Claim::None) };
+        for known in [(3, 2), (5, 1), (3, 1)] {
+            assert_eq!(
+                decided_after(idle, &[stands, owner], known, Kernel::Answers),
+                standby(3),
+                "{owner:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_later_of_two_claims_is_gone_on_with() {
+    let idle = me(7, Holding::Nothing);
+    let answers = Kernel::Answers;
+    let standing = |score| me(score, Holding::StandIn { owner: NodeId(3), expired: false });
+    let stands = |owner| Verdict::StandIn { owner: NodeId(owner) };
+    // Whatever the scores.
+    assert_eq!(decided_after(standing(7), &[stands_in(2, 6, 4, 2)], (3, 1), answers), standby(4));
+    assert_eq!(decided_after(standing(5), &[stands_in(2, 6, 4, 1)], (3, 2), answers), stands(3));
+    assert_eq!(decided_after(idle, &[stands_in(2, 6, 4, 2)], (3, 1), answers), standby(4));
+    assert_eq!(decided_after(idle, &[stands_in(2, 6, 4, 1)], (3, 2), answers), stands(3));
+    // One that is suspected and claimed before is no owner: of whom this node heard since, it goes on in the name.
+    let suspect = Bid { suspect: true, ..bid(3, 9, Claim::Owner { sequence: 1 }) };
+    assert_eq!(decided_after(idle, &[suspect], (4, 2), answers), standby(4), "the best is suspected, too");
+    let best = me(10, Holding::Nothing);
+    assert_eq!(decided_after(best, &[suspect], (4, 2), answers), stands(4));
+    assert_eq!(decided_after(best, &[suspect], (4, 1), answers), stands(3), "and otherwise in its own");
+    let lives = Bid { suspect: false, ..suspect };
+    assert_eq!(decided_after(idle, &[lives], (4, 2), answers), standby(3), "it is there");
+    // Of two that are suspected.
+    let later = Bid { suspect: true, ..bid(4, 2, Claim::Owner { sequence: 2 }) };
+    assert_eq!(holder(&[suspect, later]).map(|bid| bid.node), Some(NodeId(4)));
+}
+
+#[test]
+fn nobody_waits_for_itself() {
+    let idle = me(7, Holding::Nothing);
+    let suspect = |sequence| Bid { suspect: true, ..bid(3, 2, Claim::Owner { sequence }) };
+    let stands = stands_in(4, 6, ME.0, 2);
+    let answers = Kernel::Answers;
+    let in_its_name = Verdict::StandIn { owner: NodeId(3) };
+    assert_eq!(decided_after(idle, &[suspect(3), stands], (3, 3), answers), in_its_name, "it claimed later");
+    assert_eq!(decided_after(idle, &[suspect(1), stands], (3, 1), answers), Verdict::Own, "this one did");
+    let away = Me { candidate: false, helper: true, ..idle };
+    let verdict = decided_after(away, &[stands], (ME.0, 2), answers);
+    assert_eq!(verdict, NOBODY, "it may not have it, and whoever stands in sees that");
 }

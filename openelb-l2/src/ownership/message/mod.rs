@@ -33,6 +33,8 @@ pub(crate) const MAX_BODY: usize = MAX_DATAGRAM - HEADER - TAG - RELAY;
 const RELAY: usize = 17;
 /// At most this many links of a node are told; the rest is not probed by others.
 pub(crate) const MAX_LINKS: usize = 8;
+/// At most this many links of others.
+pub(crate) const MAX_KEPT: usize = 8;
 
 /// A node in messages: the hash of its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -82,12 +84,15 @@ pub(crate) enum Claim {
     Owner { sequence: u32 },
     /// It answers until this node has claimed.
     HandingOver { sequence: u32, to: NodeId },
-    /// It answers with the MAC address of this owner.
-    StandIn { owner: NodeId },
+    /// It answers with the MAC address of this owner, whose claim had that number.
+    StandIn { sequence: u32, owner: NodeId },
 }
 
 /// A node's links, as others need them: link-layer address, and an address of the host to probe there.
 pub(crate) type Links = Vec<(MacAddr, Option<IpAddr>)>;
+
+/// The links of some nodes; at most [`MAX_KEPT`] links.
+pub(crate) type Kept = Vec<(NodeId, Links)>;
 
 /// What a node says about itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -99,6 +104,8 @@ pub(crate) struct About {
     /// Is about to restart.
     pub(crate) restarting: bool,
     pub(crate) links: Links,
+    /// Links of nodes that are gone, in whose names it answers: who comes later did not hear of them.
+    pub(crate) kept: Kept,
 }
 
 /// A piece of a node's state: everything that changed after version `from` up to version `to`.
@@ -323,15 +330,32 @@ pub(crate) fn item_length(address: IpAddr, item: Item) -> usize {
     let claim = match item.claim {
         Claim::None => 0,
         Claim::Owner { .. } => 4,
-        Claim::HandingOver { .. } => 12,
-        Claim::StandIn { .. } => 8,
+        Claim::HandingOver { .. } | Claim::StandIn { .. } => 12,
     };
     1 + address + claim
 }
 
 /// The octets of a state without its items, at most.
-pub(crate) fn state_overhead(name: &NodeName) -> usize {
-    4 * 8 + 1 + 1 + name.as_str().len() + 1 + MAX_LINKS * (6 + 1 + 16) + 2
+pub(crate) fn state_overhead(name: &NodeName, about: &About) -> usize {
+    let kept: usize = about.kept.iter().map(|(_, links)| 8 + 1 + links.len() * LINK).sum();
+    4 * 8 + 1 + 1 + name.as_str().len() + 1 + MAX_LINKS * LINK + 1 + kept + 2
+}
+
+/// The octets of a link, at most.
+const LINK: usize = 6 + 1 + 16;
+
+/// What is kept of these nodes' links: as much as there is room for in a message.
+pub(crate) fn kept<'a>(all: impl Iterator<Item = (NodeId, &'a Links)>) -> Kept {
+    let mut room = MAX_KEPT;
+    let mut kept = Kept::new();
+    for (node, links) in all {
+        let links: Links = links.iter().take(room.min(MAX_LINKS)).copied().collect();
+        room -= links.len();
+        if !links.is_empty() {
+            kept.push((node, links));
+        }
+    }
+    kept
 }
 
 fn encode_state(state: &State, out: &mut Vec<u8>) {
@@ -349,13 +373,11 @@ fn encode_state(state: &State, out: &mut Vec<u8>) {
     let name = state.name.as_str().as_bytes();
     out.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
     out.extend_from_slice(name);
-    out.push(u8::try_from(about.links.len().min(MAX_LINKS)).unwrap_or(0));
-    for (mac, probe) in about.links.iter().take(MAX_LINKS) {
-        out.extend_from_slice(&mac.octets());
-        out.push(probe.map_or(0, |address| if address.is_ipv6() { 6 } else { 4 }));
-        if let Some(address) = probe {
-            encode_ip(*address, out);
-        }
+    encode_links(&about.links, out);
+    out.push(u8::try_from(about.kept.len().min(MAX_KEPT)).unwrap_or(0));
+    for (node, links) in about.kept.iter().take(MAX_KEPT) {
+        out.extend_from_slice(&node.0.to_be_bytes());
+        encode_links(links, out);
     }
     out.extend_from_slice(&u16::try_from(state.items.len()).unwrap_or(u16::MAX).to_be_bytes());
     for (address, item) in &state.items {
@@ -377,16 +399,26 @@ fn encode_state(state: &State, out: &mut Vec<u8>) {
                 out.extend_from_slice(&sequence.to_be_bytes());
                 out.extend_from_slice(&to.0.to_be_bytes());
             }
-            Claim::StandIn { owner } => out.extend_from_slice(&owner.0.to_be_bytes()),
+            Claim::StandIn { sequence, owner } => {
+                out.extend_from_slice(&sequence.to_be_bytes());
+                out.extend_from_slice(&owner.0.to_be_bytes());
+            }
         }
     }
 }
 
-fn decode_state(reader: &mut Reader<'_>) -> Option<State> {
-    let [epoch, from, to, last] = [reader.u64()?, reader.u64()?, reader.u64()?, reader.u64()?];
-    let flags = reader.u8()?;
-    let length = reader.u8()?;
-    let name = NodeName::new(std::str::from_utf8(reader.slice(usize::from(length))?).ok()?).ok()?;
+fn encode_links(links: &Links, out: &mut Vec<u8>) {
+    out.push(u8::try_from(links.len().min(MAX_LINKS)).unwrap_or(0));
+    for (mac, probe) in links.iter().take(MAX_LINKS) {
+        out.extend_from_slice(&mac.octets());
+        out.push(probe.map_or(0, |address| if address.is_ipv6() { 6 } else { 4 }));
+        if let Some(address) = probe {
+            encode_ip(*address, out);
+        }
+    }
+}
+
+fn decode_links(reader: &mut Reader<'_>) -> Option<Links> {
     let count = usize::from(reader.u8()?);
     if count > MAX_LINKS {
         return None;
@@ -401,6 +433,26 @@ fn decode_state(reader: &mut Reader<'_>) -> Option<State> {
         };
         links.push((mac, probe));
     }
+    Some(links)
+}
+
+fn decode_kept(reader: &mut Reader<'_>) -> Option<Kept> {
+    let count = usize::from(reader.u8()?);
+    let mut kept = Kept::new();
+    for _ in 0..count {
+        kept.push((NodeId(reader.u64()?), decode_links(reader)?));
+    }
+    let links: usize = kept.iter().map(|(_, links)| links.len()).sum();
+    (count <= MAX_KEPT && links <= MAX_KEPT).then_some(kept)
+}
+
+fn decode_state(reader: &mut Reader<'_>) -> Option<State> {
+    let [epoch, from, to, last] = [reader.u64()?, reader.u64()?, reader.u64()?, reader.u64()?];
+    let flags = reader.u8()?;
+    let length = reader.u8()?;
+    let name = NodeName::new(std::str::from_utf8(reader.slice(usize::from(length))?).ok()?).ok()?;
+    let links = decode_links(reader)?;
+    let kept = decode_kept(reader)?;
     let mut items = Vec::new();
     for _ in 0..u16::from_be_bytes(reader.take()?) {
         let flags = reader.u8()?;
@@ -412,7 +464,10 @@ fn decode_state(reader: &mut Reader<'_>) -> Option<State> {
                 let sequence = u32::from_be_bytes(reader.take()?);
                 Claim::HandingOver { sequence, to: NodeId(reader.u64()?) }
             }
-            _ => Claim::StandIn { owner: NodeId(reader.u64()?) },
+            _ => {
+                let sequence = u32::from_be_bytes(reader.take()?);
+                Claim::StandIn { sequence, owner: NodeId(reader.u64()?) }
+            }
         };
         let item = Item {
             candidate: flags & CANDIDATE != 0,
@@ -428,6 +483,7 @@ fn decode_state(reader: &mut Reader<'_>) -> Option<State> {
         settled: flags & SETTLED != 0,
         restarting: flags & RESTARTING != 0,
         links,
+        kept,
     };
     (from <= to && to <= last).then_some(State {
         epoch,

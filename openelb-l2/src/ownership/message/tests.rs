@@ -10,6 +10,10 @@ fn state() -> State {
             (MacAddr::new([2, 0, 0, 0, 0, 2]), Some("fe80::1".parse().unwrap())),
             (MacAddr::new([2, 0, 0, 0, 0, 3]), None),
         ],
+        kept: vec![
+            (NodeId(3), vec![(MacAddr::new([2, 0, 0, 0, 0, 4]), None)]),
+            (NodeId(4), vec![(MacAddr::new([2, 0, 0, 0, 0, 5]), Some("fe80::5".parse().unwrap()))]),
+        ],
     };
     let item = |claim| Item { candidate: true, claim, ..Item::default() };
     State {
@@ -24,7 +28,7 @@ fn state() -> State {
             ("192.0.2.10".parse().unwrap(), item(Claim::None)),
             ("2001:db8::1".parse().unwrap(), item(Claim::Owner { sequence: 4 })),
             ("192.0.2.11".parse().unwrap(), item(Claim::HandingOver { sequence: 5, to: NodeId(8) })),
-            ("192.0.2.12".parse().unwrap(), item(Claim::StandIn { owner: NodeId(9) })),
+            ("192.0.2.12".parse().unwrap(), item(Claim::StandIn { sequence: 6, owner: NodeId(9) })),
             ("192.0.2.13".parse().unwrap(), Item { helper: true, ..Item::default() }),
             ("2001:db8::2".parse().unwrap(), Item { reach: 2, ..item(Claim::None) }),
         ],
@@ -85,7 +89,7 @@ fn the_length_of_an_item_is_what_is_announced() {
     let key = GossipKey::new(b"secret");
     let length = |state: &State| seal(key.as_ref(), ENVELOPE, &Body::State(state.clone())).len();
     let empty = length(&with);
-    assert!(empty - HEADER - TAG <= state_overhead(&with.name));
+    assert!(empty - HEADER - TAG <= state_overhead(&with.name, &with.about));
     for (address, item) in items {
         with.items = vec![(address, item)];
         assert_eq!(length(&with) - empty, item_length(address, item));

@@ -222,7 +222,7 @@ impl Replica {
     fn piece(&self, acked: u64) -> State {
         let reset = acked <= self.floor;
         let from = if reset { 0 } else { acked };
-        let mut room = MAX_BODY.saturating_sub(message::state_overhead(&self.name));
+        let mut room = MAX_BODY.saturating_sub(message::state_overhead(&self.name, &self.about));
         let mut items = Vec::new();
         let mut to = self.version;
         let mut done = from;

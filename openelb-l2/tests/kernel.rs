@@ -1,0 +1,143 @@
+//! Connections go through the kernel of the owner's host, whose speaker is gone: whatever the speakers that are left go
+//! through, clients are told its MAC address for as long as somebody may stand in for it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    missing_docs,
+    reason = "tests"
+)]
+
+mod sim;
+
+use std::time::Duration;
+
+use openelb_l2::speaker::{Role, StopMode};
+use sim::{Family, Sim, ms};
+
+/// Runs; all the time, each of the addresses of this node is answered with its MAC address.
+fn run(sim: &mut Sim, of: usize, addresses: &[std::net::IpAddr], time: Duration, what: &str) {
+    let mac = sim.hosts[of].mac;
+    let end = sim.elapsed() + time;
+    while sim.elapsed() < end {
+        sim.run(ms(10));
+        for address in addresses {
+            let answers = sim.answers(*address);
+            let right = !answers.is_empty() && answers.iter().all(|(_, said)| *said == mac);
+            assert!(right, "{what}, after {:?}: {address} of {of}: {answers:?}", sim.elapsed());
+        }
+    }
+}
+
+fn owned_by(sim: &mut Sim, owner: usize) -> Vec<std::net::IpAddr> {
+    let all = sim.addresses.clone();
+    all.into_iter().filter(|address| sim.owner(*address) == owner).collect()
+}
+
+/// A speaker that does not come back, because what is rolled out now is to mend it.
+#[test]
+fn speakers_are_rolled_out_while_one_is_down() {
+    for seed in 0..40 {
+        let mut sim = Sim::of_family(Family::Both, 3 + seed as usize % 2, 6, seed);
+        sim.start_all();
+        sim.run(ms(4000));
+        let down = sim.owner(sim.addresses[0]);
+        let addresses = owned_by(&mut sim, down);
+        sim.kill(down);
+        sim.run(ms(1500));
+        let others: Vec<_> = (0..sim.hosts.len()).filter(|n| *n != down).collect();
+        for round in 0..2 {
+            for n in &others {
+                let what = format!("seed {seed}, round {round}, {n} is restarted");
+                sim.stop(*n, StopMode::Restart);
+                run(&mut sim, down, &addresses, ms(40 + seed * 10), &what);
+                sim.kill(*n);
+                run(&mut sim, down, &addresses, ms(500 + seed * 30), &what);
+                sim.start(*n);
+                run(&mut sim, down, &addresses, ms(2500), &what);
+            }
+        }
+        sim.start(down);
+        sim.run(ms(2500));
+        assert_eq!(owned_by(&mut sim, down), addresses, "seed {seed}: it gets its own back");
+    }
+}
+
+/// One that owned an address slept for so long that another took it over, whose speaker was killed then.
+#[test]
+fn one_that_slept_leaves_its_address_to_who_took_it_over() {
+    let mut heirs = 0;
+    for seed in 0..40 {
+        let mut sim = Sim::of_family(Family::Both, 4, 4, seed);
+        sim.settings.stand_in = Duration::from_secs(5);
+        sim.start_all();
+        sim.run(ms(4000));
+        let slept = sim.owner(sim.addresses[0]);
+        let were_its = owned_by(&mut sim, slept);
+        sim.suspend(slept);
+        sim.run(ms(8000));
+        let heir = sim.owner(sim.addresses[0]);
+        assert_ne!(heir, slept);
+        let addresses = owned_by(&mut sim, heir);
+        let addresses: Vec<_> = addresses.into_iter().filter(|address| were_its.contains(address)).collect();
+        sim.kill(heir);
+        // Each time, that it is gone is known a little better.
+        sim.run(ms(600 + seed * 25));
+        let stands =
+            |n: usize| n != slept && n != heir && matches!(sim.role(n, addresses[0]), Role::StandIn { .. });
+        if !(0..4).any(stands) {
+            continue;
+        }
+        heirs += 1;
+        sim.resume(slept);
+        run(&mut sim, heir, &addresses, ms(2500), &format!("seed {seed}"));
+    }
+    assert!(heirs > 20, "{heirs}");
+}
+
+/// Speakers die, restart and come back in any order, but for one at any time that has been there for a while. Hosts live, so
+/// no address moves.
+#[test]
+fn no_address_moves_while_only_speakers_die() {
+    for seed in 0..30 {
+        let mut sim = Sim::of_family(Family::Both, 3 + seed as usize % 3, 6, seed);
+        sim.start_all();
+        sim.run(ms(4000));
+        let all = sim.addresses.clone();
+        let owners: Vec<_> = all.iter().map(|address| sim.owner(*address)).collect();
+        let nodes = sim.hosts.len();
+        // Since when each speaker is there, if it is.
+        let mut since: Vec<_> = (0..nodes).map(|_| Some(Duration::ZERO)).collect();
+        let mut history = Vec::new();
+        for _ in 0..40 {
+            let n = sim.random() as usize % nodes;
+            let (restart, now) = (sim.random() % 2 == 0, sim.elapsed());
+            let lasting = |other: usize| other != n && since[other].is_some_and(|at| now - at >= ms(2500));
+            if since[n].is_none() {
+                sim.start(n);
+                since[n] = Some(sim.elapsed());
+                history.push((sim.elapsed(), n, "starts"));
+            } else if (0..nodes).any(lasting) {
+                if restart {
+                    sim.stop(n, StopMode::Restart);
+                    sim.run(ms(30));
+                }
+                sim.kill(n);
+                since[n] = None;
+                history.push((sim.elapsed(), n, if restart { "restarts" } else { "dies" }));
+            }
+            let end = sim.elapsed() + ms(100 + sim.random() % 1400);
+            while sim.elapsed() < end {
+                sim.run(ms(10));
+                for (address, owner) in all.iter().zip(&owners) {
+                    let mac = sim.hosts[*owner].mac;
+                    let answers = sim.answers(*address);
+                    let right = answers.iter().all(|(_, said)| *said == mac);
+                    let now = sim.elapsed();
+                    assert!(right, "seed {seed}, at {now:?}: {address} of {owner}: {answers:?}; {history:?}");
+                }
+            }
+        }
+    }
+}
