@@ -13,6 +13,7 @@
 mod sim;
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, Ipv4Addr},
     time::{Duration, Instant},
 };
@@ -20,7 +21,8 @@ use std::{
 use openelb_l2::{
     MacAddr, announcer,
     speaker::{
-        DesiredAddress, Event, Link, LinkIndex, NodeName, Peer, Role, Settings, Speaker, SpeakerConfig,
+        DesiredAddress, Event, Link, LinkIndex, NodeName, Output, Peer, Role, Settings, Speaker,
+        SpeakerConfig,
     },
     wire::{Frame, arp},
 };
@@ -176,6 +178,8 @@ fn stations_that_are_made_up_for_a_node_are_not_remembered_for_ever() {
     for n in 0..1000 {
         assert!(speaker.handle_frame(LINKS[0], &claim(peer.ip(), made_up(n)), time).is_none());
     }
+    time += ms(300);
+    speaker.handle_timeout(time);
     drop(events(&mut speaker));
     // Those of a node are no strangers.
     let conflicts = speaker.stats().conflicts;
@@ -183,6 +187,106 @@ fn stations_that_are_made_up_for_a_node_are_not_remembered_for_ever() {
         assert!(speaker.handle_frame(LINKS[1], &claim(address(1), made_up(n)), time).is_none());
     }
     assert!(speaker.stats().conflicts - conflicts >= 1000 - 8, "{} strangers", speaker.stats().conflicts);
+}
+
+/// Owns both addresses, and has a peer whose gossip does not get here.
+fn beside_a_silent_peer(now: Instant) -> (Speaker, IpAddr, Instant) {
+    let mut speaker = on_two_links(0, now);
+    let peer: std::net::SocketAddr = "192.0.2.2:7947".parse().unwrap();
+    speaker.set_peers(vec![Peer::new(NodeName::new("node-2").unwrap(), peer)], now);
+    let time = pass(&mut speaker, now, ms(2000));
+    drop(events(&mut speaker));
+    assert_eq!(speaker.address(address(0)).unwrap().role, Role::Owner);
+    (speaker, peer.ip(), time)
+}
+
+/// Time passes.
+fn pass(speaker: &mut Speaker, from: Instant, time: Duration) -> Instant {
+    while let Some(next) = speaker.poll_timeout().filter(|next| *next < from + time) {
+        speaker.handle_timeout(next);
+    }
+    speaker.handle_timeout(from + time);
+    from + time
+}
+
+fn says(of: IpAddr, mac: MacAddr) -> Frame {
+    let IpAddr::V4(ip) = of else { panic!("{of}") };
+    arp::Packet::announcement(arp::Operation::Reply, ip, mac).to_frame(mac, MacAddr::BROADCAST)
+}
+
+fn conflicts(speaker: &mut Speaker) -> Vec<Event> {
+    let concerns =
+        |event: &Event| matches!(event, Event::AddressConflict { .. } | Event::AddressConflictEnded { .. });
+    events(speaker).into_iter().filter(concerns).collect()
+}
+
+/// Nobody is told to take an address off a machine that is a node.
+#[test]
+fn a_node_whose_gossip_does_not_get_here_is_not_told_to_be_a_stranger() {
+    let (mut speaker, peer, mut now) = beside_a_silent_peer(Instant::now());
+    for _ in 0..3 {
+        speaker.handle_frame(LINKS[0], &says(address(0), STRANGER), now);
+    }
+    assert_eq!(speaker.address(address(0)).unwrap().conflict, Some(STRANGER));
+    now += ms(50);
+    speaker.handle_frame(LINKS[0], &says(peer, STRANGER), now);
+    now = pass(&mut speaker, now, ms(500));
+    assert_eq!((conflicts(&mut speaker), speaker.stats().conflicts), (vec![], 0));
+    assert_eq!(speaker.address(address(0)).unwrap().conflict, None);
+    // One that nobody introduces is one.
+    now = pass(&mut speaker, now, ms(2000));
+    for _ in 0..3 {
+        speaker.handle_frame(LINKS[1], &says(address(1), MacAddr::new([2, 0xee, 9, 9, 9, 9])), now);
+    }
+    pass(&mut speaker, now, ms(250));
+    assert_eq!((conflicts(&mut speaker).len(), speaker.stats().conflicts), (1, 3));
+}
+
+/// It goes on for a moment, so that there is no gap, and not against one that may.
+#[test]
+fn an_owner_that_may_not_have_the_address_leaves_it_to_a_node_that_claims_it() {
+    let mut seen = BTreeSet::new();
+    for eligible in [true, false] {
+        for last in 0..2 {
+            let (mut speaker, peer, mut now) = beside_a_silent_peer(Instant::now());
+            let mac = MacAddr::new([2, 0, 0, 0, 2, 1]);
+            let link = LINKS[usize::from(last)];
+            speaker.handle_frame(link, &says(address(last), STRANGER), now);
+            speaker.handle_frame(link, &says(peer, mac), now);
+            let mut one = DesiredAddress::new(address(last), [link]);
+            one.eligible = eligible;
+            speaker.set_desired(vec![one], now);
+            now += ms(10);
+            speaker.handle_frame(link, &says(address(last), mac), now);
+            seen.insert((eligible, speaker.address(address(last)).unwrap().role == Role::Owner));
+        }
+    }
+    assert!(!seen.contains(&(false, true)), "{seen:?}");
+    assert!(seen.contains(&(true, true)), "one of both is better here: {seen:?}");
+}
+
+/// A host that is about to take its address would give it up if another seemed to be about to (RFC 5227 section 2.1.1).
+#[test]
+fn a_host_is_asked_for_its_address_and_not_probed() {
+    let now = Instant::now();
+    let (mut speaker, peer, time) = beside_a_silent_peer(now);
+    let mut links: Vec<_> = (0..2_u8)
+        .map(|n| Link::new(LINKS[usize::from(n)], format!("eth{n}"), MacAddr::new([2, 0, 0, 0, 1, n])))
+        .collect();
+    links[0].addresses = ["198.51.100.1", "192.0.2.1", "fe80::1"].map(|text| text.parse().unwrap()).to_vec();
+    speaker.set_links(links, time);
+    while speaker.poll_output().is_some() {}
+    // One that may be a node.
+    speaker.handle_frame(LINKS[0], &says(address(0), STRANGER), time);
+    let mut sources = Vec::new();
+    while let Some(output) = speaker.poll_output() {
+        let Output::Frame { link, frame } = output else { continue };
+        let packet = frame.get(14..).and_then(|payload| arp::Packet::decode(payload).ok());
+        if let Some(packet) = packet.filter(|packet| IpAddr::V4(packet.target_ip) == peer) {
+            sources.push((link, packet.sender_ip));
+        }
+    }
+    assert_eq!(sources, [(LINKS[0], "192.0.2.1".parse().unwrap()), (LINKS[1], Ipv4Addr::UNSPECIFIED)]);
 }
 
 /// Whoever gives an address up knows nothing of the stranger any more, and does not say later that it is gone.

@@ -9,7 +9,7 @@ use std::{
 use super::{
     Event, LinkIndex, Speaker,
     decide::{DEAF, YIELD, YIELD_TO_DEAF, YIELD_TO_GOSSIP},
-    entry::{Entry, Phase},
+    entry::{Entry, Phase, Untold},
 };
 use crate::{
     MacAddr,
@@ -141,6 +141,7 @@ impl Speaker {
         }
         let wanted = self.entries.get(&address).and_then(|entry| entry.wanted.as_ref());
         let reach = wanted.map_or(0, |wanted| self.reach(wanted));
+        let candidate = wanted.is_some_and(|wanted| self.is_candidate(wanted));
         let Some(entry) = self.entries.get_mut(&address).filter(|entry| entry.is_wanted_on(link)) else {
             return;
         };
@@ -151,7 +152,7 @@ impl Speaker {
         let until = now + if talks { YIELD_TO_GOSSIP } else { YIELD };
         match entry.phase {
             Phase::Owner => {
-                // What one that gossips reaches is settled there. Of one that never said it, it may be as far: the score
+                // Who may not have the address leaves it to anyone that has. What one that gossips reaches is settled there. Of one that never said it, it may be as far: the score
                 // alone decides, as it does there.
                 let known = entry.known_reach_of(node).filter(|_| !talks);
                 let reached = known.map_or((0, 0), |known| (known, reach));
@@ -160,7 +161,8 @@ impl Speaker {
                 let gave = entry.bids.iter().any(|(of, item)| {
                     *of == node && matches!(item.claim, Claim::HandingOver { to, .. } if to == self.me)
                 });
-                if (reached.0, score(node)) > (reached.1, score(self.me)) && !gave {
+                let better = (reached.0, score(node)) > (reached.1, score(self.me));
+                if (better || !candidate) && !gave {
                     entry.yielded = Some((node, until));
                     entry.leave_to(node);
                     self.rest(address, now);
@@ -245,19 +247,26 @@ impl Speaker {
         if self.entries.get(&address).is_none_or(|entry| entry.phase == Phase::Idle) {
             return;
         }
-        self.stats.conflicts += 1;
         self.seek(now);
+        let introduced = self.sought.map(|at| at + INTRODUCTION).filter(|until| *until > now);
         let retry = now + if self.seeks(now) { UNKNOWN_RETRY } else { CONFLICT_RETRY };
         let Some(entry) = self.entries.get_mut(&address) else { return };
         let news = entry.conflict.is_none_or(|(old, _)| old != mac);
         // A station that makes up its MAC address is one piece of news, not one for each frame.
         let quiet =
             entry.conflict.is_none() || entry.told.is_none_or(|at| now.saturating_duration_since(at) >= TELL);
-        if news && quiet {
-            entry.told = Some(now);
-            self.events.push_back(Event::AddressConflict { address, link, mac });
-        }
         entry.conflict = Some((mac, now));
+        if let Some(untold) = &mut entry.untold {
+            untold.times += 1;
+        } else if let Some(until) = introduced.filter(|_| news && quiet) {
+            entry.untold = Some(Untold { link, mac, until, times: 1 });
+        } else {
+            self.stats.conflicts += 1;
+            if news && quiet {
+                entry.told = Some(now);
+                self.events.push_back(Event::AddressConflict { address, link, mac });
+            }
+        }
         match entry.phase {
             Phase::Probing { .. } | Phase::Conflict { .. } => {
                 entry.phase = Phase::Conflict { mac, retry };
@@ -319,15 +328,30 @@ impl Speaker {
         let settled: Vec<_> = self.entries.iter().filter_map(settled).collect();
         for address in settled {
             let Some(entry) = self.entries.get_mut(&address) else { continue };
-            entry.conflict = None;
+            let told = entry.end_conflict();
             match entry.phase {
                 Phase::Conflict { .. } => self.rest(address, now),
                 // The node learns who claims what it has, and one of both lets go.
                 Phase::Owner => self.announce(address),
                 _ => {}
             }
-            self.events.push_back(Event::AddressConflictEnded { address });
+            self.events.extend(told.then_some(Event::AddressConflictEnded { address }));
             self.dirty.insert(address);
+        }
+    }
+
+    /// A station that nobody introduced is a stranger.
+    pub(super) fn tell_of_stranger(&mut self, address: IpAddr, now: Instant) {
+        let Some(entry) = self.entries.get_mut(&address) else { return };
+        if entry.untold.is_none_or(|untold| untold.until > now) {
+            return;
+        }
+        if let Some(Untold { link, mac, times, .. }) = entry.untold.take()
+            && entry.conflict.is_some()
+        {
+            entry.told = Some(now);
+            self.stats.conflicts += times;
+            self.events.push_back(Event::AddressConflict { address, link, mac });
         }
     }
 }

@@ -502,7 +502,7 @@ impl Speaker {
         entry.proven = true;
         entry.yielded = None;
         entry.standing = None;
-        if entry.conflict.take().is_some() && probed {
+        if entry.end_conflict() && probed {
             self.events.push_back(Event::AddressConflictEnded { address });
         }
         self.stats.claims += 1;
@@ -655,9 +655,12 @@ impl Speaker {
     }
 
     fn set_wake(&mut self, address: IpAddr, now: Instant) {
+        self.tell_of_stranger(address, now);
         let Some(entry) = self.entries.get_mut(&address) else { return };
-        if entry.conflict.is_some_and(|(_, at)| at + CONFLICT_OVER <= now) && entry.phase == Phase::Owner {
-            entry.conflict = None;
+        if entry.conflict.is_some_and(|(_, at)| at + CONFLICT_OVER <= now)
+            && entry.phase == Phase::Owner
+            && entry.end_conflict()
+        {
             self.events.push_back(Event::AddressConflictEnded { address });
         }
         let phase = match entry.phase {
@@ -686,7 +689,8 @@ impl Speaker {
         // What is past has been decided on.
         let asker = entry.asker.map(|(_, _, until)| until);
         let unfit = entry.unfit.map(|since| since + LINGER);
-        let all = [phase, failback, yielded, conflict, entry.again, asker, unfit];
+        let untold = entry.untold.map(|untold| untold.until);
+        let all = [phase, failback, yielded, conflict, entry.again, asker, unfit, untold];
         let wake = all.into_iter().flatten().filter(|at| *at > now).min();
         if entry.wake != wake {
             if let Some(old) = entry.wake {

@@ -42,6 +42,15 @@ impl Wanted {
     }
 }
 
+/// Where a station was heard with an address, until when it may be introduced, and how often it was heard meanwhile.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Untold {
+    pub(super) link: LinkIndex,
+    pub(super) mac: MacAddr,
+    pub(super) until: Instant,
+    pub(super) times: u64,
+}
+
 #[derive(Debug)]
 pub(super) struct Entry {
     /// What the caller wants; `None`: only others speak of it.
@@ -81,6 +90,8 @@ pub(super) struct Entry {
     pub(super) conflict: Option<(MacAddr, Instant)>,
     /// When a stranger was told of last.
     pub(super) told: Option<Instant>,
+    /// One that may turn out to be a node, and is not told of yet.
+    pub(super) untold: Option<Untold>,
     /// Whose host is asked on behalf of this address.
     pub(super) asks: Option<NodeId>,
     /// Found free of strangers once, by this node.
@@ -111,6 +122,7 @@ impl Entry {
             asker: None,
             conflict: None,
             told: None,
+            untold: None,
             asks: None,
             proven: false,
             owner: None,
@@ -164,6 +176,12 @@ impl Entry {
     /// A node was heard to claim the address, with a number that is not known: it knew of all that this one knows.
     pub(super) const fn leave_to(&mut self, node: NodeId) {
         self.last = Some(Last { node, sequence: self.sequence });
+    }
+
+    /// There is no stranger any more; says whether that is news.
+    pub(super) fn end_conflict(&mut self) -> bool {
+        let untold = self.untold.take().is_some();
+        self.conflict.take().is_some() && !untold
     }
 
     pub(super) fn is_proven(&self) -> bool {
