@@ -410,6 +410,50 @@ impl LinkSource for Still {
     }
 }
 
+/// The links as a test says.
+struct Said(tokio::sync::mpsc::UnboundedReceiver<Vec<LinkInfo>>);
+
+impl LinkSource for Said {
+    fn next(&mut self) -> Pin<Box<dyn Future<Output = io::Result<Vec<LinkInfo>>> + Send + '_>> {
+        Box::pin(async { self.0.recv().await.ok_or_else(|| io::Error::other("the test is over")) })
+    }
+}
+
+/// What is said of links counts, and not what the kernel knows of them.
+#[test]
+fn links_are_what_their_source_says() {
+    let lab = lan("l2-said", 1);
+    let text = lab.run("node-1", &["ip", "-j", "link", "show", "dev", "eth0"]).unwrap();
+    let index = serde_json::from_str::<Value>(&text).unwrap()[0]["ifindex"].as_u64().unwrap();
+    let link = |name: &str, up: bool| {
+        let mut link = LinkInfo::new(LinkIndex(index.try_into().unwrap()), name, Some(mac(&lab, "node-1")));
+        link.up = up;
+        link
+    };
+    let (say, said) = tokio::sync::mpsc::unbounded_channel();
+    let speaker = speaker_with(&lab, 1, &[], "eth0", Some(Box::new(Said(said))));
+    for (links, announced) in [
+        (vec![link("eth0", true)], true),
+        (vec![link("eth0", false)], false),
+        (vec![link("eth0", true)], true),
+        (vec![link("lan0", true)], false),
+        (vec![link("eth0", true)], true),
+        (vec![], false),
+        (vec![link("eth0", true)], true),
+    ] {
+        say.send(links.clone()).unwrap();
+        eventually(&format!("{announced} of {links:?}"), SOON, || {
+            let both = [IpAddr::from(V4), V6.into()].map(|address| owns(&speaker, address));
+            Ok((both == [announced; 2]).then_some(()))
+        })
+        .unwrap();
+        if announced {
+            forget_and_ask(&lab, mac(&lab, "node-1"));
+        }
+    }
+    end(speaker);
+}
+
 /// With the same index and MAC address, so fast that no reading of the table shows it: a link that only takes what it was
 /// told to take, as network cards do.
 #[test]

@@ -116,6 +116,9 @@ fn suspended(name: &str, conf: &str, long: Duration) {
         lan.signal(victim, "CONT").unwrap();
         lan.await_members().unwrap();
         lan.await_settled(&traffic).unwrap();
+        // The questions of the clients waited for it, and were answered by another meanwhile.
+        let discarded = lan.metric(victim, "openelb_l2_discarded_frames_total").unwrap();
+        assert!(discarded > 0.0, "what waited was not thrown away");
         lan.watch_for(ms(500));
         lan.check_one_owner_since(began).unwrap();
         let (new, old) = lan.outages_since(&traffic, back);
