@@ -160,8 +160,13 @@ impl Entry {
                 if owned && self.last_node() == Some(node) {
                     self.last = None;
                 }
-                if let Claim::StandIn { sequence, .. } = item.claim {
+                if let Claim::StandIn { sequence, owner } = item.claim {
                     self.sequence = self.sequence.max(sequence);
+                    let owns = matches!(self.phase, Phase::Owner | Phase::HandingOver { .. });
+                    // Who came or slept since that one claimed learns of it so, whatever becomes of the one that says it.
+                    if !owns && self.last.is_none_or(|last| last.sequence < sequence) {
+                        self.last = Some(Last { node: owner, sequence });
+                    }
                 }
                 // It gave way: if it claims again, that is something new.
                 self.rival = self.rival.filter(|(rival, ..)| *rival != node);
