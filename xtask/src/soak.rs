@@ -165,8 +165,8 @@ const LAYER2_PAGE: &str = "docs/src/layer2.md";
 struct Model {
     name: &'static str,
     package: &'static str,
-    /// The file of tests, and which of them; empty: all.
-    tests: (&'static str, &'static str),
+    /// The files of tests, and which of them; empty: all.
+    tests: (&'static [&'static str], &'static str),
     /// What says how many seeds, and which is the first.
     variables: [&'static str; 2],
     seeds: u32,
@@ -175,7 +175,7 @@ struct Model {
 const BGP_MODEL: Model = Model {
     name: "bgp-model",
     package: "openelb-bgp",
-    tests: ("virtual_network", ""),
+    tests: (&["virtual_network"], ""),
     variables: ["OPENELB_BGP_SEEDS", "OPENELB_BGP_SEED"],
     seeds: 20_000,
 };
@@ -183,7 +183,7 @@ const BGP_MODEL: Model = Model {
 const LAYER2_MODEL: Model = Model {
     name: "layer2-model",
     package: "openelb-l2",
-    tests: ("chaos", ""),
+    tests: (&["chaos", "kernel"], ""),
     variables: ["OPENELB_LAYER2_SEEDS", "OPENELB_LAYER2_SEED"],
     seeds: 3000,
 };
@@ -191,9 +191,13 @@ const LAYER2_MODEL: Model = Model {
 impl Model {
     /// The last line of each test says how many histories ran.
     fn run(&self, log: &mut Log, first: u64) -> anyhow::Result<String> {
-        let (file, name) = self.tests;
+        let (files, name) = self.tests;
         let mut command = shell::cargo();
-        command.args(["test", "--package", self.package, "--test", file, "--", "--nocapture"]);
+        command.args(["test", "--package", self.package]);
+        for file in files {
+            command.args(["--test", file]);
+        }
+        command.args(["--", "--nocapture"]);
         if !name.is_empty() {
             command.args(["--exact", name]);
         }
