@@ -117,7 +117,7 @@ fn no_address_moves_while_only_speakers_die() {
         let mut history = Vec::new();
         for _ in 0..40 {
             let n = sim.random() as usize % nodes;
-            let (restart, now) = (sim.random() % 2 == 0, sim.elapsed());
+            let (restart, now) = (sim.random().is_multiple_of(2), sim.elapsed());
             let lasting = |other: usize| other != n && since[other].is_some_and(|at| now - at >= ms(2500));
             if since[n].is_none() {
                 sim.start(n);
