@@ -45,7 +45,7 @@ fn datagrams(speaker: &mut Speaker) -> Vec<(SocketAddr, Vec<u8>)> {
 
 /// The question of a node for how much state there is, as it is on the wire.
 fn question(node: u64) -> Vec<u8> {
-    let mut out = b"OL2\x01".to_vec();
+    let mut out = b"OL2\x02".to_vec();
     out.extend_from_slice(&node.to_be_bytes());
     out.push(3);
     out.extend_from_slice(&[0; 24]);
@@ -160,7 +160,7 @@ fn identity(all: &[(SocketAddr, Vec<u8>)]) -> Vec<u8> {
 
 /// What a node says to another of 30 members that live, as it is on the wire; who it says it is, it says twice.
 fn rumour(sender: u64, inner: u64, to: &[u8]) -> Vec<u8> {
-    let mut out = b"OL2\x01".to_vec();
+    let mut out = b"OL2\x02".to_vec();
     out.extend_from_slice(&sender.to_be_bytes());
     out.push(0);
     member(inner, 1, &mut out);

@@ -97,6 +97,26 @@ fn one_that_slept_leaves_its_address_to_who_took_it_over() {
     assert!(heirs > 20, "{heirs}");
 }
 
+/// A host that does not answer questions from another subnet, or whose way back is another (`rp_filter`, `arp_filter`).
+#[test]
+fn a_host_that_answers_probes_only_is_stood_in_for() {
+    for seed in 0..10 {
+        let mut sim = Sim::of_family(Family::V4, 3, 4, seed);
+        sim.hosts.iter_mut().for_each(|host| host.strict = true);
+        sim.start_all();
+        sim.run(ms(4000));
+        let owner = sim.owner(sim.addresses[0]);
+        let addresses = owned_by(&mut sim, owner);
+        sim.stop(owner, StopMode::Restart);
+        // It is asked twice.
+        sim.run(ms(80));
+        sim.kill(owner);
+        run(&mut sim, owner, &addresses, ms(30_000), &format!("seed {seed}"));
+        sim.start(owner);
+        run(&mut sim, owner, &addresses, ms(3000), &format!("seed {seed}, back"));
+    }
+}
+
 /// Speakers die, restart and come back in any order, but for one at any time that has been there for a while. Hosts live, so
 /// no address moves.
 #[test]

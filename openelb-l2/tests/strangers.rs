@@ -242,6 +242,29 @@ fn a_node_whose_gossip_does_not_get_here_is_not_told_to_be_a_stranger() {
     assert_eq!((conflicts(&mut speaker).len(), speaker.stats().conflicts), (1, 3));
 }
 
+/// Of two that are heard one after the other, the one is told of that is no node, and that it is gone.
+#[test]
+fn a_stranger_beside_a_node_that_is_not_known_yet_is_told_of() {
+    let (node, stranger) = (MacAddr::new([2, 0, 0, 0, 2, 1]), STRANGER);
+    let (mut speaker, peer, now) = beside_a_silent_peer(Instant::now());
+    for mac in [node, stranger] {
+        speaker.handle_frame(LINKS[0], &says(address(0), mac), now);
+    }
+    speaker.handle_frame(LINKS[0], &says(peer, node), now);
+    pass(&mut speaker, now, ms(250));
+    let told = |address, mac| Event::AddressConflict { address, link: LINKS[0], mac };
+    assert_eq!(conflicts(&mut speaker), [told(address(0), stranger)]);
+    // One that was told of ends, also where another was heard since that turns out to be a node.
+    let (mut speaker, peer, mut from) = beside_a_silent_peer(Instant::now());
+    speaker.handle_frame(LINKS[0], &says(address(0), stranger), from);
+    from = pass(&mut speaker, from, ms(1500));
+    assert_eq!(conflicts(&mut speaker), [told(address(0), stranger)]);
+    speaker.handle_frame(LINKS[0], &says(address(0), node), from);
+    speaker.handle_frame(LINKS[0], &says(peer, node), from);
+    pass(&mut speaker, from, ms(500));
+    assert_eq!(conflicts(&mut speaker), [Event::AddressConflictEnded { address: address(0) }]);
+}
+
 /// It goes on for a moment, so that there is no gap, and not against one that may.
 #[test]
 fn an_owner_that_may_not_have_the_address_leaves_it_to_a_node_that_claims_it() {
@@ -273,8 +296,13 @@ fn a_host_is_asked_for_its_address_and_not_probed() {
     let mut links: Vec<_> = (0..2_u8)
         .map(|n| Link::new(LINKS[usize::from(n)], format!("eth{n}"), MacAddr::new([2, 0, 0, 0, 1, n])))
         .collect();
-    links[0].addresses = ["198.51.100.1", "192.0.2.1", "fe80::1"].map(|text| text.parse().unwrap()).to_vec();
+    // The last is nearest, and of a Service.
+    links[0].addresses =
+        ["198.51.100.1", "192.0.2.16", "fe80::1", "192.0.2.3"].map(|text| text.parse().unwrap()).to_vec();
     speaker.set_links(links, time);
+    let service = DesiredAddress::new("192.0.2.3".parse().unwrap(), [LINKS[1]]);
+    let desired = (0..2).map(|n| DesiredAddress::new(address(n), [LINKS[usize::from(n)]]));
+    speaker.set_desired(desired.chain([service]).collect(), time);
     while speaker.poll_output().is_some() {}
     // One that may be a node.
     speaker.handle_frame(LINKS[0], &says(address(0), STRANGER), time);
@@ -286,7 +314,7 @@ fn a_host_is_asked_for_its_address_and_not_probed() {
             sources.push((link, packet.sender_ip));
         }
     }
-    assert_eq!(sources, [(LINKS[0], "192.0.2.1".parse().unwrap()), (LINKS[1], Ipv4Addr::UNSPECIFIED)]);
+    assert_eq!(sources, [(LINKS[0], "192.0.2.16".parse().unwrap()), (LINKS[1], Ipv4Addr::UNSPECIFIED)]);
 }
 
 /// Whoever gives an address up knows nothing of the stranger any more, and does not say later that it is gone.

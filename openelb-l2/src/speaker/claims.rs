@@ -257,13 +257,15 @@ impl Speaker {
             entry.conflict.is_none() || entry.told.is_none_or(|at| now.saturating_duration_since(at) >= TELL);
         entry.conflict = Some((mac, now));
         if let Some(untold) = &mut entry.untold {
+            // Of several, the last one: one that is no stranger may have come before it.
+            (untold.link, untold.mac) = (link, mac);
             untold.times += 1;
         } else if let Some(until) = introduced.filter(|_| news && quiet) {
             entry.untold = Some(Untold { link, mac, until, times: 1 });
         } else {
             self.stats.conflicts += 1;
             if news && quiet {
-                entry.told = Some(now);
+                (entry.told, entry.telling) = (Some(now), true);
                 self.events.push_back(Event::AddressConflict { address, link, mac });
             }
         }
@@ -296,7 +298,7 @@ impl Speaker {
         let start = usize::try_from(self.next_random() >> 33).unwrap_or(0) % unknown.len();
         unknown.rotate_left(start);
         for address in unknown.into_iter().take(SOUGHT) {
-            self.ask_host(address);
+            self.ask_host(address, false);
         }
     }
 
@@ -349,7 +351,7 @@ impl Speaker {
         if let Some(Untold { link, mac, times, .. }) = entry.untold.take()
             && entry.conflict.is_some()
         {
-            entry.told = Some(now);
+            (entry.told, entry.telling) = (Some(now), true);
             self.stats.conflicts += times;
             self.events.push_back(Event::AddressConflict { address, link, mac });
         }

@@ -45,16 +45,16 @@ const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
 const CONFLICT_OVER: Duration = Duration::from_secs(60);
 
 /// Which of these addresses of a link a question for another comes from: of IPv6 the link-local one, of IPv4 the nearest.
-fn source_towards(target: IpAddr, own: &[IpAddr]) -> Option<IpAddr> {
+fn source_towards<'a>(target: IpAddr, own: impl Iterator<Item = &'a IpAddr>) -> Option<IpAddr> {
     match target {
         IpAddr::V4(target) => {
             let near = |own: &Ipv4Addr| (own.to_bits() ^ target.to_bits()).leading_zeros();
-            let v4 = own.iter().filter_map(|own| if let IpAddr::V4(own) = own { Some(*own) } else { None });
+            let v4 = own.filter_map(|own| if let IpAddr::V4(own) = own { Some(*own) } else { None });
             v4.max_by_key(near).map(IpAddr::V4)
         }
         IpAddr::V6(_) => {
             let local = |own: &IpAddr| matches!(own, IpAddr::V6(own) if own.is_unicast_link_local());
-            own.iter().filter(|own| own.is_ipv6()).max_by_key(|own| local(own)).copied()
+            own.filter(|own| own.is_ipv6()).max_by_key(|own| local(own)).copied()
         }
     }
 }
@@ -196,6 +196,7 @@ impl Speaker {
                 // The claim that stays is the later one from here on.
                 entry.sequence = entry.sequence.saturating_add(1);
                 entry.number = entry.sequence;
+                entry.last = Some(Last { node: self.me, sequence: entry.number });
             }
             if let (Verdict::Own, Some(last)) =
                 (verdict, entry.last_node().filter(|last| !owns && *last != self.me))
@@ -376,7 +377,7 @@ impl Speaker {
                         entry.leave_to(owner);
                     }
                     // A stranger that was met or looked for is no concern of this node any more.
-                    entry.conflict = None;
+                    entry.end_conflict();
                 }
                 self.rest(address, now);
                 self.set_owner(address, owner);
@@ -502,7 +503,8 @@ impl Speaker {
         entry.proven = true;
         entry.yielded = None;
         entry.standing = None;
-        if entry.end_conflict() && probed {
+        let told = entry.end_conflict();
+        if told && probed {
             self.events.push_back(Event::AddressConflictEnded { address });
         }
         self.stats.claims += 1;
@@ -534,7 +536,7 @@ impl Speaker {
         }
         if matches!(phase, Phase::Owner | Phase::HandingOver { .. } | Phase::StandIn { .. }) {
             // Whether the stranger is still there is for the next owner to find out.
-            entry.conflict = None;
+            entry.end_conflict();
         }
         entry.since = now;
         self.announcer.release(address);
@@ -618,11 +620,13 @@ impl Speaker {
 
     /// Asks whether a host has this address of its own. With a source of this node: a question without one says that the
     /// address is about to be taken, and a host that is about to take it itself would give it up (RFC 5227 section 2.1.1, RFC
-    /// 4862 section 5.4.3).
-    pub(super) fn ask_host(&mut self, address: IpAddr) {
+    /// 4862 section 5.4.3). `probe`: of IPv4 without, for a host may have no way back to the source by this link.
+    pub(super) fn ask_host(&mut self, address: IpAddr, probe: bool) {
         for port in self.ports.values().filter(|port| port.is_up()) {
             let (link, mac) = (port.link.index, port.link.mac);
-            let frame = match (address, source_towards(address, &port.link.addresses)) {
+            // One that Services have may be another node's.
+            let own = port.link.addresses.iter().filter(|own| !self.entries.contains_key(own));
+            let frame = match (address, source_towards(address, own)) {
                 (IpAddr::V6(target), Some(IpAddr::V6(source))) => {
                     let destination = crate::solicited_node_multicast(target);
                     let message =
@@ -630,7 +634,7 @@ impl Speaker {
                     ndp::Packet { source, destination, message }
                         .to_frame(mac, MacAddr::ipv6_multicast(destination))
                 }
-                (IpAddr::V4(target), Some(IpAddr::V4(source))) => {
+                (IpAddr::V4(target), Some(IpAddr::V4(source))) if !probe => {
                     let request = arp::Packet { sender_ip: source, ..arp::Packet::probe(target, mac) };
                     request.to_frame(mac, MacAddr::BROADCAST)
                 }

@@ -90,6 +90,8 @@ pub(super) struct Entry {
     pub(super) conflict: Option<(MacAddr, Instant)>,
     /// When a stranger was told of last.
     pub(super) told: Option<Instant>,
+    /// One was told of, and not that it is gone.
+    pub(super) telling: bool,
     /// One that may turn out to be a node, and is not told of yet.
     pub(super) untold: Option<Untold>,
     /// Whose host is asked on behalf of this address.
@@ -122,6 +124,7 @@ impl Entry {
             asker: None,
             conflict: None,
             told: None,
+            telling: false,
             untold: None,
             asks: None,
             proven: false,
@@ -183,10 +186,10 @@ impl Entry {
         self.last = Some(Last { node, sequence: self.sequence });
     }
 
-    /// There is no stranger any more; says whether that is news.
+    /// There is no stranger any more, or none that concerns this node; says whether that there was one was told.
     pub(super) fn end_conflict(&mut self) -> bool {
-        let untold = self.untold.take().is_some();
-        self.conflict.take().is_some() && !untold
+        (self.conflict, self.untold) = (None, None);
+        std::mem::take(&mut self.telling)
     }
 
     pub(super) fn is_proven(&self) -> bool {

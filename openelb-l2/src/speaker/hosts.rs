@@ -23,6 +23,8 @@ const SLOW: Duration = Duration::from_millis(200);
 const RARE: Duration = Duration::from_secs(1);
 const MANY: u32 = 30;
 const QUESTIONS: u32 = 3;
+/// Which of them is a probe, if there is no answer by then.
+const PROBE: u32 = 2;
 /// An answer is good for this long: three slow questions.
 const VALID: Duration = Duration::from_millis(700);
 
@@ -35,6 +37,8 @@ struct Host {
     asked: u32,
     next: Instant,
     answers: BTreeMap<LinkIndex, (MacAddr, Instant)>,
+    /// It answered to a probe, and to nothing else.
+    probes: bool,
     /// What the users know of it.
     told: State,
 }
@@ -87,6 +91,7 @@ impl Hosts {
             asked: 0,
             next: now,
             answers: BTreeMap::new(),
+            probes: false,
             told: State::default(),
         });
         if on.iter().any(|link| !host.is_asked_on(*link)) {
@@ -162,6 +167,7 @@ impl Hosts {
                 continue;
             }
             host.next = host.next.min(now + SLOW);
+            host.probes |= host.answers.is_empty() && (PROBE..=QUESTIONS).contains(&host.asked);
             let before = host.answers.insert(link, (mac, now)).map(|(mac, _)| mac);
             let state = host.state(now);
             if before != Some(mac) || host.told != state {
@@ -172,8 +178,8 @@ impl Hosts {
         touched
     }
 
-    /// The addresses to ask for now, and the addresses that something has been decided for by time.
-    pub(super) fn poll(&mut self, now: Instant) -> (Vec<IpAddr>, Vec<IpAddr>) {
+    /// The addresses to ask for now, and whether by a probe, and the addresses that something has been decided for by time.
+    pub(super) fn poll(&mut self, now: Instant) -> (Vec<(IpAddr, bool)>, Vec<IpAddr>) {
         let (mut questions, mut touched) = (Vec::new(), Vec::new());
         for host in self.hosts.values_mut() {
             if host.next <= now {
@@ -185,7 +191,12 @@ impl Hosts {
                         MANY.. if host.answers.is_empty() => RARE,
                         _ => SLOW,
                     };
-                questions.extend(host.links.iter().filter_map(|(_, probe)| *probe));
+                if host.asked >= MANY && host.answers.is_empty() {
+                    // It may be on its way up, and be about to take its address.
+                    host.probes = false;
+                }
+                let probes = host.probes || host.asked == PROBE && host.answers.is_empty();
+                questions.extend(host.links.iter().filter_map(|(_, probe)| Some(((*probe)?, probes))));
             }
             let state = host.state(now);
             if state != host.told {
@@ -198,5 +209,42 @@ impl Hosts {
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
         self.hosts.values().map(|host| host.next).min()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "any origin of time will do: only differences matter")]
+mod tests {
+    use super::*;
+
+    const LINK: LinkIndex = LinkIndex(2);
+    const MAC: MacAddr = MacAddr::new([2, 0, 0, 0, 0, 7]);
+
+    /// How a host that answers probes alone, or (`never`) nothing, is asked for so long: when, and whether by a probe.
+    fn asked(never: bool, time: Duration) -> Vec<(Duration, bool)> {
+        let (start, own) = (Instant::now(), IpAddr::from([192, 0, 2, 7]));
+        let mut hosts = Hosts::default();
+        hosts.ask(NodeId(7), IpAddr::from([192, 0, 2, 100]), &[LINK], &vec![(MAC, Some(own))], start);
+        let mut asked = Vec::new();
+        while let Some(now) = hosts.poll_timeout().filter(|now| *now <= start + time) {
+            for (_, probe) in hosts.poll(now).0 {
+                asked.push((now - start, probe));
+                if probe && !never {
+                    hosts.hear(LINK, own, MAC, now);
+                }
+            }
+        }
+        asked
+    }
+
+    #[test]
+    fn a_host_is_probed_once_and_on_if_it_answers_to_that() {
+        let minute = Duration::from_secs(60);
+        let silent = asked(true, minute);
+        assert!(silent.len() > 60);
+        let probed: Vec<_> = silent.iter().filter(|(_, probe)| *probe).collect();
+        assert_eq!(probed, [&(FAST, true)], "one that comes up gives an address up that is probed for");
+        let answers = asked(false, minute);
+        assert!(answers.len() > 200 && answers.iter().skip(1).all(|(_, probe)| *probe));
     }
 }

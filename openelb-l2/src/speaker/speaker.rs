@@ -497,7 +497,7 @@ impl Speaker {
                 break;
             }
             let (questions, touched) = self.hosts.poll(now);
-            questions.into_iter().for_each(|address| self.ask_host(address));
+            questions.into_iter().for_each(|(address, probe)| self.ask_host(address, probe));
             self.dirty.extend(touched);
         }
         self.farewell(now);

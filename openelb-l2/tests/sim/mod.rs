@@ -64,6 +64,8 @@ pub(crate) struct Host {
     pub(crate) eligible: bool,
     /// None of its subnets holds the addresses.
     pub(crate) far: bool,
+    /// Its way back to the source of an ARP question is by another link, and its kernel is told not to answer then.
+    pub(crate) strict: bool,
     pub(crate) uptime: Duration,
     pub(crate) started: u64,
     /// Datagrams wait in the socket of a suspended process; frames are dropped by the driver.
@@ -249,6 +251,7 @@ impl Sim {
                 stopping: false,
                 eligible: true,
                 far: false,
+                strict: false,
                 uptime: Duration::from_secs(3600),
                 started: 0,
                 waiting: Vec::new(),
@@ -607,6 +610,7 @@ impl Sim {
                 // The kernel answers for the addresses of the host.
                 if let wire::Says::Asks(address) = wire::read(&frame)
                     && self.hosts[n].has(link, address)
+                    && !(self.hosts[n].strict && wire::has_source(&frame))
                     && let Some(answer) = self.hosts[n].mac_on(link).and_then(|mac| wire::answer(&frame, mac))
                 {
                     self.send_frame(n, link, answer);

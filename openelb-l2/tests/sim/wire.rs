@@ -65,6 +65,13 @@ pub(crate) fn question(address: IpAddr) -> Frame {
     }
 }
 
+/// Whether this is an ARP question with a source.
+pub(crate) fn has_source(frame: &[u8]) -> bool {
+    let (header, payload) = ethernet::Header::decode(frame).unwrap();
+    let arp = header.ethertype == ethernet::ETHERTYPE_ARP;
+    arp && arp::Packet::decode(payload).is_ok_and(|packet| !packet.is_probe())
+}
+
 /// What a host says that has the address of which a frame asks; `None`: it asks for nothing.
 pub(crate) fn answer(frame: &[u8], mac: MacAddr) -> Option<Frame> {
     let (header, payload) = ethernet::Header::decode(frame).unwrap();

@@ -225,6 +225,7 @@ fn take(
         .filter(|rival| last.is_none_or(|last| last.node == rival.node || last.sequence <= rival.sequence));
     if me.candidate
         && let Some(sequence) = own
+        && last.is_none_or(|last| last.node == me.node || last.sequence <= sequence)
         && rival.is_none_or(|rival| rival.sequence < sequence)
         && latest_stand_in(me, bids, me.node).is_none_or(|(other, _)| other.sequence <= sequence)
     {

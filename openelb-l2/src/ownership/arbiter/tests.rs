@@ -256,6 +256,14 @@ fn one_that_slept_leaves_its_address_to_the_stand_in_of_who_had_it_after_it() {
     assert_eq!(slept(&[bid(2, 6, Claim::None)]), Verdict::Own, "nobody had it");
     assert_eq!(slept(&[stands_in(2, 6, ME.0, 3), stands_in(3, 5, 4, 4)]), standby(4), "the other was later");
     assert_eq!(slept(&[stands_in(2, 6, ME.0, 4), stands_in(3, 8, 4, 3)]), Verdict::Own);
+    // Whoever waits for it does not know of a later claim that it knows.
+    let waits = [stands_in(2, 6, ME.0, 3)];
+    assert_eq!(decided_after(idle, &waits, (3, 4), Kernel::Answers), Verdict::StandIn { owner: NodeId(3) });
+    let standing = me(5, Holding::StandIn { owner: NodeId(3), expired: false });
+    assert_eq!(
+        decided_after(standing, &waits, (3, 4), Kernel::Answers),
+        Verdict::StandIn { owner: NodeId(3) }
+    );
     // One that did not sleep, and claimed later.
     assert_eq!(decided_after(idle, &[stands_in(2, 6, 4, 3)], (ME.0, 4), Kernel::Unknown), Verdict::Own);
 }

@@ -3,7 +3,7 @@
 //! | octets | what |
 //! |---|---|
 //! | 0–2 | `OL2` |
-//! | 3 | version: 1, or 0x82 with a key |
+//! | 3 | version: 2, or 0x83 with a key |
 //! | 4–11 | sender |
 //! | 12–35 | with a key: receiver, and the number of the datagram: life and counter of the sender |
 //! | 12, or 36 | kind of body |
@@ -192,8 +192,8 @@ pub(crate) struct Opened {
     pub(crate) body: Body,
 }
 
-const VERSION: u8 = 0x01;
-const AUTHENTICATED: u8 = 0x82;
+const VERSION: u8 = 0x02;
+const AUTHENTICATED: u8 = 0x83;
 
 /// Puts a body into an envelope.
 pub(crate) fn seal(key: Option<&GossipKey>, envelope: Envelope, body: &Body) -> Vec<u8> {
@@ -344,15 +344,15 @@ pub(crate) fn state_overhead(name: &NodeName, about: &About) -> usize {
 /// The octets of a link, at most.
 const LINK: usize = 6 + 1 + 16;
 
-/// What is kept of these nodes' links: as much as there is room for in a message.
+/// The links of as many of these nodes as there is room for in a message.
 pub(crate) fn kept<'a>(all: impl Iterator<Item = (NodeId, &'a Links)>) -> Kept {
     let mut room = MAX_KEPT;
     let mut kept = Kept::new();
-    for (node, links) in all {
-        let links: Links = links.iter().take(room.min(MAX_LINKS)).copied().collect();
-        room -= links.len();
-        if !links.is_empty() {
-            kept.push((node, links));
+    for (node, links) in all.filter(|(_, links)| !links.is_empty()) {
+        // Without one of its links, it would seem to be silent there.
+        if links.len() <= room {
+            room -= links.len();
+            kept.push((node, links.clone()));
         }
     }
     kept
