@@ -167,3 +167,29 @@ fn no_address_moves_while_only_speakers_die() {
     }
     println!("{seeds} histories of speakers from seed {first} on");
 }
+
+/// Also where another would be better: after a fail-over, and without a failback.
+#[test]
+fn a_quick_restart_of_one_that_is_not_the_best_moves_nothing() {
+    for seed in 0..60 {
+        let mut sim = Sim::of_family(Family::Both, 3, 6, seed);
+        sim.settings.failback = openelb_l2::speaker::Failback::Manual;
+        sim.start_all();
+        sim.run(ms(4000));
+        let best = sim.owner(sim.addresses[0]);
+        sim.power_off(best);
+        sim.run(ms(4000));
+        sim.hosts[best].powered = true;
+        sim.start(best);
+        sim.run(ms(4000));
+        let owner = sim.owner(sim.addresses[0]);
+        assert_ne!(owner, best);
+        let owners: Vec<_> = sim.addresses.clone().into_iter().map(|a| sim.owner(a)).collect();
+        sim.kill(owner);
+        sim.run(ms(seed * 15));
+        sim.start(owner);
+        sim.run(ms(3000));
+        let now: Vec<_> = sim.addresses.clone().into_iter().map(|a| sim.owner(a)).collect();
+        assert_eq!(owners, now, "seed {seed}, away for {} ms", seed * 15);
+    }
+}

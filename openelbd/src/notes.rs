@@ -49,7 +49,11 @@ fn ready(reference: &ObjectRef, layer2: &Layer2) -> Option<Wanted> {
     } else if layer2.is_last_good() {
         said(false, reason::LAST_GOOD_SPEC, format!("{wrong}. The last good version stays in force"))
     } else {
-        said(false, reason::INVALID_SPEC, format!("{wrong}; the defaults hold there"))
+        said(
+            false,
+            reason::INVALID_SPEC,
+            format!("{wrong}; a speaker that saw no better version has the defaults there"),
+        )
     }
 }
 

@@ -543,6 +543,10 @@ fn read_spec(spec: &EipSpec) -> (PoolSpec, Vec<SpecProblem>) {
             }
             None
         }
+        // BGP has no use for it, whatever it is.
+        Some(text) if protocols.iter().all(|protocol| *protocol == Protocol::Bgp) => {
+            InterfaceSelector::parse(text).ok()
+        }
         Some(text) => InterfaceSelector::parse(text)
             .map_err(|cause| {
                 problems.push(SpecProblem::new(

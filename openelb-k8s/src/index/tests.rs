@@ -245,6 +245,21 @@ fn interfaces() {
     }
 }
 
+/// The Go OpenELB took anything there.
+#[test]
+fn an_interface_that_nobody_needs_may_be_anything() {
+    for (spec, problems) in [
+        (json!({"address": "192.0.2.0/24", "protocol": "bgp", "interface": "eth0,eth1"}), 0),
+        (json!({"address": "192.0.2.0/24", "interface": "Subnet"}), 0),
+        (json!({"address": "192.0.2.0/24", "protocols": ["bgp", "layer2"], "interface": "eth0,eth1"}), 1),
+    ] {
+        let mut indexes = Indexes::default();
+        indexes.apply(&Object::Eip(eip(spec.clone(), json!({}))));
+        let view = indexes.pools.get("pool").unwrap();
+        assert_eq!((view.problems.len(), view.spec.is_some()), (problems, problems == 0), "{spec}");
+    }
+}
+
 #[test]
 fn an_eip_that_becomes_bad_keeps_its_last_good_spec() {
     let mut indexes = Indexes::default();

@@ -36,6 +36,8 @@ const MIN_MTU: u32 = 1280;
 /// The kernel's links. Every event leads to a new reading of the whole table.
 pub(super) struct Kernel {
     connection: Option<Connection>,
+    /// The links of the last table, also of a connection before.
+    links: BTreeSet<LinkIndex>,
 }
 
 struct Connection {
@@ -44,8 +46,6 @@ struct Connection {
     task: tokio::task::JoinHandle<()>,
     /// The table was read once.
     read: bool,
-    /// The links of the last table.
-    links: BTreeSet<LinkIndex>,
 }
 
 impl Drop for Connection {
@@ -56,7 +56,7 @@ impl Drop for Connection {
 
 impl Kernel {
     pub(super) const fn new() -> Self {
-        Self { connection: None }
+        Self { connection: None, links: BTreeSet::new() }
     }
 
     fn connect(&mut self) -> io::Result<&mut Connection> {
@@ -64,13 +64,19 @@ impl Kernel {
             let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
             let (connection, handle, messages) = new_multicast_connection(&groups)?;
             let task = tokio::spawn(connection);
-            self.connection =
-                Some(Connection { handle, messages, task, read: false, links: BTreeSet::new() });
+            self.connection = Some(Connection { handle, messages, task, read: false });
         }
         self.connection.as_mut().ok_or_else(|| io::Error::other("no netlink connection"))
     }
 
     async fn table(&mut self) -> io::Result<Vec<LinkInfo>> {
+        let known = self.links.clone();
+        let table = self.table_after(&known).await?;
+        self.links = table.iter().map(|link| link.index).collect();
+        Ok(table)
+    }
+
+    async fn table_after(&mut self, known: &BTreeSet<LinkIndex>) -> io::Result<Vec<LinkInfo>> {
         let connection = self.connect()?;
         if connection.read {
             let repair = pin!(tokio::time::sleep(REPAIR));
@@ -85,10 +91,9 @@ impl Kernel {
         connection.read = false;
         let mut table = connection.dump().await?;
         // The kernel's tables change while they are read: what was there is looked for once more before it is missed.
-        if lacks(&table, &connection.links) {
+        if lacks(&table, known) {
             table = connection.dump().await?;
         }
-        connection.links = table.iter().map(|link| link.index).collect();
         connection.read = true;
         Ok(table)
     }

@@ -121,7 +121,7 @@ impl Speaker {
                 entry.unfit = if owns && !candidate { entry.unfit.or(Some(now)) } else { None };
             }
             let me = self.me(address, now);
-            let bids = self.bids(address);
+            let bids = self.bids(address, now);
             let yields = self.yields(address, now);
             let talks = yields.is_some_and(|(node, _)| self.talks(node));
             let Some(entry) = self.entries.get_mut(&address) else { return };
@@ -259,7 +259,7 @@ impl Speaker {
         standing.is_some_and(|(_, since)| now.saturating_duration_since(since) >= self.settings.stand_in)
     }
 
-    fn bids(&self, address: IpAddr) -> Vec<Bid> {
+    fn bids(&self, address: IpAddr, now: Instant) -> Vec<Bid> {
         let Some(entry) = self.entries.get(&address) else { return Vec::new() };
         let bid = |(id, item): &(NodeId, Item)| {
             let node = self.nodes.get(id);
@@ -277,6 +277,7 @@ impl Speaker {
                 live: live.is_some() || node.is_some_and(|node| node.speaks),
                 suspect: live.is_some_and(|live| live.suspect),
                 ready: node.is_some_and(super::gossip::Node::is_ready),
+                fresh: node.is_some_and(|node| node.fresh_until(now).is_some()),
                 mature: node.is_some_and(|node| node.about.mature),
                 item,
             }
@@ -289,7 +290,8 @@ impl Speaker {
             let score = rendezvous::score_of(address, last);
             let (live, ready) = (node.live.is_some() || node.speaks, node.is_ready());
             let (suspect, item) = (node.live.is_some_and(|live| live.suspect), Default::default());
-            bids.push(Bid { node: last, score, live, suspect, ready, mature: false, item });
+            let fresh = node.fresh_until(now).is_some();
+            bids.push(Bid { node: last, score, live, suspect, ready, fresh, mature: false, item });
         }
         bids
     }
@@ -694,7 +696,9 @@ impl Speaker {
         let asker = entry.asker.map(|(_, _, until)| until);
         let unfit = entry.unfit.map(|since| since + LINGER);
         let untold = entry.untold.map(|untold| untold.until);
-        let all = [phase, failback, yielded, conflict, entry.again, asker, unfit, untold];
+        let last = entry.last_node().and_then(|last| self.nodes.get(&last));
+        let fresh = last.and_then(|last| last.fresh_until(now));
+        let all = [phase, failback, yielded, conflict, entry.again, asker, unfit, untold, fresh];
         let wake = all.into_iter().flatten().filter(|at| *at > now).min();
         if entry.wake != wake {
             if let Some(old) = entry.wake {

@@ -41,6 +41,9 @@ const MAX_ADDRESSES: usize = 1 << 17;
 const DIRECT_TRIES: u32 = 2;
 const RELAYS: usize = 2;
 
+/// Whoever knows what the others hold may have asked them just before they began to stand in for it.
+const FRESH: Duration = Duration::from_millis(500);
+
 /// Another node.
 #[derive(Debug, Default)]
 pub(super) struct Node {
@@ -49,6 +52,8 @@ pub(super) struct Node {
     have: Mark,
     /// Whether that was all at the time.
     complete: bool,
+    /// Since when what it says counts, if it does.
+    ready_since: Option<Instant>,
     pub(super) about: About,
     pub(super) live: Option<Live>,
     /// The number of its life when it lived last.
@@ -74,6 +79,11 @@ impl Node {
     /// What it says counts.
     pub(super) const fn is_ready(&self) -> bool {
         (self.complete || self.speaks) && self.about.settled && !self.about.restarting
+    }
+
+    /// Until when it may not know what others hold for it; `None`: it does.
+    pub(super) fn fresh_until(&self, now: Instant) -> Option<Instant> {
+        self.ready_since.map(|at| at + FRESH).filter(|until| *until > now)
     }
 
     /// It said that it restarts, and a restart takes that long.
@@ -632,6 +642,9 @@ impl Speaker {
             let matured = node.about.mature != about.mature;
             let kept = about.kept.clone();
             node.about = about;
+            if !was_ready && node.is_ready() {
+                node.ready_since = Some(now);
+            }
             let changed = was_ready != node.is_ready() || reborn || matured;
             if moved && !node.about.links.is_empty() {
                 let links = node.about.links.clone();

@@ -15,13 +15,17 @@ use serde_json::json;
 use tokio::{
     sync::watch,
     task::JoinHandle,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 /// Who owns the fields (server-side apply).
 const MANAGER: &str = "openelb-speaker";
 /// Writes are at least so far apart.
 const PACE: Duration = Duration::from_secs(1);
+/// What an API server says of a field that the definition does not have.
+const UNDECLARED: &str = "not declared in schema";
+/// The definition may be current after so long.
+const LOOK_ANEW: Duration = Duration::from_secs(600);
 /// One request may take so long.
 const REQUEST: Duration = Duration::from_secs(10);
 
@@ -48,10 +52,11 @@ async fn run(api: Api<SpeakerStatus>, node: String, mut wanted: watch::Receiver<
     let mut made = None;
     let mut backoff = Backoff::default();
     let mut told = None;
+    let mut old_definition = None;
     while wanted.changed().await.is_ok() {
         loop {
             let Some(latest) = wanted.borrow_and_update().clone() else { break };
-            match apply(&api, &node, &latest, made == Some(latest.made)).await {
+            match apply(&api, &node, &latest, made == Some(latest.made), &mut old_definition).await {
                 Ok(()) => {
                     made = Some(latest.made);
                     backoff.reset();
@@ -75,7 +80,14 @@ async fn run(api: Api<SpeakerStatus>, node: String, mut wanted: watch::Receiver<
     }
 }
 
-async fn apply(api: &Api<SpeakerStatus>, node: &str, wanted: &Wanted, is_made: bool) -> Result<(), String> {
+/// `old_definition`: when the cluster's CustomResourceDefinition was found to be of a version before this program's.
+async fn apply(
+    api: &Api<SpeakerStatus>,
+    node: &str,
+    wanted: &Wanted,
+    is_made: bool,
+    old_definition: &mut Option<Instant>,
+) -> Result<(), String> {
     let parameters = PatchParams::apply(MANAGER).force();
     let (version, kind) = (Kind::SpeakerStatus.api_version(), Kind::SpeakerStatus.as_str());
     if !is_made {
@@ -87,10 +99,31 @@ async fn apply(api: &Api<SpeakerStatus>, node: &str, wanted: &Wanted, is_made: b
         });
         within(api.patch(node, &parameters, &Patch::Apply(object))).await?;
     }
-    let status = json!({
-        "apiVersion": version, "kind": kind, "metadata": {"name": node}, "status": wanted.status,
-    });
-    within(api.patch_status(node, &parameters, &Patch::Apply(status))).await
+    let write = async |status: &SpeakerStatusStatus| {
+        let object = json!({
+            "apiVersion": version, "kind": kind, "metadata": {"name": node}, "status": status,
+        });
+        within(api.patch_status(node, &parameters, &Patch::Apply(object))).await
+    };
+    if old_definition.is_none_or(|found| found.elapsed() >= LOOK_ANEW) {
+        match write(&wanted.status).await {
+            // The API server takes nothing at all then.
+            Err(error) if error.contains(UNDECLARED) && wanted.status.layer2_answers.is_some() => {
+                tracing::warn!(
+                    error,
+                    "the CustomResourceDefinition of SpeakerStatus is older than this speaker: apply that of this \
+                     version; until then it is not said how addresses are answered"
+                );
+                *old_definition = Some(Instant::now());
+            }
+            result => {
+                *old_definition = None;
+                return result;
+            }
+        }
+    }
+    let status = SpeakerStatusStatus { layer2_answers: None, ..wanted.status.clone() };
+    write(&status).await
 }
 
 /// Removes the object: this node has no speaker any more, and those of others may announce it. The writer ends before:
@@ -122,6 +155,56 @@ mod tests {
     use kube::client::Body;
 
     use super::*;
+
+    /// The program was upgraded before the definitions.
+    #[tokio::test(start_paused = true)]
+    async fn a_definition_that_is_too_old_costs_the_new_fields_alone() {
+        let taken: Arc<Mutex<Vec<bool>>> = Arc::default();
+        let seen = Arc::clone(&taken);
+        let is_old = Arc::new(Mutex::new(true));
+        let old = Arc::clone(&is_old);
+        let service = tower::service_fn(move |request: http::Request<Body>| {
+            let (seen, old) = (Arc::clone(&seen), *old.lock().unwrap());
+            async move {
+                let body = request.into_body().collect_bytes().await.unwrap();
+                let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+                let answers = body.pointer("/status/layer2Answers").is_some();
+                let answer = if answers && old {
+                    let message = ".status.layer2Answers: field not declared in schema";
+                    (500, json!({"status": "Failure", "code": 500, "message": message, "reason": ""}))
+                } else {
+                    if body.get("status").is_some() {
+                        seen.lock().unwrap().push(answers);
+                    }
+                    (200, json!({"metadata": {"name": "node-1"}, "spec": {"nodeName": "node-1"}}))
+                };
+                let response = http::Response::builder().status(answer.0);
+                Ok::<_, Infallible>(response.body(Body::from(answer.1.to_string().into_bytes())).unwrap())
+            }
+        });
+        let (sender, writer) = spawn(Client::new(service, "default"), "node-1".to_owned());
+        let say = |announced| {
+            let status = SpeakerStatusStatus {
+                announced_addresses: Some(announced),
+                layer2_answers: Some(vec![Default::default()]),
+                ..SpeakerStatusStatus::default()
+            };
+            sender.send_replace(Some(Wanted { owner: String::new(), status, made: 1 }));
+        };
+        for announced in 0..3 {
+            say(announced);
+            sleep(Duration::from_secs(5)).await;
+        }
+        assert_eq!(*taken.lock().unwrap(), [false; 3]);
+        *is_old.lock().unwrap() = false;
+        sleep(LOOK_ANEW).await;
+        say(3);
+        sleep(Duration::from_secs(5)).await;
+        say(4);
+        drop(sender);
+        writer.await.unwrap();
+        assert_eq!(taken.lock().unwrap()[3..], [true; 2]);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_write_that_is_tried_again_does_not_make_anew_what_was_removed() {

@@ -22,6 +22,8 @@ pub(crate) struct Bid {
     pub(crate) suspect: bool,
     /// It has settled and is not about to restart: what it says counts.
     pub(crate) ready: bool,
+    /// It has for so short a time that it may not have heard yet that somebody waits for it.
+    pub(crate) fresh: bool,
     pub(crate) mature: bool,
     pub(crate) item: Item,
 }
@@ -245,9 +247,10 @@ fn take(
         return standby(owner);
     }
     if let Some(last) = last.map(|last| last.node).filter(|last| *last != me.node) {
-        // Gone, about to restart, or back and not yet settled. One that is back and settled and claims nothing does not
-        // want the address; whoever stands in for it all the same knows better, or ends by itself.
-        let back = bids.iter().any(|bid| bid.node == last && bid.counts());
+        // Gone, about to restart, or back and not yet settled, or so fast that nobody stood in for it, by which it would
+        // know that the address is its own. One that is back and settled and claims nothing does not want the address;
+        // whoever stands in for it all the same knows better, or ends by itself.
+        let back = bids.iter().any(|bid| bid.node == last && bid.counts() && !bid.fresh);
         if !back {
             return stand_in(me, bids, last, true, kernel);
         }

@@ -21,7 +21,16 @@ fn me(score: u64, holding: Holding) -> Me {
 
 fn bid(node: u64, score: u64, claim: Claim) -> Bid {
     let item = Item { candidate: true, proven: true, claim, ..Item::default() };
-    Bid { node: NodeId(node), score, live: true, suspect: false, ready: true, mature: true, item }
+    Bid {
+        node: NodeId(node),
+        score,
+        live: true,
+        suspect: false,
+        ready: true,
+        fresh: false,
+        mature: true,
+        item,
+    }
 }
 
 const OWNS: Claim = Claim::Owner { sequence: 1 };
@@ -165,6 +174,12 @@ fn an_owner_that_comes_back_takes_its_own() {
         decided(standing, &[unready], Some(2), Kernel::Answers),
         Verdict::StandIn { owner: NodeId(2) }
     );
+    // It is back, and may not know yet that it is its own.
+    let fresh = Bid { fresh: true, ..bid(2, 4, Claim::None) };
+    let stands = Verdict::StandIn { owner: NodeId(2) };
+    assert_eq!(decided(standing, &[fresh], Some(2), Kernel::Answers), stands);
+    assert_eq!(decided(idle, &[fresh], Some(2), Kernel::Answers), stands);
+    assert_eq!(decided(idle, &[fresh], Some(2), Kernel::Unknown), Verdict::Ask { owner: NodeId(2) });
     // It is back and does not want it.
     let content = Bid { item: Item::default(), ..bid(2, 9, Claim::None) };
     assert_eq!(decided(standing, &[content], Some(2), Kernel::Answers), Verdict::Own);

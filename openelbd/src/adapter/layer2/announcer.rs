@@ -70,6 +70,7 @@ impl Layer2Announcer {
         let (stop, stopping) = oneshot::channel();
         let (told, receiver) = mpsc::channel(TOLD);
         let snapshots = Arc::new(Mutex::new(None));
+        let comings = Comings::new(options.suspicion);
         let task = Task {
             spawn,
             restarts: Restarts::new(seed),
@@ -83,7 +84,7 @@ impl Layer2Announcer {
             published,
             told,
             spoken: Spoken::default(),
-            comings: Comings::default(),
+            comings,
             snapshots: Arc::clone(&snapshots),
             calendar: Calendar::new(Instant::now(), Timestamp::now()),
             seed,
@@ -287,6 +288,7 @@ impl Task {
     fn take_over(&mut self) {
         self.failure = None;
         self.spoken.forget(&self.desired).into_iter().for_each(|over| self.send(over));
+        self.comings.keep(|node| self.desired.layer2.nodes.contains_key(node));
         let layer2 = &self.desired.layer2;
         if !self.is_wanted() {
             return self.close(StopMode::Withdraw);

@@ -1,16 +1,17 @@
 //! Nodes that came or went, and are not told of yet.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::{Duration, Instant},
 };
 
-use openelb_l2::speaker::{Event, MemberState, MemberStatus};
+use openelb_l2::speaker::{Event, MemberState, MemberStatus, NodeName};
 
 /// Who tells of a node is decided so much later: those that went at the same time are known then, and who is back by then
 /// is not told of.
 pub(super) const DELIBERATION: Duration = Duration::from_secs(3);
-/// A link that went down no earlier than so long before the others may be why they are not heard.
+/// A link that went down no earlier than so long before the others, or twice as long as it takes to know that they are gone,
+/// may be why they are not heard.
 const BLINDED: Duration = Duration::from_secs(10);
 
 /// What a snapshot says of the others, and of this node's own links: their names, and whether they are up.
@@ -21,9 +22,12 @@ pub(super) struct Seen<'a> {
 }
 
 /// What waits to be told.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Comings {
     waiting: VecDeque<Coming>,
+    /// Of whom it was told last that they are gone.
+    gone: BTreeSet<NodeName>,
+    blinded: Duration,
     /// When each link of this node was up for the last time.
     up: BTreeMap<String, Instant>,
 }
@@ -37,13 +41,24 @@ struct Coming {
 }
 
 impl Comings {
+    /// `suspicion`: how long it takes to know that a node is gone.
+    pub(super) fn new(suspicion: Duration) -> Self {
+        Self {
+            waiting: VecDeque::new(),
+            gone: BTreeSet::new(),
+            blinded: BLINDED.max(suspicion.saturating_mul(2)),
+            up: BTreeMap::new(),
+        }
+    }
+
     /// Takes in that a node came or went. `settled`: this node knows already whom a start finds.
     pub(super) fn hear(&mut self, event: Event, settled: bool, now: Instant) {
         if let Event::SpeakerUp { node: back } = &event {
             let before = self.waiting.len();
             self.waiting
                 .retain(|coming| !matches!(&coming.event, Event::SpeakerDown { node } if node == back));
-            if self.waiting.len() < before || !settled {
+            // Whom a start finds is news where it was said to be gone.
+            if self.waiting.len() < before || !settled && !self.gone.contains(back) {
                 return;
             }
         }
@@ -57,9 +72,15 @@ impl Comings {
         }
     }
 
-    /// Forgets everything: the speaker is another one.
+    /// The speaker is another one.
     pub(super) fn clear(&mut self) {
-        *self = Self::default();
+        self.waiting.clear();
+        self.up.clear();
+    }
+
+    /// Forgets what was said of nodes that are none any more.
+    pub(super) fn keep(&mut self, is_node: impl Fn(&str) -> bool) {
+        self.gone.retain(|node| is_node(node.as_str()));
     }
 
     /// What is to be told now.
@@ -73,6 +94,11 @@ impl Comings {
         while self.waiting.front().is_some_and(is_due) {
             let Some(coming) = self.waiting.pop_front() else { break };
             if holds(&coming.event, seen) {
+                match &coming.event {
+                    Event::SpeakerDown { node } => drop(self.gone.insert(node.clone())),
+                    Event::SpeakerUp { node } => drop(self.gone.remove(node)),
+                    _ => {}
+                }
                 due.push(coming.event);
             }
         }
@@ -93,7 +119,7 @@ impl Comings {
             return false;
         }
         let mut down = seen.links.iter().filter(|(_, up)| !up);
-        down.any(|(name, _)| self.up.get(*name).is_some_and(|up| *up + BLINDED >= first.heard))
+        down.any(|(name, _)| self.up.get(*name).is_some_and(|up| *up + self.blinded >= first.heard))
     }
 }
 
@@ -113,7 +139,6 @@ fn holds(event: &Event, seen: Seen<'_>) -> bool {
 #[cfg(test)]
 mod tests {
     use MemberState::{Alive, Down};
-    use openelb_l2::speaker::NodeName;
 
     use super::*;
 
@@ -127,6 +152,10 @@ mod tests {
 
     fn down(name: &str) -> Event {
         Event::SpeakerDown { node: node(name) }
+    }
+
+    fn fresh() -> Comings {
+        Comings::new(Duration::from_millis(600))
     }
 
     /// What is told when this is seen.
@@ -143,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_node_that_is_back_before_it_is_told_of_is_not_told_of() {
-        let (start, mut comings) = (Instant::now(), Comings::default());
+        let (start, mut comings) = (Instant::now(), fresh());
         let at = |ms: u64| start + Duration::from_millis(ms);
         // The link of this node flapped for 1.5 s.
         comings.hear(down("node-2"), true, at(0));
@@ -160,7 +189,7 @@ mod tests {
 
     #[test]
     fn what_is_not_so_any_more_is_not_told() {
-        let (start, mut comings) = (Instant::now(), Comings::default());
+        let (start, mut comings) = (Instant::now(), fresh());
         let at = |ms: u64| start + Duration::from_millis(ms);
         comings.hear(down("node-2"), true, at(0));
         assert_eq!(due(&mut comings, &[("node-2", Alive)], &[], at(3000)), [], "its return is not heard yet");
@@ -174,7 +203,7 @@ mod tests {
 
     #[test]
     fn the_only_other_node_is_told_of() {
-        let (start, mut comings) = (Instant::now(), Comings::default());
+        let (start, mut comings) = (Instant::now(), fresh());
         let at = |ms: u64| start + Duration::from_millis(ms);
         // Nobody ever plugged a cable into eth1.
         let links = [("eth0", true), ("eth1", false)];
@@ -185,7 +214,7 @@ mod tests {
 
     #[test]
     fn who_hears_nobody_because_its_own_link_is_down_blames_nobody() {
-        let (start, mut comings) = (Instant::now(), Comings::default());
+        let (start, mut comings) = (Instant::now(), fresh());
         let at = |ms: u64| start + Duration::from_millis(ms);
         due(&mut comings, &[("node-2", Alive)], &[("eth0", true)], at(0));
         comings.hear(down("node-2"), true, at(2000));
@@ -204,8 +233,39 @@ mod tests {
     }
 
     #[test]
+    fn one_that_is_back_after_a_pause_is_told_of_again_when_it_dies_again() {
+        let (start, mut comings) = (Instant::now(), fresh());
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        comings.hear(down("node-2"), true, at(0));
+        assert_eq!(due(&mut comings, &[("node-2", Down)], &[], at(3000)), [down("node-2")]);
+        // Of this process, which knows nobody yet, or is another one.
+        comings.clear();
+        comings.hear(up("node-2"), false, at(10_000));
+        comings.hear(up("node-3"), false, at(10_000));
+        let both = [("node-2", Alive), ("node-3", Alive)];
+        assert_eq!(due(&mut comings, &both, &[], at(13_000)), [up("node-2")]);
+        comings.hear(down("node-2"), true, at(20_000));
+        comings.keep(|_| false);
+        comings.hear(up("node-2"), false, at(21_000));
+        comings.hear(up("node-2"), false, at(22_000));
+        assert_eq!(due(&mut comings, &both, &[], at(30_000)), []);
+    }
+
+    #[test]
+    fn a_link_may_be_why_for_as_long_as_it_takes_to_miss_the_others() {
+        let start = Instant::now();
+        let at = |s: u64| start + Duration::from_secs(s);
+        for (suspicion, told) in [(1, vec![down("node-2")]), (15, vec![])] {
+            let mut comings = Comings::new(Duration::from_secs(suspicion));
+            due(&mut comings, &[("node-2", Alive)], &[("eth0", true)], at(0));
+            comings.hear(down("node-2"), true, at(16));
+            assert_eq!(due(&mut comings, &[("node-2", Down)], &[("eth0", false)], at(20)), told);
+        }
+    }
+
+    #[test]
     fn who_did_not_run_gives_the_others_time_to_answer() {
-        let (start, mut comings) = (Instant::now(), Comings::default());
+        let (start, mut comings) = (Instant::now(), fresh());
         let at = |ms: u64| start + Duration::from_millis(ms);
         comings.hear(down("node-2"), true, at(0));
         comings.deliberate_anew(at(30_000));

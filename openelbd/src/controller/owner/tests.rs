@@ -141,7 +141,7 @@ async fn a_layer2_conf_that_becomes_bad_is_told_and_noted_on_it() {
     };
     owner.take_in(vec![Change::Apply(conf(1, "never"))]);
     assert_eq!(told(&mut owner, &mut seen), ["Layer2Conf default: InvalidSpec"]);
-    assert!(matches!(&reasons(&owner)[..], [one] if one.contains("the defaults hold there")));
+    assert!(matches!(&reasons(&owner)[..], [one] if one.contains("has the defaults there")));
     owner.take_in(vec![Change::Apply(conf(2, "Manual"))]);
     owner.take_in(vec![Change::Apply(conf(3, "manual"))]);
     assert_eq!(told(&mut owner, &mut seen), ["Layer2Conf default: InvalidSpec"]);
