@@ -591,6 +591,9 @@ impl Speaker {
                 node.synced = Some((nonce, mark));
                 if node.live.is_some() && node.have == mark && !node.complete {
                     node.complete = true;
+                    if node.is_ready() {
+                        node.ready_since = Some(now);
+                    }
                     self.touch(sender);
                 }
             }

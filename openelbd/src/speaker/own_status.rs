@@ -15,7 +15,7 @@ use serde_json::json;
 use tokio::{
     sync::watch,
     task::JoinHandle,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 /// Who owns the fields (server-side apply).
@@ -53,7 +53,7 @@ async fn run(api: Api<SpeakerStatus>, node: String, mut wanted: watch::Receiver<
     let mut backoff = Backoff::default();
     let mut told = None;
     let mut old_definition = None;
-    while wanted.changed().await.is_ok() {
+    while is_due(&mut wanted, old_definition).await {
         loop {
             let Some(latest) = wanted.borrow_and_update().clone() else { break };
             match apply(&api, &node, &latest, made == Some(latest.made), &mut old_definition).await {
@@ -78,6 +78,13 @@ async fn run(api: Api<SpeakerStatus>, node: String, mut wanted: watch::Receiver<
             }
         }
     }
+}
+
+/// Something is to be written, or to be tried with all its fields again; `false`: nothing any more.
+async fn is_due(wanted: &mut watch::Receiver<Option<Wanted>>, old_definition: Option<Instant>) -> bool {
+    let Some(found) = old_definition else { return wanted.changed().await.is_ok() };
+    timeout_at(found + LOOK_ANEW, wanted.changed()).await.is_ok_and(|changed| changed.is_ok())
+        || wanted.has_changed().is_ok()
 }
 
 /// `old_definition`: when the cluster's CustomResourceDefinition was found to be of a version before this program's.
@@ -108,11 +115,11 @@ async fn apply(
     if old_definition.is_none_or(|found| found.elapsed() >= LOOK_ANEW) {
         match write(&wanted.status).await {
             // The API server takes nothing at all then.
-            Err(error) if error.contains(UNDECLARED) && wanted.status.layer2_answers.is_some() => {
+            Err(error) if error.contains(UNDECLARED) => {
                 tracing::warn!(
                     error,
                     "the CustomResourceDefinition of SpeakerStatus is older than this speaker: apply that of this \
-                     version; until then it is not said how addresses are answered"
+                     version; until then it is said neither how addresses are answered nor what is to be known of peers"
                 );
                 *old_definition = Some(Instant::now());
             }
@@ -122,7 +129,7 @@ async fn apply(
             }
         }
     }
-    let status = SpeakerStatusStatus { layer2_answers: None, ..wanted.status.clone() };
+    let status = SpeakerStatusStatus { layer2_answers: None, peer_warnings: None, ..wanted.status.clone() };
     write(&status).await
 }
 
@@ -197,9 +204,8 @@ mod tests {
         }
         assert_eq!(*taken.lock().unwrap(), [false; 3]);
         *is_old.lock().unwrap() = false;
-        sleep(LOOK_ANEW).await;
-        say(3);
-        sleep(Duration::from_secs(5)).await;
+        // Also where nothing else happens.
+        sleep(LOOK_ANEW + Duration::from_secs(5)).await;
         say(4);
         drop(sender);
         writer.await.unwrap();

@@ -247,12 +247,15 @@ fn take(
         return standby(owner);
     }
     if let Some(last) = last.map(|last| last.node).filter(|last| *last != me.node) {
-        // Gone, about to restart, or back and not yet settled, or so fast that nobody stood in for it, by which it would
-        // know that the address is its own. One that is back and settled and claims nothing does not want the address;
-        // whoever stands in for it all the same knows better, or ends by itself.
-        let back = bids.iter().any(|bid| bid.node == last && bid.counts() && !bid.fresh);
-        if !back {
+        // Gone, about to restart, or back and not yet settled, or back so fast that nobody stood in for it, by which it
+        // would know that the address is its own. One that is back and settled and claims nothing does not want the
+        // address; whoever stands in for it all the same knows better, or ends by itself.
+        let Some(back) = bids.iter().find(|bid| bid.node == last && bid.counts()) else {
             return stand_in(me, bids, last, true, kernel);
+        };
+        let host = || !matches!(kernel(last), Kernel::Silent | Kernel::Barred);
+        if back.fresh && back.item.candidate && me.stand_in && host() {
+            return stand_in(me, bids, last, false, kernel);
         }
         if me.holding == Holding::Nothing && represented(bids, last).is_some() {
             return stand_in(me, bids, last, false, kernel);

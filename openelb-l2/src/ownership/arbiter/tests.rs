@@ -180,6 +180,12 @@ fn an_owner_that_comes_back_takes_its_own() {
     assert_eq!(decided(standing, &[fresh], Some(2), Kernel::Answers), stands);
     assert_eq!(decided(idle, &[fresh], Some(2), Kernel::Answers), stands);
     assert_eq!(decided(idle, &[fresh], Some(2), Kernel::Unknown), Verdict::Ask { owner: NodeId(2) });
+    // Not where that leads to nothing, nor against it.
+    let best = Bid { score: 9, ..fresh };
+    assert_eq!(decided(idle, &[fresh], Some(2), Kernel::Silent), Verdict::Own);
+    assert_eq!(decided(idle, &[best], Some(2), Kernel::Silent), NOBODY);
+    let away = Bid { item: Item { candidate: false, ..fresh.item }, ..fresh };
+    assert_eq!(decided(idle, &[away], Some(2), Kernel::Answers), Verdict::Own);
     // It is back and does not want it.
     let content = Bid { item: Item::default(), ..bid(2, 9, Claim::None) };
     assert_eq!(decided(standing, &[content], Some(2), Kernel::Answers), Verdict::Own);

@@ -57,6 +57,10 @@ impl Comings {
             let before = self.waiting.len();
             self.waiting
                 .retain(|coming| !matches!(&coming.event, Event::SpeakerDown { node } if node == back));
+            let known = |coming: &Coming| matches!(&coming.event, Event::SpeakerUp { node } if node == back);
+            if self.waiting.iter().any(known) {
+                return;
+            }
             // Whom a start finds is news where it was said to be gone.
             if self.waiting.len() < before || !settled && !self.gone.contains(back) {
                 return;
@@ -242,6 +246,7 @@ mod tests {
         comings.clear();
         comings.hear(up("node-2"), false, at(10_000));
         comings.hear(up("node-3"), false, at(10_000));
+        comings.hear(up("node-2"), false, at(10_100));
         let both = [("node-2", Alive), ("node-3", Alive)];
         assert_eq!(due(&mut comings, &both, &[], at(13_000)), [up("node-2")]);
         comings.hear(down("node-2"), true, at(20_000));
