@@ -152,8 +152,8 @@ impl Speaker {
         let until = now + if talks { YIELD_TO_GOSSIP } else { YIELD };
         match entry.phase {
             Phase::Owner => {
-                // Who may not have the address leaves it to anyone that has. What one that gossips reaches is settled there. Of one that never said it, it may be as far: the score
-                // alone decides, as it does there.
+                // Who may not have the address leaves it to anyone that has. What one that gossips reaches is settled there.
+                // Of one that never said it, it may be as far: the score alone decides, as it does there.
                 let known = entry.known_reach_of(node).filter(|_| !talks);
                 let reached = known.map_or((0, 0), |known| (known, reach));
                 let score = |node| (rendezvous::score_of(address, node), node);

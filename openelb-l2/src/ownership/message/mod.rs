@@ -67,9 +67,9 @@ pub(crate) fn beyond(reach: u8) -> usize {
 pub(crate) struct Item {
     /// It could own the address.
     pub(crate) candidate: bool,
-    /// It may not own the address, but could answer in the owner's name. Nodes of versions before do not know of it.
+    /// It may not own the address, but could answer in the owner's name.
     pub(crate) helper: bool,
-    /// How well it reaches the clients, as [`reach`] says. What versions before say of it are links beyond the first.
+    /// How well it reaches the clients, as [`reach`] says.
     pub(crate) reach: u8,
     /// The address was found free of strangers once.
     pub(crate) proven: bool,
@@ -104,7 +104,7 @@ pub(crate) struct About {
     /// Is about to restart.
     pub(crate) restarting: bool,
     pub(crate) links: Links,
-    /// Links of nodes that are gone, in whose names it answers: who comes later did not hear of them.
+    /// Links of nodes that are gone, in whose names it answers or asks whether it may: who comes later did not hear of them.
     pub(crate) kept: Kept,
 }
 
