@@ -391,8 +391,9 @@ fn a_leader_that_sleeps_between_commit_and_publication_does_no_harm_when_it_wake
 }
 
 const ROGUE: &str = "203.0.113.99";
-/// How long the two are watched once the contest was told, and what ours may write meanwhile: pauses are 2, 4 and 8 s.
-const CONTESTED: (Duration, usize) = (Duration::from_secs(6), 3);
+/// So many turns come at once; between the next ones ours waits for so long, in seconds, at least.
+const AT_ONCE: usize = 5;
+const PAUSES: [i64; 2] = [2, 4];
 
 #[test]
 fn a_controller_that_writes_the_same_status_is_answered_ever_more_seldom_and_told() {
@@ -402,6 +403,11 @@ fn a_controller_that_writes_the_same_status_is_answered_ever_more_seldom_and_tol
     setup.await_leader(1);
     setup.services(1, "a");
     setup.await_published(1);
+    // What ours has published so far.
+    let published = || {
+        let of_status = |write: &Request| write.resource == "services/status" && write.code == 200;
+        setup.writes().into_iter().filter(of_status).collect::<Vec<_>>()
+    };
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         // As the load balancer of K3s does: whatever is there is replaced at once.
@@ -417,15 +423,20 @@ fn a_controller_that_writes_the_same_status_is_answered_ever_more_seldom_and_tol
             turns
         });
         setup.event("a-0", "IngressContested");
-        let (told, before) = (Instant::now(), setup.writes().len());
-        eventually("watched for long enough", DEADLINE, || Ok((told.elapsed() > CONTESTED.0).then_some(())))
-            .unwrap();
-        let after = setup.writes().len() - before;
+        // The first of them is no turn.
+        let turns = 1 + AT_ONCE + PAUSES.len();
+        let seen = eventually("turns that had to wait", DEADLINE, || {
+            Ok(Some(published()).filter(|writes| writes.len() >= turns))
+        });
         stop.store(true, Ordering::Relaxed);
-        let turns = rogue.join().unwrap();
-        println!("{turns} turns of the other, and {after} of ours after it was told");
-        assert!(turns > 4, "{turns} turns are no contest");
-        assert!(after <= CONTESTED.1, "{after} writes of ours since it was told");
+        println!("{} turns of the other", rogue.join().unwrap());
+        let writes = seen.unwrap().0;
+        let waited: Vec<_> =
+            writes.windows(2).map(|pair| pair[1].received.duration_since(pair[0].answered)).collect();
+        println!("between those of ours: {waited:?}");
+        for (waited, pause) in waited[AT_ONCE..].iter().zip(PAUSES) {
+            assert!(*waited >= SignedDuration::from_secs(pause), "{waited} instead of {pause} s");
+        }
     });
     // The other one has gone: the address comes back.
     let there = || Ok((setup.published()["default/a-0"] == ["192.0.2.7"]).then_some(()));

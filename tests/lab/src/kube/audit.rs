@@ -1,6 +1,7 @@
 //! Who asked the API server for what.
 
 use anyhow::Context;
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -39,6 +40,10 @@ pub struct Request {
     pub written_version: String,
     /// The status of the answer; 101 and 200 of a watch come when it ends.
     pub code: u16,
+    /// When the API server received it.
+    pub received: Timestamp,
+    /// When it was answered, as far as the object is concerned.
+    pub answered: Timestamp,
 }
 
 #[derive(Deserialize)]
@@ -53,6 +58,8 @@ struct Event {
     response_status: Option<Status>,
     #[serde(default)]
     request_object: Value,
+    request_received_timestamp: Timestamp,
+    stage_timestamp: Timestamp,
 }
 
 #[derive(Deserialize)]
@@ -126,6 +133,8 @@ impl ControlPlane {
                     .unwrap_or_default()
                     .to_owned(),
                 code: event.response_status.map_or(0, |status| status.code),
+                received: event.request_received_timestamp,
+                answered: event.stage_timestamp,
             });
         }
         Ok(requests)
