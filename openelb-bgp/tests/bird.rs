@@ -437,7 +437,8 @@ fn a_hold_time_of_three_seconds_is_kept_and_notices_a_frozen_bird() {
             (peer.counters.dropped == 1 && peer.last_error?.reason.to_lowercase().contains("hold"))
                 .then_some(())
         });
-        assert!(frozen.elapsed() < Duration::from_secs(5), "{:?}", frozen.elapsed());
+        // By default it would be 90 s.
+        assert!(frozen.elapsed() < Duration::from_secs(15), "{:?}", frozen.elapsed());
         bird.signal("CONT");
         ours.wait_for_established(2);
         bird.wait_for_prefixes(&["198.51.100.1/32"]);

@@ -384,7 +384,7 @@ async fn floods_delay_nobody_else() {
             }
         }
         assert!(
-            asked.elapsed() < Duration::from_secs(2),
+            asked.elapsed() < Duration::from_secs(10),
             "{name}: the other neighbour waited {:?}",
             asked.elapsed()
         );

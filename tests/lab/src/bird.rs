@@ -45,7 +45,7 @@ impl<'a> Bird<'a> {
         command.extend(more);
         let process = lab.spawn(&format!("bird-{host}"), host, &command)?;
         let bird = Self { lab, host: host.to_owned(), control, process };
-        eventually("an answer of BIRD", Duration::from_secs(10), || bird.ask("show status").map(Some))
+        eventually("an answer of BIRD", Duration::from_secs(60), || bird.ask("show status").map(Some))
             .with_context(|| Lab::log_tail(&bird.process, 10))?;
         Ok(bird)
     }

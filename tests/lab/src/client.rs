@@ -65,9 +65,9 @@ pub fn request(target: SocketAddr, timeout: Duration) -> anyhow::Result<(String,
 /// Asks for a path by HTTP, from a host of a lab: the status and the body of the answer.
 ///
 /// # Errors
-/// No connection, or no answer within a second.
+/// No connection, or no answer for ten seconds.
 pub fn get(lab: &Lab, host: &str, target: SocketAddr, path: &str) -> anyhow::Result<(u16, String)> {
-    let limit = Duration::from_secs(1);
+    let limit = Duration::from_secs(10);
     let answer = lab.within(host, || {
         let mut stream = TcpStream::connect_timeout(&target, limit)?;
         stream.set_read_timeout(Some(limit))?;

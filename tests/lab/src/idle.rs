@@ -10,6 +10,9 @@ use anyhow::{Context, ensure};
 
 use crate::{Lab, Process, eventually, topology};
 
+/// At rest: in so long a time it takes less processor time than this.
+const SETTLED: (Duration, Duration) = (Duration::from_secs(1), Duration::from_millis(50));
+
 /// What was measured.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Idle {
@@ -80,6 +83,13 @@ spec:
     })
     .with_context(|| Lab::log_tail(&process, 5))?;
     let routed = start.elapsed();
+    // What it writes about them is not idling.
+    eventually("rest", Duration::from_secs(60), || {
+        let (_, before) = usage(&lab, &process)?;
+        std::thread::sleep(SETTLED.0);
+        let (_, after) = usage(&lab, &process)?;
+        Ok((after.saturating_sub(before) < SETTLED.1).then_some(()))
+    })?;
     let (_, before) = usage(&lab, &process)?;
     let start = Instant::now();
     std::thread::sleep(window); // the measured time itself; nothing is waited for

@@ -5,9 +5,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
-use openelb_lab::{Lab, kube::ControlPlane};
+use openelb_lab::{Lab, eventually, kube::ControlPlane};
 use serde_json::{Value, json};
 
 const NEW: &str = "network.kubesphere.io/v1alpha2";
@@ -149,10 +150,14 @@ fn definitions_are_established(kube: &ControlPlane, definitions: &[Value]) {
         assert_eq!(conditions, expected, "{}", crd["metadata"]["name"]);
         assert_eq!(crd["status"]["storedVersions"], json!(["v1alpha2"]));
     }
-    let group = kube.kubectl(&["get", "--raw", "/apis/network.kubesphere.io"]).unwrap();
+    // They are established before it is told everywhere what there is.
+    let ask = |what: &[&str]| {
+        eventually("an answer", Duration::from_secs(60), || kube.kubectl(what).map(Some)).unwrap().0
+    };
+    let group = ask(&["get", "--raw", "/apis/network.kubesphere.io"]);
     let group: Value = serde_json::from_str(&group).unwrap();
     assert_eq!(group["preferredVersion"]["version"], "v1alpha2");
-    let explained = kube.kubectl(&["explain", "eip.spec.address"]).unwrap();
+    let explained = ask(&["explain", "eip.spec.address"]);
     assert!(explained.contains("ranges of both families"), "{explained}");
 }
 

@@ -14,14 +14,15 @@ fn a_silent_node_without_bfd_is_given_up_at_the_end_of_the_hold_time() {
     let gone = outcome.gone.expect("a dead node must not be kept by graceful restart");
     // The last KEEPALIVE is up to a third of the hold time old.
     let hold = Duration::from_secs(u64::from(HOLD));
-    assert!(gone > hold * 2 / 3 - Duration::from_secs(1) && gone < hold + Duration::from_secs(3), "{gone:?}");
+    assert!(gone > hold * 2 / 3 - Duration::from_secs(1) && gone < hold + Duration::from_secs(5), "{gone:?}");
 }
 
 #[test]
 fn a_silent_node_with_bfd_is_given_up_at_once() {
     let outcome = failures::run(Make::Frr, Watch::Bfd, Failure::CutOff).unwrap();
     let gone = outcome.gone.expect("BFD must find it");
-    assert!(gone < Duration::from_secs(3), "{gone:?}");
+    // Without BFD it would take six seconds at least.
+    assert!(gone < Duration::from_secs(5), "{gone:?}");
 }
 
 #[test]

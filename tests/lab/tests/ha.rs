@@ -152,7 +152,7 @@ impl Setup {
         self.lab().signal(victim, "KILL").unwrap();
         let began = Instant::now();
         let mut looks = 0;
-        while began.elapsed() < WATCHED {
+        while began.elapsed() < WATCHED || looks <= 10 {
             for address in addresses {
                 assert_eq!(
                     self.hops(*address),
@@ -163,7 +163,6 @@ impl Setup {
             }
             looks += 1;
         }
-        assert!(looks > 10, "the router was looked at {looks} times only");
         downloads.finish(what);
         assert_eq!(self.addresses(), addresses, "after the death of {what}");
     }

@@ -37,7 +37,7 @@ fn an_api_server_alone_checks_tokens_and_writes_down_who_asked_for_what() {
     assert!(refused.contains(r#"User "system:serviceaccount:shop:web" cannot list"#), "{refused}");
     let role = "--clusterrole=system:node-proxier";
     kube.kubectl(&["create", "clusterrolebinding", "web", role, "--serviceaccount=shop:web"]).unwrap();
-    eventually("the new binding", Duration::from_secs(5), || {
+    eventually("the new binding", Duration::from_secs(60), || {
         kube.kubectl_as(&web, &["get", "nodes"]).map(Some)
     })
     .unwrap();
@@ -161,7 +161,7 @@ fn carries(cluster: &Cluster) {
     }
     for address in [V4, V6] {
         let address: IpAddr = address.parse().unwrap();
-        eventually(&format!("all pods behind {address}"), Duration::from_secs(20), || {
+        eventually(&format!("all pods behind {address}"), Duration::from_secs(60), || {
             let (pods, _) = answers(lab, address, 60)?;
             anyhow::ensure!(pods == all, "only {pods:?}");
             Ok(Some(()))
@@ -171,7 +171,7 @@ fn carries(cluster: &Cluster) {
     // A real EndpointSlice follows the pod: pod-2 is not ready any more.
     kube.replace_status(&topology_pod(2, Ready::False).to_string()).unwrap();
     let address: IpAddr = V4.parse().unwrap();
-    eventually("no answer from pod-2", Duration::from_secs(20), || {
+    eventually("no answer from pod-2", Duration::from_secs(60), || {
         let (pods, _) = answers(lab, address, 60)?;
         Ok((!pods.contains("pod-2") && pods.len() == 2).then_some(()))
     })
@@ -179,7 +179,7 @@ fn carries(cluster: &Cluster) {
     // Local: only the node's own pod, and it sees the client.
     kube.patch("services", "default", "web", None, &json!({"spec": {"externalTrafficPolicy": "Local"}}))
         .unwrap();
-    eventually("only the node's own pod", Duration::from_secs(20), || {
+    eventually("only the node's own pod", Duration::from_secs(60), || {
         let (pods, remotes) = answers(lab, address, 10)?;
         let own = pods == BTreeSet::from(["pod-1".to_owned()]);
         Ok((own && remotes == BTreeSet::from(["203.0.113.2".parse()?])).then_some(()))
@@ -230,7 +230,7 @@ fn a_workload_finds_its_service_account(cluster: &Cluster) {
     let place = Place { host: "node-2", node: "node-2", api: "10.96.0.1:443".parse().unwrap() };
     let program = openelb_lab::kube::program().unwrap();
     let process = kube.start_workload(("daemonsets", "default", "agent"), &program, place).unwrap();
-    cluster.lab.wait_exit(&process, Duration::from_secs(20)).unwrap();
+    cluster.lab.wait_exit(&process, Duration::from_secs(60)).unwrap();
     let said = std::fs::read_to_string(&process.log).unwrap();
     assert_eq!(said.trim(), "system:serviceaccount:default:agent on node-2");
     assert!(cluster.lab.path().join("nodes/node-2/var-lib/profile").is_file());

@@ -143,7 +143,7 @@ fn a_flood_from_another_host_does_not_take_the_probes_of_a_node_away() {
         }
     }
     // And those that said nothing are gone a little later.
-    eventually("the other host has places again", Duration::from_secs(15), || {
+    eventually("the other host has places again", Duration::from_secs(60), || {
         Ok((probe(ROUTER, own, "/metrics").ok() == Some(200)).then_some(()))
     })
     .unwrap();
@@ -186,7 +186,8 @@ fn a_state_directory_that_is_full_is_told_and_written_as_soon_as_there_is_space(
         Ok(text.contains("198.51.100.10").then_some(()))
     })
     .unwrap();
-    assert!(log().contains("the state directory works again"));
+    let again = || Ok(log().contains("the state directory works again").then_some(()));
+    eventually("a word that it works again", Duration::from_secs(20), again).unwrap();
 }
 
 /// One router, two sessions with node-1: one over IPv4 with this password, one over IPv6 without.
@@ -223,6 +224,15 @@ fn listen(lab: &Lab) -> Arc<Mutex<Vec<u8>>> {
         }
     });
     heard
+}
+
+/// BIRD works times out anew each time, from two clocks that it reads one after the other: so many milliseconds are none.
+const ROUNDED: u64 = 300;
+
+/// A time of BIRD's in milliseconds of the day.
+fn milliseconds(time: &str) -> u64 {
+    let parts = time.split([':', '.']).map(|part| part.parse::<u64>().unwrap());
+    parts.zip([3_600_000, 60_000, 1000, 1]).map(|(part, unit)| part * unit).sum()
 }
 
 #[test]
@@ -277,7 +287,10 @@ fn a_password_changed_in_its_secret_is_in_force_at_once_and_touches_no_other_ses
     router.order("configure").unwrap();
     let again = established("guarded");
     assert_ne!(again, guarded, "it is another session");
-    assert_eq!(shown("plain").unwrap(), plain, "the other session has been up all the time");
+    let now = shown("plain").unwrap();
+    assert_eq!((&now[..4], &now[5..]), (&plain[..4], &plain[5..]), "the other session is as it was");
+    let since = milliseconds(&now[4]).abs_diff(milliseconds(&plain[4]));
+    assert!(since <= ROUNDED, "and has been up all the time: {now:?} {plain:?}");
 
     // Neither password is told anywhere, at any level.
     let mut told = vec![(process.log.clone(), fs::read_to_string(&process.log).unwrap())];
@@ -334,7 +347,8 @@ fn a_changed_bfd_profile_is_in_force_at_once_and_touches_no_session() {
     let path = |milliseconds: u32| {
         format!("path: {{receiveInterval: {milliseconds}ms, transmitInterval: {milliseconds}ms}}")
     };
-    write(&path(200));
+    // Slow enough for a router that is kept waiting for a moment.
+    write(&path(1000));
     let configuration = format!(
         "log stderr all;\nrouter id 192.168.50.1;\nprotocol device {{ scan time 1; }}\nprotocol bfd {{ }}\n\
          protocol bgp node1 {{ local 192.168.50.1 as 64512; neighbor {} as 64501; strict bind; direct; hold time 9; \
@@ -343,11 +357,6 @@ fn a_changed_bfd_profile_is_in_force_at_once_and_touches_no_session() {
     );
     let router = Bird::start(&setup.lab, ROUTER, &configuration).unwrap();
     setup.start(1);
-    // Since when, in milliseconds of the day.
-    let milliseconds = |time: &str| -> u64 {
-        let parts = time.split([':', '.']).map(|part| part.parse::<u64>().unwrap());
-        parts.zip([3_600_000, 60_000, 1000, 1]).map(|(part, unit)| part * unit).sum()
-    };
     let bfd = |wanted: &str| {
         eventually(&format!("BFD is up, every {wanted} s"), Duration::from_secs(30), || {
             let answer = router.ask("show bfd sessions")?;
@@ -369,15 +378,17 @@ fn a_changed_bfd_profile_is_in_force_at_once_and_touches_no_session() {
         .unwrap()
         .0
     };
-    let (session_up, bfd_up) = (session(), bfd("0.200"));
-    // BIRD works the times out anew each time.
+    let (session_up, bfd_up) = (session(), bfd("1.000"));
     let stays = |interval: &str| {
         let (bfd, session) = (bfd(interval), session());
-        assert!(bfd.abs_diff(bfd_up) <= 10, "BFD went down: up since {bfd}, not {bfd_up}");
-        assert!(session.abs_diff(session_up) <= 10, "the session was reset: {session}, not {session_up}");
+        assert!(bfd.abs_diff(bfd_up) <= ROUNDED, "BFD went down: up since {bfd}, not {bfd_up}");
+        assert!(
+            session.abs_diff(session_up) <= ROUNDED,
+            "the session was reset: {session}, not {session_up}"
+        );
     };
-    write(&path(400));
-    stays("0.400");
+    write(&path(2000));
+    stays("2.000");
 
     // A profile that is not there any more: what was in force stays, and the BgpPeer says so.
     write("other: {}");
@@ -386,5 +397,5 @@ fn a_changed_bfd_profile_is_in_force_at_once_and_touches_no_session() {
         Ok(fs::read_to_string(&state)?.contains("no BFD profile path").then_some(()))
     })
     .unwrap();
-    stays("0.400");
+    stays("2.000");
 }

@@ -31,7 +31,7 @@ const SPEAKER_PORT: u16 = 50053;
 /// Two replicas of the controller, on hosts of their own in the pod network.
 const REPLICAS: [u8; 2] = [1, 2];
 /// A new leader may come when the Lease of the killed one has run out.
-const LEADER_DEADLINE: Duration = Duration::from_secs(30);
+const LEADER_DEADLINE: Duration = Duration::from_secs(60);
 
 pub(super) fn start(d: &mut Detail) -> anyhow::Result<Cluster> {
     let cluster = Cluster::start("demo-kube", ProxyMode::Nftables)?;

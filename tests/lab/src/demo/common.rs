@@ -17,7 +17,7 @@ use crate::{
     topology::{self, CLIENT, NODES, ROUTER, node, node_of, node_v4, node_v6},
 };
 
-pub(super) const ROUTE_DEADLINE: Duration = Duration::from_secs(20);
+pub(super) const ROUTE_DEADLINE: Duration = Duration::from_secs(60);
 /// The hold time of the demo's BgpPeer.
 const HOLD_TIME: Duration = Duration::from_secs(9);
 
@@ -90,7 +90,12 @@ pub(super) fn spread(seen: &Figures) -> anyhow::Result<BTreeMap<String, usize>> 
 
 pub(super) fn traffic(stage: &Stage<'_>, web: &[IpAddr], d: &mut Detail) -> anyhow::Result<()> {
     for address in web {
-        stage.await_answer(*address, 80)?;
+        // An answer is one flow, and goes over one node.
+        eventually("answers over every node", ROUTE_DEADLINE, || {
+            let seen = stage.requests("warm", *address, 80, 60)?;
+            ensure!(seen.failed == 0 && spread(&seen)?.len() == NODES.len(), "{seen:?}");
+            Ok(Some(()))
+        })?;
         let seen = stage.requests("requests", *address, 80, 300)?;
         let nodes = spread(&seen)?;
         let pods: BTreeSet<_> = seen.pods.keys().cloned().collect();

@@ -119,7 +119,7 @@ impl<'a> Stage<'a> {
         count: usize,
     ) -> anyhow::Result<(Vec<IpAddr>, Duration)> {
         let what = format!("an address for {namespace}/{name}");
-        eventually(&what, Duration::from_secs(15), || {
+        eventually(&what, Duration::from_secs(60), || {
             let addresses = self.addresses(namespace, name)?;
             Ok((addresses.len() == count).then_some(addresses))
         })
@@ -168,7 +168,7 @@ impl<'a> Stage<'a> {
     /// Waits until an address answers.
     pub(super) fn await_answer(&self, address: IpAddr, port: u16) -> anyhow::Result<Duration> {
         let what = format!("an answer from {}", SocketAddr::new(address, port));
-        eventually(&what, Duration::from_secs(10), || {
+        eventually(&what, Duration::from_secs(60), || {
             let plan = Plan { count: 1, interval: Duration::ZERO, timeout: Duration::from_millis(500) };
             let seen = self.client("probe", address, port, plan)?.finish(Duration::from_secs(5))?;
             Ok((seen.failed == 0).then_some(()))

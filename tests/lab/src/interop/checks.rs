@@ -127,7 +127,7 @@ fn speak(lab: &Lab, session: &Session, ttl: u8) -> anyhow::Result<()> {
 fn dropped(lab: &Lab, router: &dyn Router, session: &Session, (ttl, name): (u8, &str)) -> anyhow::Result<()> {
     let before = counter(lab, name)?;
     speak(lab, session, ttl)?;
-    eventually(&format!("{name} rises"), Duration::from_secs(5), || {
+    eventually(&format!("{name} rises"), Duration::from_secs(30), || {
         Ok((counter(lab, name)? > before).then_some(()))
     })?;
     ensure!(router.established(session)?, "the session of the router itself ended");
@@ -205,7 +205,7 @@ pub(super) fn check(
     heard(dut, (make, cell), session).context("what we have of the router")?;
     match cell {
         Cell::Bfd => {
-            eventually("BFD is Up at both ends", Duration::from_secs(10), || {
+            eventually("BFD is Up at both ends", Duration::from_secs(30), || {
                 let ours = dut.metric("openelb_bgp_bfd_up", &[cell.name()])? == 1.0;
                 Ok((router.bfd_up(session)? && ours).then_some(()))
             })?;
@@ -249,7 +249,7 @@ fn refresh(
     };
     let (asked, before) = (count("route-refresh", asks)?, count("update", answers)?);
     ask()?;
-    eventually("a ROUTE-REFRESH that is answered", Duration::from_secs(10), || {
+    eventually("a ROUTE-REFRESH that is answered", Duration::from_secs(30), || {
         Ok((count("route-refresh", asks)? > asked && count("update", answers)? > before).then_some(()))
     })?;
     let dropped = dut.metric("openelb_bgp_sessions_dropped_total", &[cell.name()])?;
@@ -314,7 +314,7 @@ pub(super) fn their_restart(
         paths(router, session, address, 1)?;
     }
     let what = "the session is counted anew";
-    eventually(what, Duration::from_secs(5), || {
+    eventually(what, Duration::from_secs(30), || {
         let now = dut.metric("openelb_bgp_sessions_established_total", &peer)?;
         Ok((now > established_before).then_some(()))
     })
@@ -351,7 +351,7 @@ pub(super) fn our_restart(dut: &mut Dut<'_>, router: &dyn Router, session: &Sess
         ensure!(Instant::now() < deadline, "the session does not come back");
     }
     // End-of-RIB comes with the routes or after them: what the router drops then, it drops now.
-    eventually("the routes were sent again", Duration::from_secs(10), || {
+    eventually("the routes were sent again", Duration::from_secs(30), || {
         keeps("after the session is back")?;
         let advertised = dut.metric("openelb_bgp_routes_advertised", &[Cell::OurRestart.name()])?;
         Ok((advertised >= addresses.len() as f64).then_some(()))

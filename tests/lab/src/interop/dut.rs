@@ -11,7 +11,10 @@ use anyhow::{Context, ensure};
 use serde_json::Value;
 
 use super::{Cell, DUT, OUR_AS, PASSWORD};
-use crate::{Lab, Process, binary, eventually, routers::Session};
+use crate::{
+    Lab, Process, binary, eventually,
+    routers::{Session, gobgp},
+};
 
 pub(super) struct Dut<'a> {
     lab: &'a Lab,
@@ -151,7 +154,7 @@ impl<'a> Dut<'a> {
     /// The sum of the samples of a metric whose labels contain all of these.
     pub(super) fn metric(&self, name: &str, labels: &[&str]) -> anyhow::Result<f64> {
         let (text, _) =
-            eventually("an answer of /metrics", Duration::from_secs(5), || self.metrics().map(Some))?;
+            eventually("an answer of /metrics", Duration::from_secs(30), || self.metrics().map(Some))?;
         let samples = text.lines().filter(|line| line.starts_with(name));
         let ours = samples.filter(|line| labels.iter().all(|label| line.contains(label)));
         Ok(ours.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum())
@@ -160,9 +163,9 @@ impl<'a> Dut<'a> {
     /// What `gobgp neighbor ROUTER ...` prints of our side.
     pub(super) fn gobgp(&self, session: &Session, command: &[&str]) -> anyhow::Result<String> {
         let router = session.local.to_string();
-        let mut all = vec!["gobgp", "neighbor", &router];
+        let mut all = vec!["neighbor", &router];
         all.extend(command);
-        self.lab.run(DUT, &all)
+        gobgp::ask(self.lab, DUT, &all)
     }
 
     /// The paths of a prefix that came over a session, or are kept of one that has ended.

@@ -373,9 +373,9 @@ impl Lan {
     /// The node that answers for most addresses.
     ///
     /// # Errors
-    /// Nobody answers for any.
+    /// Nobody answers for one of them.
     pub fn main_owner(&self) -> anyhow::Result<u8> {
-        let owners = self.owners();
+        let owners = self.await_owners_without(&[])?;
         owners.iter().max_by_key(|(_, all)| all.len()).map(|(n, _)| *n).context("nobody answers")
     }
 

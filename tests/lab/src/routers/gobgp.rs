@@ -138,10 +138,28 @@ impl<'a> Gobgp<'a> {
     }
 
     fn ask(&self, command: &[&str]) -> anyhow::Result<String> {
-        let mut all = vec!["gobgp"];
-        all.extend(command);
-        self.lab.run(&self.host, &all)
+        ask(self.lab, &self.host, command)
     }
+}
+
+/// How often `gobgp` is started where nobody takes its connection within a second, which is all that it waits: nothing
+/// was asked then.
+const TRIES: u32 = 5;
+
+/// What `gobgp` with these words prints on a host.
+pub(crate) fn ask(lab: &Lab, host: &str, words: &[&str]) -> anyhow::Result<String> {
+    let mut all = vec!["gobgp"];
+    all.extend(words);
+    let mut answer = lab.run(host, &all);
+    for _ in 1..TRIES {
+        match &answer {
+            Err(error) if error.to_string().contains("context deadline exceeded") => {
+                answer = lab.run(host, &all);
+            }
+            _ => break,
+        }
+    }
+    answer
 }
 
 impl Router for Gobgp<'_> {

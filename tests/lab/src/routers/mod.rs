@@ -3,7 +3,7 @@
 mod bird;
 mod exabgp;
 mod frr;
-mod gobgp;
+pub(crate) mod gobgp;
 mod openbgpd;
 
 use std::{net::IpAddr, time::Duration};
@@ -247,7 +247,7 @@ pub trait Router {
 fn await_answer<T>(process: &Process, ask: impl Fn() -> anyhow::Result<T>) -> anyhow::Result<()> {
     use anyhow::Context as _;
     let what = format!("an answer of {}", process.name);
-    eventually(&what, Duration::from_secs(15), || ask().map(Some))
+    eventually(&what, Duration::from_secs(60), || ask().map(Some))
         .map(|_| ())
         .with_context(|| Lab::log_tail(process, 10))
 }

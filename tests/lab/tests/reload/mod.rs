@@ -29,6 +29,11 @@ impl Setup {
     fn await_counted(&self, nodes: &[u8]) {
         let services = self.kube.list("services").unwrap();
         let announced = services.iter().filter(|s| s["status"]["loadBalancer"]["ingress"].is_array()).count();
+        self.await_advertised(nodes, announced);
+    }
+
+    /// Waits until the counters of these nodes know of so many routes.
+    fn await_advertised(&self, nodes: &[u8], announced: usize) {
         for number in nodes {
             eventually(&format!("{announced} routes in the counters of node-{number}"), DEADLINE, || {
                 let metrics = self.get(*number, "/metrics")?;
@@ -224,6 +229,7 @@ fn aggregation(setup: &Setup, router: &Bird<'_>) {
         Ok(Some(()))
     })
     .unwrap();
+    setup.await_advertised(&ALL, 1);
     let aggregated = setup.counts();
     setup.kube.kubectl(&["delete", "service", "service-39", "--wait=false"]).unwrap();
     setup.kube.wait_for(speaker, DEADLINE, |status| announced(status) == addresses - 1).unwrap();
