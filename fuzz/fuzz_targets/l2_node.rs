@@ -136,6 +136,7 @@ fn operate(sim: &mut Sim, operation: u8, argument: u8) {
             let address = sim.addresses[usize::from(argument >> 1) % sim.addresses.len()];
             sim.set_stranger((argument & 1 == 0).then_some((address, STRANGER)));
         }
+        23 => sim.refusal = pick(&[0, 100, 500, 1000], argument),
         _ => {}
     }
 }
@@ -144,7 +145,7 @@ fn operate(sim: &mut Sim, operation: u8, argument: u8) {
 fn repair(sim: &mut Sim) {
     sim.heal();
     sim.set_stranger(None);
-    (sim.loss, sim.double, sim.max_delay) = (0, 0, ms(2));
+    (sim.loss, sim.double, sim.refusal, sim.max_delay) = (0, 0, 0, ms(2));
     sim.settings = openelb_l2::speaker::Settings::default();
     let peers: Vec<_> = sim.hosts.iter().map(|host| Peer::new(host.name.clone(), host.gossip)).collect();
     let (settings, now) = (sim.settings.clone(), sim.now);

@@ -265,11 +265,11 @@ fn bfd_that_is_switched_off_at_one_end_is_no_failure() {
     });
 }
 
-/// What a neighbour is told from the first AdminDown until nothing comes for three seconds, and the pauses before.
+/// What a neighbour is told from the first AdminDown until nothing comes for half a second, and the pauses before.
 fn last_words(fake: &mut FakeBfd) -> Vec<(Duration, ControlPacket)> {
     let mut words: Vec<(Duration, ControlPacket)> = Vec::new();
     let mut last: Option<Instant> = None;
-    let patience = |began: bool| Duration::from_millis(if began { 3000 } else { 5000 });
+    let patience = |began: bool| Duration::from_millis(if began { 500 } else { 5000 });
     while let Some((at, packet)) = fake.hear(patience(!words.is_empty())) {
         if packet.state == bfd::State::AdminDown || !words.is_empty() {
             words.push((last.map_or(Duration::ZERO, |last| at - last), packet));
@@ -288,8 +288,7 @@ fn stopped(mode: Shutdown) -> Vec<(Duration, ControlPacket)> {
         let words = scope.spawn(|| last_words(&mut fake));
         ours.stop(mode);
         let words = words.join().unwrap();
-        let states: Vec<bfd::State> = words.iter().map(|(_, packet)| packet.state).collect();
-        assert_eq!(states, [bfd::State::AdminDown; 3], "{words:?}");
+        assert!(words.iter().all(|(_, packet)| packet.state == bfd::State::AdminDown), "{words:?}");
         assert_eq!(words[0].1.diagnostic, bfd::Diagnostic::ADMINISTRATIVELY_DOWN);
         words
     })
@@ -300,12 +299,12 @@ fn admin_down_is_on_the_wire_three_times_when_the_program_stops() {
     isolated("admin_down_is_on_the_wire_three_times_when_the_program_stops", || {
         for mode in [Shutdown::Notify, Shutdown::Quiet] {
             let mut last = Vec::new();
-            // Apart, so that what loses one does not lose all; who is kept from reading sees two at a time.
-            let apart = (0..3).any(|_| {
+            // Apart, so that what loses one does not lose all; who is kept from reading sees them otherwise.
+            let three = (0..3).any(|_| {
                 last = stopped(mode);
-                last[1..].iter().all(|(pause, _)| *pause > Duration::from_millis(20))
+                last.len() == 3 && last[1..].iter().all(|(pause, _)| *pause > Duration::from_millis(20))
             });
-            assert!(apart, "{last:?}");
+            assert!(three, "{last:?}");
         }
     });
 }

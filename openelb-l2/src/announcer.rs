@@ -261,6 +261,19 @@ pub fn probe(address: IpAddr, mac: MacAddr) -> Frame {
     }
 }
 
+/// The address of a frame that is a [`probe`], and nothing else.
+pub(crate) fn probed(frame: &[u8]) -> Option<IpAddr> {
+    let (header, payload) = ethernet::Header::decode(frame).ok()?;
+    let address = match header.ethertype {
+        ethernet::ETHERTYPE_ARP => arp::Packet::decode(payload).ok()?.target_ip.into(),
+        _ => match ndp::Packet::decode(payload).ok()?.message {
+            ndp::Message::Solicitation(question) => question.target.into(),
+            ndp::Message::Advertisement(_) => return None,
+        },
+    };
+    (probe(address, header.source).as_bytes() == frame).then_some(address)
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::disallowed_methods, reason = "any origin of time will do: only differences matter")]

@@ -46,6 +46,8 @@ struct Plan {
     kinds: usize,
     /// Every node knows which nodes may own.
     permitted: bool,
+    /// Of what is sent, in 1/1000, the kernel has no room for so much.
+    refusal: u64,
 }
 
 impl Plan {
@@ -68,6 +70,7 @@ impl Plan {
             stand_in: Duration::from_secs([0, 5, 600][pick(3)]),
             kinds: 15,
             permitted: seed.is_multiple_of(3),
+            refusal: 0,
         }
     }
 
@@ -84,6 +87,7 @@ impl Plan {
             stand_in: Duration::from_secs([0, 5, 600][(seed / 4 % 3) as usize]),
             kinds: 13,
             permitted: false,
+            refusal: 0,
         }
     }
 }
@@ -346,7 +350,7 @@ fn chaos_with(plan: Plan, addresses: usize, rounds: usize, sample: Duration) {
     let seed = plan.seed;
     let mut sim = Sim::of_family(plan.family, plan.nodes, addresses, seed);
     sim.sample_every = sample;
-    (sim.loss, sim.double) = (plan.loss, plan.double);
+    (sim.loss, sim.double, sim.refusal) = (plan.loss, plan.double, plan.refusal);
     sim.max_delay = plan.delay;
     sim.settings.stand_in = plan.stand_in;
     sim.settings.join_delay = Duration::from_secs(10);
@@ -450,11 +454,11 @@ fn one_owner_through_everything() {
 }
 
 /// Runs them all, whichever fail. Returns the first seed.
-fn histories(seeds: u64, history: fn(u64)) -> u64 {
+fn histories(seeds: u64, history: impl Fn(u64)) -> u64 {
     let first = number("OPENELB_LAYER2_SEED", 0);
     let mut failed = Vec::new();
     for seed in first..first + seeds {
-        if let Err(panic) = std::panic::catch_unwind(|| history(seed)) {
+        if let Err(panic) = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| history(seed))) {
             failed.push(
                 panic
                     .downcast_ref::<String>()
@@ -473,4 +477,13 @@ fn one_owner_of_each_of_hundreds_of_addresses() {
     let seeds = number("OPENELB_LAYER2_SEEDS", 96).div_ceil(24);
     let first = histories(seeds, |seed| chaos_with(Plan::of(seed), 400, 8, 2 * SAMPLE));
     println!("{seeds} histories of 400 addresses from seed {first} on");
+}
+
+/// What the kernel has no room for is sent again.
+#[test]
+fn one_owner_while_links_are_full() {
+    let seeds = number("OPENELB_LAYER2_SEEDS", 96).div_ceil(4);
+    let plan = |seed| Plan { refusal: [30, 100, 300][(seed % 3) as usize], ..Plan::of(seed) };
+    let first = histories(seeds, |seed| chaos(plan(seed)));
+    println!("{seeds} histories on full links from seed {first} on, of {ROUNDS} rounds each");
 }

@@ -5,7 +5,7 @@ use std::hash::{BuildHasher as _, RandomState};
 
 use jiff::Timestamp;
 use openelb_k8s::{
-    announce::{Announcements, AnnouncerProblem, AnnouncerStatus},
+    announce::{Announcement, Announcements, AnnouncerProblem, AnnouncerStatus},
     names::{event, reason},
     object::{Kind, ObjectRef},
 };
@@ -35,12 +35,18 @@ impl EventType {
     }
 }
 
-/// Pools with an address that nobody answers for, and what keeps this node from it.
-pub(crate) fn hindered(announced: &AnnouncerStatus, desired: &Announcements) -> BTreeMap<String, String> {
+/// Pools with an address that nobody answers for, and what keeps this node from it. `tells`: whether it is this node that
+/// tells of an address.
+pub(crate) fn hindered(
+    announced: &AnnouncerStatus,
+    desired: &Announcements,
+    tells: impl Fn(&Announcement) -> bool,
+) -> BTreeMap<String, String> {
     let mut hindered: BTreeMap<String, String> = BTreeMap::new();
     for ((address, _), one) in announced.addresses.iter().filter(|_| !announced.unsettled) {
         if let (Some(hindrance), None) = (&one.hindrance, &one.owner)
-            && let Some(announcement) = desired.addresses.get(address)
+            && let Some(announcement) =
+                desired.addresses.get(address).filter(|announcement| tells(announcement))
         {
             let message = || format!("{}: {hindrance}", desired.node);
             hindered.entry(announcement.pool.clone()).or_insert_with(message);

@@ -22,7 +22,7 @@ use crate::index::services::{ServiceView, TrafficPolicy};
 use crate::index::{Indexes, NodeView};
 use crate::object::NamespacedName;
 
-pub use telling::{may_be_announced, teller, warnings};
+pub use telling::{may_be_announced, teller, teller_of, warnings};
 
 /// Computes what the node `settings.node_name` should announce: the whole set, the same for the same input.
 #[must_use]

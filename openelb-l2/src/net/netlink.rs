@@ -15,13 +15,14 @@ use futures::{
 };
 use rtnetlink::{
     Handle, MulticastGroup, new_multicast_connection,
-    packet_core::NetlinkMessage,
+    packet_core::{NLM_F_REQUEST, NetlinkMessage, NetlinkPayload},
     packet_route::{
-        RouteNetlinkMessage,
+        AddressFamily, RouteNetlinkMessage,
         address::{AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage},
         link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo as Details, LinkLayerType, LinkMessage, Prop},
+        route::{RouteAttribute, RouteMessage},
     },
-    sys::SocketAddr,
+    sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE},
 };
 
 use super::links::{LinkInfo, LinkSource, Prefix};
@@ -29,6 +30,9 @@ use crate::{MacAddr, speaker::LinkIndex};
 
 /// The table is read anew at least so often, should the kernel have dropped a message.
 const REPAIR: Duration = Duration::from_secs(30);
+
+/// How many controllers may be above each other (`MAX_NEST_DEV` of Linux).
+const MAX_NESTED: usize = 8;
 
 /// RFC 8200 section 5: on a link with less the kernel has no IPv6.
 const MIN_MTU: u32 = 1280;
@@ -178,9 +182,13 @@ fn table_of(links: Vec<LinkMessage>, addresses: Vec<AddressMessage>) -> Vec<Link
         }
         table.insert(link.index, link);
     }
+    let controllers: BTreeMap<LinkIndex, LinkIndex> =
+        table.values().filter_map(|link| Some((link.index, link.controller?))).collect();
+    // A bond may be a port of a bridge, and what comes in on its own ports goes there, too.
+    let above = |link| std::iter::successors(Some(link), |link| controllers.get(link).copied()).skip(1);
     for link in table.values_mut() {
         link.controller = link.controller.filter(|controller| !vrfs.contains(controller));
-        link.bridged = link.controller.is_some_and(|controller| bridges.contains(&controller));
+        link.bridged = above(link.index).take(MAX_NESTED).any(|controller| bridges.contains(&controller));
     }
     for message in addresses {
         let mut tentative =
@@ -210,16 +218,38 @@ fn is_bridge(kind: &InfoKind) -> bool {
     matches!(kind, InfoKind::Bridge) || matches!(kind, InfoKind::Other(kind) if kind == "openvswitch")
 }
 
-/// The address from which this host would reach another, by the kernel's routes. Sends nothing.
-pub(super) fn source_towards(target: IpAddr) -> io::Result<IpAddr> {
-    let any: IpAddr = match target {
-        IpAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
-        IpAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+/// The link by which this host would reach another, by the kernel's routes. Sends nothing.
+pub(super) fn link_towards(target: IpAddr) -> io::Result<LinkIndex> {
+    let mut question = RouteMessage::default();
+    (question.header.address_family, question.header.destination_prefix_length) = match target {
+        IpAddr::V4(_) => (AddressFamily::Inet, 32),
+        IpAddr::V6(_) => (AddressFamily::Inet6, 128),
     };
-    let socket = std::net::UdpSocket::bind((any, 0))?;
-    // The port is that of the discard service; connecting a UDP socket only looks a route up.
-    socket.connect((target, 9))?;
-    Ok(socket.local_addr()?.ip())
+    question.attributes.push(RouteAttribute::Destination(target.into()));
+    let mut question = NetlinkMessage::from(RouteNetlinkMessage::GetRoute(question));
+    question.header.flags = NLM_F_REQUEST;
+    question.finalize();
+    let mut octets = vec![0; question.buffer_len()];
+    question.serialize(&mut octets);
+    let mut socket = Socket::new(NETLINK_ROUTE)?;
+    socket.bind_auto()?;
+    // The kernel has answered when the question is sent.
+    socket.set_non_blocking(true)?;
+    socket.send_to(&octets, &SocketAddr::new(0, 0), 0)?;
+    let (answer, _) = socket.recv_from_full()?;
+    let answer = NetlinkMessage::<RouteNetlinkMessage>::deserialize(&answer).map_err(io::Error::other)?;
+    let link = |attribute| match attribute {
+        RouteAttribute::Oif(index) => Some(LinkIndex(index)),
+        _ => None,
+    };
+    match answer.payload {
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(route)) => {
+            let link = route.attributes.into_iter().find_map(link);
+            link.ok_or_else(|| io::Error::other("the kernel's route has no link"))
+        }
+        NetlinkPayload::Error(error) => Err(error.to_io()),
+        _ => Err(io::Error::other("the kernel answers something else")),
+    }
 }
 
 /// Whether the kernel shows addresses of other links on this one: it answers ARP for them (`arp_ignore` is 0), or asks in
@@ -273,6 +303,8 @@ mod tests {
             link(6, "eth2", Some(7), None),
             link(7, "bond0", None, Some(InfoKind::Bond)),
             link(8, "eth3", Some(9), None),
+            link(10, "eth4", Some(11), None),
+            link(11, "bond1", Some(4), Some(InfoKind::Bond)),
             link(9, "ovs-system", None, Some(InfoKind::Other("openvswitch".to_owned()))),
         ];
         let controllers: Vec<_> = table_of(links, Vec::new())
@@ -288,6 +320,8 @@ mod tests {
             ("bond0", None, false),
             ("eth3", Some(9), true),
             ("ovs-system", None, false),
+            ("eth4", Some(11), true),
+            ("bond1", Some(4), true),
         ];
         assert_eq!(
             controllers,

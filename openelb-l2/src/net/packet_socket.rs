@@ -371,6 +371,41 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn a_question_with_options_as_long_as_the_link_takes_is_received_whole() {
+        with_a_cable(|_| {
+            let near = PacketSockets::open(link("near")).expect("near");
+            near.set_addresses(&["2001:db8::100".parse().expect("an address")]).expect("a filter");
+            let far = PacketSockets::open(link("far")).expect("far");
+            let client = crate::MacAddr::new([2, 0xc, 0, 0, 0, 1]);
+            let probe = crate::announcer::probe("2001:db8::100".parse().expect("an address"), client);
+            let mut long = probe.as_bytes().to_vec();
+            long.resize(1514, 0);
+            socket2::SockRef::from(&far.arp).send(&long).expect("it is up");
+            let mut batch = Batch::new();
+            receive(&near.ipv6, &mut batch).expect("it is there");
+            assert_eq!((batch.count, batch.lengths[0]), (1, long.len()));
+        });
+    }
+
+    #[test]
+    fn the_way_to_a_host_is_the_link_of_the_kernels_route() {
+        with_a_cable(|_| {
+            let towards = |text: &str| super::super::netlink::link_towards(text.parse().expect("an address"));
+            assert!(towards("203.0.113.1").is_err() && towards("2001:db8:2::1").is_err(), "no route");
+            ip("address add 192.0.2.11/24 dev near");
+            ip("address add 198.51.100.11/24 dev far");
+            ip("address add 2001:db8:1::1/64 dev far nodad");
+            assert_eq!(towards("192.0.2.1").expect("a route"), link("near"));
+            assert_eq!(towards("2001:db8:1::7").expect("a route"), link("far"));
+            // The source is on another link than the one by which it leaves.
+            ip("route add 203.0.113.0/24 via 198.51.100.1 dev far src 192.0.2.11");
+            assert_eq!(towards("203.0.113.1").expect("a route"), link("far"));
+            ip("route add unreachable 203.0.113.9");
+            assert!(towards("203.0.113.9").is_err(), "unreachable");
+        });
+    }
+
+    #[test]
     fn what_queued_up_is_thrown_away_behind_an_error_too() {
         with_a_cable(|_| {
             let sockets = PacketSockets::open(link("near")).expect("near");

@@ -70,7 +70,8 @@ fn is_choice(link: &LinkInfo, skipped: &[String]) -> bool {
 }
 
 /// The links of `table` on which an address is to be answered. `skipped`: beginnings of names that neither `all` nor
-/// `subnet` choose. `source_towards`: the local address of the route to another.
+/// `subnet` choose. `link_towards`: the link of the route to
+/// another host.
 ///
 /// # Errors
 ///
@@ -80,9 +81,9 @@ pub fn select(
     address: IpAddr,
     table: &[LinkInfo],
     skipped: &[String],
-    source_towards: &mut dyn FnMut(IpAddr) -> Option<IpAddr>,
+    link_towards: &mut dyn FnMut(IpAddr) -> Option<LinkIndex>,
 ) -> Result<Selection, NoLink> {
-    Selector::new(&Table::new(table), skipped, source_towards).select(selector, address)
+    Selector::new(&Table::new(table), skipped, link_towards).select(selector, address)
 }
 
 /// The table of links, to be looked up in for many addresses.
@@ -159,7 +160,7 @@ impl Interests {
     /// What of a link matters; `None`: nothing.
     pub(super) fn part<'a>(&self, link: &'a LinkInfo, skipped: &[String]) -> Option<Part<'a>> {
         let named = |name: &String| self.names.contains(name);
-        // Every link has a link-local address; of those of Pods no route has it as its source.
+        // Every link has a link-local address; of those of Pods no route to another host goes by one without more.
         let has_source = || {
             !is_virtual(link, skipped)
                 || link.prefixes.iter().any(|prefix| match prefix.address {
@@ -184,7 +185,7 @@ impl Interests {
 /// What is found once for many addresses.
 pub(super) struct Selector<'a> {
     table: &'a Table<'a>,
-    source_towards: &'a mut dyn FnMut(IpAddr) -> Option<IpAddr>,
+    link_towards: &'a mut dyn FnMut(IpAddr) -> Option<LinkIndex>,
     choices: Vec<&'a LinkInfo>,
     cache: HashMap<InterfaceSelector, Result<Vec<LinkIndex>, NoLink>>,
 }
@@ -193,10 +194,10 @@ impl<'a> Selector<'a> {
     pub(super) fn new(
         table: &'a Table<'a>,
         skipped: &'a [String],
-        source_towards: &'a mut dyn FnMut(IpAddr) -> Option<IpAddr>,
+        link_towards: &'a mut dyn FnMut(IpAddr) -> Option<LinkIndex>,
     ) -> Self {
         let choices = table.links.iter().filter(|link| is_choice(link, skipped)).collect();
-        Self { table, source_towards, choices, cache: HashMap::new() }
+        Self { table, link_towards, choices, cache: HashMap::new() }
     }
 
     pub(super) fn select(
@@ -233,12 +234,18 @@ impl<'a> Selector<'a> {
                 return Ok(vec![link.index]);
             }
             InterfaceSelector::CanReach(target) => {
-                let source = (self.source_towards)(*target);
-                let has = |link: &&LinkInfo| {
-                    link.resolves && link.prefixes.iter().any(|prefix| Some(prefix.address) == source)
+                let index = (self.link_towards)(*target);
+                let by_route = table.iter().find(|link| link.resolves && Some(link.index) == index);
+                // The way to an address of this host's own is no link.
+                let own = || {
+                    let has = |link: &LinkInfo| link.prefixes.iter().any(|own| own.address == *target);
+                    table.iter().find(|link| link.resolves && has(link))
                 };
-                // One, should several have the address.
-                (table.iter().filter(has).take(1).collect(), NoLink::Route(*target))
+                let link = by_route.or_else(own);
+                if let Some(link) = link.filter(|link| link.bridged) {
+                    return Err(NoLink::Port(link.name.clone()));
+                }
+                (link.into_iter().collect(), NoLink::Route(*target))
             }
             InterfaceSelector::Regex(expression) => {
                 let regex = Regex::new(expression).map_err(|error| NoLink::Expression {
@@ -314,8 +321,10 @@ mod tests {
 
     fn chosen(selector: &str, address: &str) -> Result<(Vec<u32>, bool), NoLink> {
         let mut routes = |target: IpAddr| match target.to_string().as_str() {
-            "8.8.8.8" => Some("192.0.2.11".parse().unwrap()),
-            "127.0.0.5" => Some("127.0.0.1".parse().unwrap()),
+            // Not the link that has the source address.
+            "8.8.8.8" => Some(LinkIndex(3)),
+            "8.8.4.4" => Some(LinkIndex(9)),
+            "127.0.0.5" | "203.0.113.1" => Some(LinkIndex(1)),
             _ => None,
         };
         let selector = selector.parse().unwrap();
@@ -336,7 +345,10 @@ mod tests {
             ("cni0", "10.244.0.9", Ok((vec![6], false))),
             ("eth9", "10.0.0.1", Err(NoLink::Name("eth9".into()))),
             ("lo", "127.0.0.9", Err(NoLink::Kind("lo".into()))),
-            ("can_reach:8.8.8.8", "192.0.2.50", Ok((vec![2], false))),
+            ("can_reach:8.8.8.8", "192.0.2.201", Ok((vec![3], false))),
+            ("can_reach:8.8.4.4", "192.0.2.50", Err(NoLink::Port("eth3".into()))),
+            // Its own.
+            ("can_reach:203.0.113.1", "203.0.113.9", Ok((vec![5], false))),
             ("can_reach:9.9.9.9", "192.0.2.50", Err(NoLink::Route("9.9.9.9".parse().unwrap()))),
             ("can_reach:127.0.0.5", "192.0.2.50", Err(NoLink::Route("127.0.0.5".parse().unwrap()))),
             ("regex:^eth", "192.0.2.50", Ok((vec![2, 3], false))),

@@ -40,7 +40,7 @@ const HEARS: Duration = Duration::from_secs(2);
 /// every 40 ms, and says what it claimed every 400 ms.
 pub(super) const MUTE: Duration = Duration::from_millis(1500);
 /// Instead of a time that no clock can tell.
-const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
+pub(super) const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
 /// A stranger that was not heard for this long is gone.
 const CONFLICT_OVER: Duration = Duration::from_secs(60);
 
@@ -448,6 +448,9 @@ impl Speaker {
             return;
         }
         let links = self.usable_links(address);
+        if links.iter().any(|(link, _)| self.unsent.waits(*link, address)) {
+            return self.await_answers(address, now);
+        }
         // RFC 4862 section 5.4.2: first the group, to hear who else asks, then the question.
         for (link, _) in links.iter().filter(|_| address.is_ipv6()) {
             if let Some(port) = self.ports.get_mut(link)
@@ -622,23 +625,25 @@ impl Speaker {
 
     /// Asks whether a host has this address of its own. With a source of this node: a question without one says that the
     /// address is about to be taken, and a host that is about to take it itself would give it up (RFC 5227 section 2.1.1, RFC
-    /// 4862 section 5.4.3). `probe`: of IPv4 without, for a host may have no way back to the source by this link.
-    pub(super) fn ask_host(&mut self, address: IpAddr, probe: bool) {
+    /// 4862 section 5.4.3). `at`: a question to this station alone, where its link-layer address is known: a switch that
+    /// answers in the place of hosts (proxy ARP and ND, RFC 9161) answers what is sent to all, also for one that is dead. `probe`: of
+    /// IPv4 without a source and to all, for a host may have no way back to the source by this link.
+    pub(super) fn ask_host(&mut self, address: IpAddr, at: Option<MacAddr>, probe: bool) {
         for port in self.ports.values().filter(|port| port.is_up()) {
             let (link, mac) = (port.link.index, port.link.mac);
             // One that Services have may be another node's.
             let own = port.link.addresses.iter().filter(|own| !self.entries.contains_key(own));
             let frame = match (address, source_towards(address, own)) {
                 (IpAddr::V6(target), Some(IpAddr::V6(source))) => {
-                    let destination = crate::solicited_node_multicast(target);
+                    let destination = at.map_or_else(|| crate::solicited_node_multicast(target), |_| target);
+                    let group = || MacAddr::ipv6_multicast(destination);
                     let message =
                         ndp::Message::Solicitation(ndp::Solicitation { target, source_mac: Some(mac) });
-                    ndp::Packet { source, destination, message }
-                        .to_frame(mac, MacAddr::ipv6_multicast(destination))
+                    ndp::Packet { source, destination, message }.to_frame(mac, at.unwrap_or_else(group))
                 }
                 (IpAddr::V4(target), Some(IpAddr::V4(source))) if !probe => {
                     let request = arp::Packet { sender_ip: source, ..arp::Packet::probe(target, mac) };
-                    request.to_frame(mac, MacAddr::BROADCAST)
+                    request.to_frame(mac, at.unwrap_or(MacAddr::BROADCAST))
                 }
                 _ => announcer::probe(address, mac),
             };

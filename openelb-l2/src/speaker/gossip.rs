@@ -437,7 +437,7 @@ impl Speaker {
     }
 
     /// Where nodes are of which this one never heard itself, for they were gone when it came.
-    fn learn_links(&mut self, kept: Kept, now: Instant) {
+    pub(super) fn learn_links(&mut self, kept: Kept, now: Instant) {
         for (of, links) in kept {
             if of == self.me || !self.listens_to(of) {
                 continue;

@@ -25,6 +25,10 @@ const MANY: u32 = 30;
 const QUESTIONS: u32 = 3;
 /// Which of them is a probe, if there is no answer by then.
 const PROBE: u32 = 2;
+/// From a question that was not sent to the next one.
+const AGAIN: Duration = Duration::from_millis(8);
+/// For how long those do not count.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// An answer is good for this long: three slow questions.
 const VALID: Duration = Duration::from_millis(700);
 
@@ -33,8 +37,11 @@ struct Host {
     /// The addresses whose owner it is, with the links that each is answered on.
     users: BTreeMap<IpAddr, Vec<LinkIndex>>,
     links: Links,
+    /// When the first question that counts was sent.
     started: Instant,
     asked: u32,
+    /// Since when questions that are not sent do not count.
+    since: Instant,
     next: Instant,
     answers: BTreeMap<LinkIndex, (MacAddr, Instant)>,
     /// It answered to a probe, and to nothing else.
@@ -67,6 +74,17 @@ impl Host {
     }
 }
 
+/// What is to be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Question {
+    /// A host's own address.
+    pub(super) address: IpAddr,
+    /// Its link-layer address.
+    pub(super) at: MacAddr,
+    /// By a probe, if it is of IPv4.
+    pub(super) probe: bool,
+}
+
 /// The hosts that are asked; see the [module](self).
 #[derive(Debug, Default)]
 pub(super) struct Hosts {
@@ -89,6 +107,7 @@ impl Hosts {
             links: links.clone(),
             started: now,
             asked: 0,
+            since: now,
             next: now,
             answers: BTreeMap::new(),
             probes: false,
@@ -96,7 +115,7 @@ impl Hosts {
         });
         if on.iter().any(|link| !host.is_asked_on(*link)) {
             // On this one it was not asked yet.
-            (host.started, host.asked, host.next) = (now, 0, now);
+            (host.started, host.asked, host.since, host.next) = (now, 0, now, now);
         }
         host.users.insert(address, on.to_vec());
         if !links.is_empty() && host.links != *links {
@@ -178,8 +197,8 @@ impl Hosts {
         touched
     }
 
-    /// The addresses to ask for now, and whether by a probe, and the addresses that something has been decided for by time.
-    pub(super) fn poll(&mut self, now: Instant) -> (Vec<(IpAddr, bool)>, Vec<IpAddr>) {
+    /// What is to be asked now, and the addresses that something has been decided for by time.
+    pub(super) fn poll(&mut self, now: Instant) -> (Vec<Question>, Vec<IpAddr>) {
         let (mut questions, mut touched) = (Vec::new(), Vec::new());
         for host in self.hosts.values_mut() {
             if host.next <= now {
@@ -195,8 +214,11 @@ impl Hosts {
                     // It may be on its way up, and be about to take its address.
                     host.probes = false;
                 }
-                let probes = host.probes || host.asked == PROBE && host.answers.is_empty();
-                questions.extend(host.links.iter().filter_map(|(_, probe)| Some(((*probe)?, probes))));
+                let probe = host.probes || host.asked == PROBE && host.answers.is_empty();
+                let question = |(at, own): &(MacAddr, Option<IpAddr>)| {
+                    Some(Question { address: (*own)?, at: *at, probe })
+                };
+                questions.extend(host.links.iter().filter_map(question));
             }
             let state = host.state(now);
             if state != host.told {
@@ -205,6 +227,25 @@ impl Hosts {
             }
         }
         (questions, touched)
+    }
+
+    /// A question for a host's own address was not sent: it does not count, and comes again soon, at the time returned. A
+    /// link that takes nothing for long is left to the time of the others. `None`: nobody is asked for that.
+    pub(super) fn not_asked(&mut self, address: IpAddr, now: Instant) -> Option<Instant> {
+        let mut next = None;
+        for host in self.hosts.values_mut() {
+            let is_its = host.links.iter().any(|(_, own)| *own == Some(address));
+            if is_its && now.saturating_duration_since(host.since) < PATIENCE {
+                // Of several frames of one question the first counts.
+                if host.next > now + AGAIN {
+                    (host.asked, host.next) = (host.asked.saturating_sub(1), now + AGAIN);
+                    let before = FAST * host.asked.min(QUESTIONS);
+                    host.started = host.next.checked_sub(before).unwrap_or(now).max(host.started);
+                }
+                next = next.into_iter().chain([host.next]).min();
+            }
+        }
+        next
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Instant> {
@@ -227,7 +268,8 @@ mod tests {
         hosts.ask(NodeId(7), IpAddr::from([192, 0, 2, 100]), &[LINK], &vec![(MAC, Some(own))], start);
         let mut asked = Vec::new();
         while let Some(now) = hosts.poll_timeout().filter(|now| *now <= start + time) {
-            for (_, probe) in hosts.poll(now).0 {
+            for Question { address, at, probe } in hosts.poll(now).0 {
+                assert_eq!((address, at), (own, MAC));
                 asked.push((now - start, probe));
                 if probe && !never {
                     hosts.hear(LINK, own, MAC, now);
@@ -235,6 +277,30 @@ mod tests {
             }
         }
         asked
+    }
+
+    #[test]
+    fn a_question_that_was_not_sent_does_not_count() {
+        let (start, own, other) =
+            (Instant::now(), IpAddr::from([192, 0, 2, 7]), IpAddr::from([192, 0, 2, 9]));
+        let address = IpAddr::from([192, 0, 2, 100]);
+        let mut hosts = Hosts::default();
+        hosts.ask(NodeId(7), address, &[LINK], &vec![(MAC, Some(own))], start);
+        let (mut asked, mut now) = (0, start);
+        while hosts.state(NodeId(7), &[LINK], 1, now) == Kernel::Unknown {
+            now = hosts.poll_timeout().expect("it is asked");
+            let questions = hosts.poll(now).0;
+            if now - start < PATIENCE / 2 {
+                assert_eq!(hosts.not_asked(other, now), None);
+                assert_eq!(hosts.not_asked(own, now), Some(now + AGAIN));
+            } else {
+                asked += questions.len();
+            }
+        }
+        assert_eq!(asked, 4, "the last of three has as much time as ever");
+        // A link that takes nothing at all keeps nobody for ever.
+        let refused = start + PATIENCE;
+        assert_eq!(hosts.not_asked(own, refused), None);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::{
     Output, Peer, Settings, SpeakerConfig, Stats, StopMode,
     entry::{Entry, Phase, Wanted},
     gossip::{Node, Unsettled},
-    hosts::Hosts,
+    hosts::{Hosts, Question},
     insist::Insistence,
     unsent::Unsent,
 };
@@ -91,7 +91,7 @@ pub struct Speaker {
     /// When those that were lost are asked for again; `None`: nobody is lost.
     pub(super) next_knock: Option<Instant>,
     /// What is due next, but for what is said again: whoever is much later was suspended.
-    deadline: Option<Instant>,
+    pub(super) deadline: Option<Instant>,
     /// When this process found that it had not run.
     pub(super) woke: Option<Instant>,
     /// When nodes were asked where they are.
@@ -213,6 +213,9 @@ impl Speaker {
         self.next_seeds = now;
         self.next_tick = now;
         self.forget_nodes(now);
+        // What was said of one that is a peer only now.
+        let kept: Vec<_> = self.nodes.values().flat_map(|node| node.about.kept.iter().cloned()).collect();
+        self.learn_links(kept, now);
         self.tick(now);
         self.finish(now);
     }
@@ -497,7 +500,9 @@ impl Speaker {
                 break;
             }
             let (questions, touched) = self.hosts.poll(now);
-            questions.into_iter().for_each(|(address, probe)| self.ask_host(address, probe));
+            for Question { address, at, probe } in questions {
+                self.ask_host(address, Some(at), probe);
+            }
             self.dirty.extend(touched);
         }
         self.farewell(now);

@@ -1,6 +1,7 @@
-//! Announcements that the kernel had no room for. When many addresses are claimed at once, the frames of all of them are
-//! more than a socket and a queue hold, and the schedule gives all of them the same next time. So they are said again soon,
-//! a part at a time, in the order in which they were refused: made anew, and only where they are still true.
+//! Announcements and probes that the kernel had no room for. When many addresses are claimed at once, the frames of all of
+//! them are more than a socket and a queue hold, and the schedule gives all of them the same next time. So they are sent
+//! again soon, a part at a time, in the order in which they were refused: made anew, and only where they still apply. A
+//! probe that was not sent is none: the address is claimed no sooner than if it had been sent when it was.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
@@ -10,8 +11,11 @@ use std::{
 
 use foldhash::fast::FixedState;
 
-use super::{LinkIndex, Output, Speaker};
-use crate::{MacAddr, announcer, wire::Frame};
+use super::{LinkIndex, Output, Speaker, decide::FAR, entry::Phase};
+use crate::{
+    MacAddr, announcer,
+    wire::{Frame, arp, ethernet, ndp},
+};
 
 /// Addresses that are said again at a time: less than the smallest queues hold.
 const TURN: usize = 128;
@@ -91,22 +95,40 @@ impl Unsent {
         self.queues.values().map(|queue| queue.next).min()
     }
 
-    fn waits(&self, link: LinkIndex, address: IpAddr) -> bool {
+    pub(super) fn waits(&self, link: LinkIndex, address: IpAddr) -> bool {
         self.queues.get(&link).is_some_and(|queue| queue.known.contains(&address))
     }
 }
 
 impl Speaker {
-    /// The kernel had no room for a [frame](Output::Frame). Says whether it is said again, soon and as far as it is true
-    /// then: gratuitous frames are, for some time; others have their own repetition, or whoever asked asks again.
-    /// [`poll_timeout`](Self::poll_timeout) may be earlier after that.
+    /// The kernel had no room for a [frame](Output::Frame). Says whether it is sent again, soon and as far as it applies
+    /// then: gratuitous frames and probes are, for some time, and so are questions to the host of a speaker that is gone;
+    /// others have their own repetition, or whoever asked asks again. [`poll_timeout`](Self::poll_timeout) may be earlier
+    /// after that.
     pub fn handle_unsent(&mut self, link: LinkIndex, frame: &Frame, now: Instant) -> bool {
-        let Some(address) = announcer::announced(frame) else { return false };
-        if !self.announcer.is_claimed(address) {
-            return false;
+        if let Some(address) = announcer::announced(frame) {
+            if !self.announcer.is_claimed(address) {
+                return false;
+            }
+            self.stats.gratuitous = self.stats.gratuitous.saturating_sub(1);
+            return self.refuse(link, address, now);
         }
-        self.stats.gratuitous = self.stats.gratuitous.saturating_sub(1);
+        if let Some(address) = announcer::probed(frame)
+            && self.is_probing(address)
+        {
+            return self.refuse(link, address, now);
+        }
+        let Some(at) = asked(frame).and_then(|host| self.hosts.not_asked(host, now)) else { return false };
+        self.deadline = self.deadline.into_iter().chain([at]).min();
+        true
+    }
+
+    fn refuse(&mut self, link: LinkIndex, address: IpAddr, now: Instant) -> bool {
         self.unsent.queues.entry(link).or_insert_with(|| Queue::new(now)).refuse(address, now)
+    }
+
+    fn is_probing(&self, address: IpAddr) -> bool {
+        self.entries.get(&address).is_some_and(|entry| matches!(entry.phase, Phase::Probing { .. }))
     }
 
     /// Says what is due by the schedule; what waits is said when it is its turn.
@@ -120,7 +142,7 @@ impl Speaker {
         }
     }
 
-    /// Says again what was refused.
+    /// Sends again what was refused.
     pub(super) fn announce_again(&mut self, now: Instant) {
         let mut queues = std::mem::take(&mut self.unsent.queues);
         // Nothing waits, and all of the last turn was taken.
@@ -128,16 +150,33 @@ impl Speaker {
         for (link, queue) in queues.iter_mut().filter(|(_, queue)| queue.next <= now) {
             for address in queue.turn(now) {
                 // It may have moved meanwhile, or the link may be down or have another link-layer address.
-                if !self.announcer.is_claimed(address) {
+                let claimed = self.announcer.is_claimed(address);
+                if !claimed && !self.is_probing(address) {
                     continue;
                 }
                 let mac = self.usable_links(address).into_iter().find(|(usable, _)| usable == link);
-                if let Some((_, mac)) = mac {
+                let Some((_, mac)) = mac else { continue };
+                if claimed {
                     self.announce_on(*link, mac, address);
+                } else {
+                    self.outputs
+                        .push_back(Output::Frame { link: *link, frame: announcer::probe(address, mac) });
+                    self.await_answers(address, now);
                 }
             }
         }
         self.unsent.queues = queues;
+    }
+
+    /// An answer to a probe has as much time as ever.
+    pub(super) fn await_answers(&mut self, address: IpAddr, now: Instant) {
+        let until = now.checked_add(self.settings.probe_spacing).unwrap_or(now + FAR);
+        if let Some(entry) = self.entries.get_mut(&address)
+            && let Phase::Probing { next, .. } = &mut entry.phase
+        {
+            *next = until;
+            self.dirty.insert(address);
+        }
     }
 
     fn announce_on(&mut self, link: LinkIndex, mac: MacAddr, address: IpAddr) {
@@ -145,6 +184,18 @@ impl Speaker {
             self.stats.gratuitous += 1;
             self.outputs.push_back(Output::Frame { link, frame });
         }
+    }
+}
+
+/// The address that a question is for.
+fn asked(frame: &Frame) -> Option<IpAddr> {
+    let (header, payload) = ethernet::Header::decode(frame.as_bytes()).ok()?;
+    if header.ethertype == ethernet::ETHERTYPE_ARP {
+        return arp::Packet::decode(payload).ok().map(|packet| packet.target_ip.into());
+    }
+    match ndp::Packet::decode(payload).ok()?.message {
+        ndp::Message::Solicitation(question) => Some(question.target.into()),
+        ndp::Message::Advertisement(_) => None,
     }
 }
 
@@ -168,15 +219,16 @@ mod tests {
 
     impl Bench {
         fn new(count: u32) -> Self {
+            Self::with_probes(count, 0)
+        }
+
+        /// One that asks so many times before it claims.
+        fn with_probes(count: u32, probes: u8) -> Self {
             let now = Instant::now();
             let gossip = "192.0.2.1:7947".parse().expect("an address");
             let config = SpeakerConfig::new(NodeName::new("node-1").expect("a name"), gossip);
-            let settings = Settings {
-                probes: 0,
-                gratuitous: Vec::new(),
-                refresh: Duration::ZERO,
-                ..Settings::default()
-            };
+            let settings =
+                Settings { probes, gratuitous: Vec::new(), refresh: Duration::ZERO, ..Settings::default() };
             let speaker = Speaker::new(config, settings, now).expect("the defaults are good");
             let address = |n| IpAddr::from(std::net::Ipv4Addr::from_bits(0x0a00_0000 + n));
             let mut bench = Self { speaker, now, addresses: (0..count).map(address).collect() };
@@ -184,6 +236,7 @@ mod tests {
             bench.speaker.set_peers(Vec::new(), now);
             bench.want(bench.addresses.clone());
             while !bench.speaker.is_settled() {
+                bench.flush(|_, _| true);
                 bench.now = bench.speaker.poll_timeout().expect("it looks around").max(bench.now);
                 bench.speaker.handle_timeout(bench.now);
             }
@@ -255,6 +308,43 @@ mod tests {
         }
         assert_eq!(bench.speaker.stats().gratuitous, u64::try_from(said.len()).expect("few"));
         assert_eq!(bench.speaker.poll_timeout(), None, "that was all");
+    }
+
+    #[test]
+    fn an_address_is_not_claimed_before_each_of_its_probes_was_sent() {
+        let mut bench = Bench::with_probes(5000, 3);
+        bench.want(Vec::new());
+        bench.run(SECOND, |_, _| true);
+        bench.want(bench.addresses.clone());
+        let spacing = Settings::default().probe_spacing;
+        let (mut queued, mut then) = (0_u128, bench.now);
+        let mut sent: HashMap<(LinkIndex, IpAddr), Vec<Instant>> = HashMap::new();
+        let end = bench.now + 10 * SECOND;
+        loop {
+            let now = bench.now;
+            // A queue of 200 frames, of which 20 leave in a millisecond.
+            for (link, frame) in bench.flush(|link, now| {
+                queued = queued.saturating_sub(20 * (now - then).as_millis());
+                then = now;
+                let takes = link == LINKS[1] || queued < 200;
+                queued += u128::from(takes && link == LINKS[0]);
+                takes
+            }) {
+                if let Some(address) = announcer::probed(&frame) {
+                    sent.entry((link, address)).or_default().push(now);
+                } else if let Some(address) = announcer::announced(&frame) {
+                    let asked = &sent[&(link, address)];
+                    assert_eq!(asked.len(), 3, "{address} on {link:?}");
+                    assert!(now - asked[2] >= spacing, "{address}: the last answer had {:?}", now - asked[2]);
+                }
+            }
+            let Some(at) = bench.speaker.poll_timeout().filter(|at| *at <= end) else { break };
+            bench.now = at.max(bench.now);
+            bench.speaker.handle_timeout(bench.now);
+        }
+        let claimed =
+            |address: &&IpAddr| bench.speaker.address(**address).is_some_and(|one| one.role == Role::Owner);
+        assert_eq!(bench.addresses.iter().filter(claimed).count(), bench.addresses.len());
     }
 
     #[test]

@@ -77,7 +77,7 @@ pub(crate) struct Bounds {
 impl Bounds {
     pub(crate) fn of(sim: &Sim) -> Self {
         let config = SpeakerConfig::new(NodeName::new("any").unwrap(), "192.0.2.1:7947".parse().unwrap());
-        let loss = sim.loss as f64 / 1000.0;
+        let loss = sim.loss.max(sim.refusal) as f64 / 1000.0;
         let tries = (1..100).find(|tries| loss.powi(*tries) < LUCK).unwrap_or(100).unsigned_abs();
         Self {
             delay: sim.max_delay + SWITCH,

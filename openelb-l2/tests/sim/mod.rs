@@ -103,6 +103,9 @@ pub(crate) struct Sim {
     /// Share of datagrams and frames that are lost, and doubled, in 1/1000.
     pub(crate) loss: u64,
     pub(crate) double: u64,
+    /// Share of frames for which the kernel of the sender has no room, in 1/1000; it has dice of its own.
+    pub(crate) refusal: u64,
+    refusals: u64,
     pub(crate) max_delay: Duration,
     /// Directions that are cut: (from, to).
     pub(crate) cut: BTreeSet<(usize, usize)>,
@@ -171,6 +174,15 @@ impl Host {
     }
 }
 
+/// Throws dice.
+fn throw(dice: &mut u64) -> u64 {
+    *dice = dice.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut z = *dice;
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
 impl Sim {
     pub(crate) fn new(nodes: usize, addresses: usize, seed: u64) -> Self {
         Self::of_family(Family::V4, nodes, addresses, seed)
@@ -208,6 +220,8 @@ impl Sim {
             random: seed,
             loss: 0,
             double: 0,
+            refusal: 0,
+            refusals: seed,
             max_delay: ms(2),
             cut: BTreeSet::new(),
             deaf: BTreeSet::new(),
@@ -276,11 +290,7 @@ impl Sim {
     }
 
     pub(crate) fn random(&mut self) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.random;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        throw(&mut self.random)
     }
 
     /// All hosts get a link to another LAN, which all addresses are answered on, too.
@@ -521,7 +531,12 @@ impl Sim {
         while let Some(speaker) = self.hosts[n].speaker.as_mut() {
             match speaker.poll_output() {
                 Some(Output::Frame { link, frame }) => {
-                    self.send_frame(n, link, frame);
+                    let now = self.now;
+                    if self.refusal > 0 && throw(&mut self.refusals) % 1000 < self.refusal {
+                        speaker.handle_unsent(link, &frame, now);
+                    } else {
+                        self.send_frame(n, link, frame);
+                    }
                 }
                 Some(Output::Datagram { to, payload }) => {
                     assert!(payload.len() <= 1400);

@@ -23,6 +23,14 @@ pub fn teller<'a>(indexes: &'a Indexes, settings: &Settings) -> Option<&'a str> 
     carrier.or_else(|| speakers().find(ready)).or_else(|| speakers().next())
 }
 
+/// The node whose speaker tells what keeps all nodes from an address that may carry its traffic: the first of them with a
+/// speaker.
+#[must_use]
+pub fn teller_of<'a>(indexes: &Indexes, announcement: &'a Announcement) -> Option<&'a str> {
+    let mut nodes = announcement.nodes.iter().map(|hop| hop.node.as_str());
+    nodes.find(|node| indexes.speakers.has(node))
+}
+
 /// May this node announce an address, as things are? Not one that only other nodes carry, that another node owns on its
 /// LAN, or that no neighbour is to hear of: to wait for that is to wait for ever.
 #[must_use]

@@ -162,7 +162,7 @@ impl Ports {
         self.due = None;
         let (Some(links), Some(wanted)) = (&self.table, &self.wanted) else { return };
         let table = Table::new(links);
-        let mut route = |target| netlink::source_towards(target).ok();
+        let mut route = |target| netlink::link_towards(target).ok();
         let mut selector = Selector::new(&table, &self.skipped, &mut route);
         let mut used: BTreeMap<LinkIndex, Vec<IpAddr>> = BTreeMap::new();
         let mut desired = Vec::with_capacity(wanted.len());

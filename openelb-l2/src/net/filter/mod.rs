@@ -10,8 +10,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 /// The most instructions that Linux accepts (`BPF_MAXINSNS`).
 pub const MAX_INSTRUCTIONS: usize = 4096;
 
-/// How many octets of a frame a filter lets through.
-pub const SNAP_LENGTH: u32 = 256;
+/// How many octets of a frame a filter lets through: all of one on a link with the MTU of Ethernet. A question may have
+/// options that nobody knows (RFC 4861 section 4.6), and long ones (RFC 3971), and without its end it is none.
+pub const SNAP_LENGTH: u32 = 1514;
 
 /// One instruction, with the fields of Linux' `struct sock_filter`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,6 +6,7 @@ use std::{
     time::Instant,
 };
 
+use jiff::Timestamp;
 use openelb_k8s::{
     announce::{AddressStatus, Announcements, AnnouncerProblem, AnnouncerStatus, Protocol},
     names::DEFAULT_OBJECT,
@@ -56,8 +57,7 @@ pub fn status(
             |view| address_status(&desired.node, view, &snapshot.links, announcement.self_eligible),
         );
         let last = before.addresses.get(&(*address, Protocol::Layer2));
-        let last = last.filter(|last| last.announced == status.announced);
-        status.since = last.and_then(|last| last.since).or_else(|| Some(calendar.at(now)));
+        status.since = since(last, &status).or_else(|| Some(calendar.at(now)));
         ((*address, Protocol::Layer2), status)
     });
     let addresses = addresses.collect();
@@ -69,6 +69,12 @@ pub fn status(
         problems.push(of_the_whole(LISTEN_FAILED, message.as_str()));
     }
     AnnouncerStatus { addresses, problems, warnings, ..AnnouncerStatus::default() }
+}
+
+/// Since when an address is announced, or not, if that is as it was: a stand-in that takes over answers with another MAC
+/// address from then on.
+pub(super) fn since(last: Option<&AddressStatus>, status: &AddressStatus) -> Option<Timestamp> {
+    last.filter(|last| (last.announced, &last.mac) == (status.announced, &status.mac))?.since
 }
 
 /// What is wrong with how Layer 2 is spoken, whatever the address.

@@ -7,7 +7,9 @@ use std::{
 
 use jiff::Timestamp;
 use openelb_k8s::{
-    announce::{Announcement, Announcements, Announcer, AnnouncerProblem, AnnouncerStatus, Protocol},
+    announce::{
+        AddressStatus, Announcement, Announcements, Announcer, AnnouncerProblem, AnnouncerStatus, Protocol,
+    },
     index::{layer2, pools::InterfaceSelector},
     object::{Kind, ObjectRef},
 };
@@ -143,6 +145,28 @@ fn an_address_without_a_word_of_the_speaker_is_not_announced() {
     assert_eq!(status.addresses.len(), 2);
     assert!(status.addresses.values().all(|one| !one.announced && one.protocol == Protocol::Layer2));
     assert_eq!((status.problems.len(), status.warnings.len()), (0, 0));
+}
+
+#[test]
+fn an_address_is_announced_since_it_is_with_that_mac_address() {
+    let with = |mac: Option<&str>| {
+        let mut one = AddressStatus::new(Protocol::Layer2, "");
+        (one.announced, one.mac) = (mac.is_some(), mac.map(str::to_owned));
+        one
+    };
+    let at = Timestamp::UNIX_EPOCH;
+    let last = |mac| AddressStatus { since: Some(at), ..with(mac) };
+    let (own, of_another) = (Some("02:00:00:00:00:01"), Some("02:00:00:00:00:02"));
+    for (before, now, expected) in [
+        (own, own, Some(at)),
+        (None, None, Some(at)),
+        (None, own, None),
+        (own, None, None),
+        (of_another, own, None),
+    ] {
+        assert_eq!(status::since(Some(&last(before)), &with(now)), expected, "{before:?} {now:?}");
+    }
+    assert_eq!(status::since(None, &with(own)), None);
 }
 
 #[test]

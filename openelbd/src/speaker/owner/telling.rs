@@ -7,7 +7,7 @@ use std::{
 };
 
 use openelb_k8s::{
-    announce::{AnnouncerStatus, Protocol, SessionState},
+    announce::{Announcement, AnnouncerStatus, Protocol, SessionState},
     index::pools::EipView,
     names::{condition, event, reason},
     object::{Kind, NamespacedName, ObjectRef},
@@ -161,18 +161,18 @@ impl Owner {
         }
     }
 
-    /// Pools with an address that nobody answers for, and what keeps this node from it: one speaker tells for all, of
-    /// what was so at the last look, too, for a new address has no owner at first.
+    /// Pools with an address that nobody answers for, and what keeps this node from it: one speaker tells for all that
+    /// could, of what was so at the last look, too, for a new address has no owner at first.
     pub(super) fn tell_hindrances(&mut self) {
         let desired = self.desired.as_ref();
-        let hindered = desired.map(|desired| hindered(&self.announced, desired)).unwrap_or_default();
+        let tells = |announcement: &Announcement| {
+            announcement::teller_of(&self.indexes, announcement) == Some(self.settings.node_name.as_str())
+        };
+        let hindered = desired.map(|desired| hindered(&self.announced, desired, tells)).unwrap_or_default();
         let topic = event::CONFIG_SPEAKER_FAILED;
         let before = std::mem::replace(&mut self.hindered, hindered.keys().cloned().collect());
         for pool in before.iter().filter(|pool| !hindered.contains_key(*pool)) {
             self.events.clear(&ObjectRef::cluster(Kind::Eip, pool.clone()), topic);
-        }
-        if !self.is_teller() {
-            return;
         }
         for (pool, message) in hindered.iter().filter(|(pool, _)| before.contains(*pool)) {
             let object = ObjectRef::cluster(Kind::Eip, pool.clone());

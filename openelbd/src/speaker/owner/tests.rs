@@ -386,6 +386,43 @@ async fn pools_are_told_of_as_they_are_set_up() {
 }
 
 #[tokio::test]
+async fn one_of_the_nodes_that_may_carry_an_address_tells_what_keeps_all_of_them_from_it() {
+    let failed = "ConfigSpeakerFailed lan: node-1: no eth1";
+    // Another node is the first by name: it has a speaker, or not, and may carry addresses of the pool, or not.
+    for (has_speaker, selector, expected) in [
+        (true, json!({}), None),
+        (false, json!({}), Some(failed)),
+        (true, json!({"nodeSelector": {"matchLabels": {"lan": "here"}}}), Some(failed)),
+    ] {
+        let mut owner = owner();
+        for node in ["node-0", "node-1"] {
+            let labels = if node == "node-1" { json!({"lan": "here"}) } else { json!({}) };
+            owner.apply(&object("Node", "v1", node, json!({"metadata": {"name": node, "labels": labels}})));
+        }
+        if has_speaker {
+            owner.apply(&speaker("node-0", "1"));
+        }
+        let mut spec = json!({"address": "198.51.100.0/24", "protocol": "layer2", "interface": "eth1"});
+        spec.as_object_mut().unwrap().extend(selector.as_object().unwrap().clone());
+        owner.apply(&object("Eip", "network.kubesphere.io/v1alpha2", "lan", json!({"spec": spec})));
+        owner.apply(&service("web", "198.51.100.1", "Cluster"));
+        decide(&mut owner);
+        let mut status = AnnouncerStatus::default();
+        let mut one = AddressStatus::new(Protocol::Layer2, "");
+        one.hindrance = Some("no eth1".to_owned());
+        status.addresses.insert(("198.51.100.1".parse().unwrap(), Protocol::Layer2), one);
+        let status = Arc::new(status);
+        for _ in 0..2 {
+            owner.set_announced(Arc::clone(&status));
+            owner.look(Instant::now());
+        }
+        let told = told_of_pools(&owner);
+        let told: Vec<_> = told.iter().filter(|told| told.starts_with("ConfigSpeakerFailed")).collect();
+        assert_eq!(told, expected.iter().collect::<Vec<_>>(), "{has_speaker} {selector}");
+    }
+}
+
+#[tokio::test]
 async fn each_outage_of_the_data_plane_is_told_once() {
     let mut owner = owner();
     let told =

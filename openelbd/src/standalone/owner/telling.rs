@@ -77,7 +77,7 @@ impl Owner {
     /// Pools with an address that nobody answers for, and since when; the others are forgotten.
     pub(super) fn find_hindrances(&mut self) {
         let desired = self.desired.as_ref();
-        let found = desired.map(|desired| hindered(&self.announced, desired)).unwrap_or_default();
+        let found = desired.map(|desired| hindered(&self.announced, desired, |_| true)).unwrap_or_default();
         let (now, topic) = (Instant::now(), event::CONFIG_SPEAKER_FAILED);
         for pool in self.hindered.keys().filter(|pool| !found.contains_key(*pool)) {
             self.events.clear(&ObjectRef::cluster(Kind::Eip, pool.clone()), topic);
