@@ -9,7 +9,7 @@ use std::str::FromStr;
 /// | text | meaning |
 /// |---|---|
 /// | `NAME` | the interface of this name, or with this alternative name: at most 127 octets (Linux `ALTIFNAMSIZ` − 1) |
-/// | `can_reach:IP` | the interface of the kernel's route to this address |
+/// | `can_reach:IP` | the interface by which the kernel's route to this address leaves |
 /// | `regex:EXPR` | every interface whose name matches; the expression is compiled by whoever resolves it |
 /// | `subnet` | the interface with a prefix that contains the announced address |
 /// | `all` | every interface that can carry ARP or NDP and has a subnet |

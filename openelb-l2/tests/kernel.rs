@@ -117,6 +117,30 @@ fn a_host_that_answers_probes_only_is_stood_in_for() {
     }
 }
 
+/// A switch that answers in the place of hosts does not know which of them are dead.
+#[test]
+fn a_switch_that_answers_for_a_dead_host_does_not_keep_its_addresses_from_others() {
+    for seed in 0..10 {
+        let mut sim = Sim::of_family(Family::Both, 3, 6, seed);
+        sim.proxy = true;
+        sim.start_all();
+        sim.run(ms(4000));
+        let dead = sim.owner(sim.addresses[0]);
+        let addresses = owned_by(&mut sim, dead);
+        sim.power_off(dead);
+        sim.run(ms(3000));
+        for address in &addresses {
+            assert_ne!(sim.owner(*address), dead, "seed {seed}: {address}");
+        }
+        // The kernel of one whose speaker alone is gone answers by itself.
+        let gone = sim.owner(addresses[0]);
+        let addresses = owned_by(&mut sim, gone);
+        sim.kill(gone);
+        sim.run(ms(1500));
+        run(&mut sim, gone, &addresses, ms(10_000), &format!("seed {seed}"));
+    }
+}
+
 /// Speakers die, restart and come back in any order, but for one at any time that has been there for a while; each is known
 /// to be gone before the next one comes or goes. Hosts live, so no address moves.
 #[test]

@@ -128,6 +128,9 @@ pub(crate) struct Sim {
     pub(crate) frames: u64,
     pub(crate) datagrams: u64,
     stranger: Option<(IpAddr, MacAddr)>,
+    /// The switch answers in the place of all hosts, also of those that are off, what is sent to all and is no probe (RFC
+    /// 9161).
+    pub(crate) proxy: bool,
     /// By address: who claimed it last on the wire, as a client hears it that hears all.
     pub(crate) claimed: BTreeMap<IpAddr, MacAddr>,
 }
@@ -238,6 +241,7 @@ impl Sim {
             frames: 0,
             datagrams: 0,
             stranger: None,
+            proxy: false,
             claimed: BTreeMap::new(),
         };
         for n in 0..nodes {
@@ -607,6 +611,14 @@ impl Sim {
                 if let Some((address, mac)) = self.stranger
                     && address == asked
                     && let Some(answer) = wire::answer(&frame, mac)
+                {
+                    self.deliver(None, Delivery::Frame(from, link, answer), from);
+                }
+                if self.proxy
+                    && !header.destination.is_unicast()
+                    && !wire::is_probe(&frame)
+                    && let Some(host) = self.hosts.iter().find(|host| host.ips.contains(&asked))
+                    && let Some(answer) = wire::answer(&frame, host.mac)
                 {
                     self.deliver(None, Delivery::Frame(from, link, answer), from);
                 }

@@ -175,6 +175,7 @@ fn a_reboot_breaks_a_connection_once() {
     let conf = "{joinDelay: 2s}";
     let mut lan = Lan::start(Plan::new("l2boot").conf(conf)).unwrap();
     let traffic = lan.traffic().unwrap();
+    let (mut resets, mut more) = (Vec::new(), Vec::new());
     for trial in 0..times(1, 10) {
         let streams = Streams::start(&lan, 12).unwrap();
         let victim = lan.main_owner().unwrap();
@@ -196,11 +197,7 @@ fn a_reboot_breaks_a_connection_once() {
         lan.watch_for(ms(2500));
         assert_eq!(lan.await_owners_without(&[]).unwrap(), owners, "in trial {trial}");
         streams.await_live().unwrap();
-        assert!(
-            streams.breaks().iter().all(|breaks| *breaks <= 1),
-            "{:?} in trial {trial}",
-            streams.breaks()
-        );
+        resets.extend(streams.breaks().into_iter().max());
         lan.check_one_owner_since(began).unwrap();
 
         // And back to where the addresses belong: connections that are moved once more break once more at most.
@@ -220,10 +217,8 @@ fn a_reboot_breaks_a_connection_once() {
         );
         lan.watch_for(ms(2500));
         streams.await_live().unwrap();
-        let after = streams.breaks();
-        assert!(
-            before.iter().zip(&after).all(|(before, after)| *after <= before + 1),
-            "{before:?}, and {after:?} after the failback of trial {trial}"
-        );
+        more.extend(before.iter().zip(streams.breaks()).map(|(before, after)| after - before).max());
     }
+    figures::judge_counts("reboot and return: resets of a connection", &resets, 1).unwrap();
+    figures::judge_counts("failback after it: resets of a connection", &more, 1).unwrap();
 }

@@ -1,9 +1,10 @@
 //! Socket filters (classic BPF) that let ARP and neighbour discovery for some addresses through and nothing else, so
-//! that foreign frames never wake the process.
+//! that foreign frames do not wake the process.
 //!
 //! One program per protocol, for a packet socket bound to that ethertype: data traffic then never meets the filter.
-//! A program that would be longer than the limit is made shorter by letting the addresses between close neighbours
-//! through as well; the responder knows exactly, a filter may be generous.
+//! A program that would be longer than the limit (with some hundreds of ranges of addresses that do not touch each other)
+//! is made shorter by letting the addresses between close neighbours through as well; the responder knows exactly, a filter
+//! may be generous.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

@@ -24,7 +24,7 @@ pub fn loose(time: Duration) -> Duration {
 }
 
 /// All that is measured, in the order of the table.
-pub const ROWS: [&str; 16] = [
+pub const ROWS: [&str; 20] = [
     "link down: new clients",
     "link down: clients",
     "node cut off: new clients",
@@ -37,8 +37,12 @@ pub const ROWS: [&str; 16] = [
     "exclude label: clients",
     "rolling update: new clients",
     "rolling update: clients",
+    "rolling update: broken downloads of 12",
     "speaker killed: new clients",
     "speaker killed: clients",
+    "speaker killed: broken downloads of 12",
+    "reboot and return: resets of a connection",
+    "failback after it: resets of a connection",
     "one-way cut: until one answers",
     SPREAD,
 ];
@@ -84,6 +88,20 @@ pub fn write_row(name: &str, trials: usize, values: [&dyn Display; 3]) -> anyhow
             OpenOptions::new().create(true).append(true).open(&file).context("cannot write the figures")?;
         writeln!(file, "{line}")?;
     }
+    Ok(())
+}
+
+/// Prints a row of what was counted, trial by trial, and holds the maximum against what is promised.
+///
+/// # Errors
+/// As [`write_row`]; it was more.
+pub fn judge_counts(name: &str, counts: &[usize], most: usize) -> anyhow::Result<()> {
+    let mut counts = counts.to_vec();
+    counts.sort_unstable();
+    let (median, maximum) = (counts.get(counts.len() / 2), counts.last());
+    let (median, maximum) = median.zip(maximum).context("nothing was counted")?;
+    write_row(name, counts.len(), [median, maximum, &most])?;
+    anyhow::ensure!(*maximum <= most, "{name}: {maximum}, and not {most} at most: {counts:?}");
     Ok(())
 }
 
