@@ -155,7 +155,7 @@ pub struct Settings {
     /// Before an address is announced for the first time ever: how many probes (RFC 5227 section 2.1.1, RFC 4862
     /// section 5.4); zero: none. Default 3.
     pub probes: u8,
-    /// Time between two of them, and after the last one. Default 200 ms.
+    /// Time between two of them, and after the last one, at least 1 ms. Default 200 ms.
     pub probe_spacing: Duration,
 }
 

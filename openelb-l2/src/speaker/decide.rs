@@ -39,8 +39,10 @@ const HEARS: Duration = Duration::from_secs(2);
 /// A deaf node that goes on gossiping is known to be gone after this time without a word: it asks for those that it lost
 /// every 40 ms, and says what it claimed every 400 ms.
 pub(super) const MUTE: Duration = Duration::from_millis(1500);
+/// Probes are so far apart at least.
+const SHORTEST_SPACING: Duration = Duration::from_millis(1);
 /// Instead of a time that no clock can tell.
-pub(super) const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
+const FAR: Duration = Duration::from_secs(365 * 24 * 3600);
 /// A stranger that was not heard for this long is gone.
 const CONFLICT_OVER: Duration = Duration::from_secs(60);
 
@@ -463,10 +465,15 @@ impl Speaker {
         for (link, mac) in links {
             self.outputs.push_back(Output::Frame { link, frame: announcer::probe(address, mac) });
         }
-        let next = now.checked_add(self.settings.probe_spacing).unwrap_or(now + FAR);
+        let next = self.answered_by(now);
         if let Some(entry) = self.entries.get_mut(&address) {
             entry.phase = Phase::Probing { left: left - 1, next };
         }
+    }
+
+    /// When the answers to a probe of now have come.
+    pub(super) fn answered_by(&self, now: Instant) -> Instant {
+        now.checked_add(self.settings.probe_spacing.max(SHORTEST_SPACING)).unwrap_or(now + FAR)
     }
 
     /// An address that is probed is listened for, and one that a node has that does not hear this one: it goes on claiming
@@ -627,7 +634,7 @@ impl Speaker {
     /// address is about to be taken, and a host that is about to take it itself would give it up (RFC 5227 section 2.1.1, RFC
     /// 4862 section 5.4.3). `at`: a question to this station alone, where its link-layer address is known: a switch that
     /// answers in the place of hosts (proxy ARP and ND, RFC 9161) answers what is sent to all, also for one that is dead. `probe`: of
-    /// IPv4 without a source and to all, for a host may have no way back to the source by this link.
+    /// IPv4 without a source, for a host may have no way back to the source by this link.
     pub(super) fn ask_host(&mut self, address: IpAddr, at: Option<MacAddr>, probe: bool) {
         for port in self.ports.values().filter(|port| port.is_up()) {
             let (link, mac) = (port.link.index, port.link.mac);
@@ -645,6 +652,10 @@ impl Speaker {
                     let request = arp::Packet { sender_ip: source, ..arp::Packet::probe(target, mac) };
                     request.to_frame(mac, at.unwrap_or(MacAddr::BROADCAST))
                 }
+                (IpAddr::V4(target), _) => {
+                    arp::Packet::probe(target, mac).to_frame(mac, at.unwrap_or(MacAddr::BROADCAST))
+                }
+                // One without a source is to the group (RFC 4861 section 7.1.1).
                 _ => announcer::probe(address, mac),
             };
             self.outputs.push_back(Output::Frame { link, frame });

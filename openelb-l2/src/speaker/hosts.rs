@@ -40,8 +40,8 @@ struct Host {
     /// When the first question that counts was sent.
     started: Instant,
     asked: u32,
-    /// Since when questions that are not sent do not count.
-    since: Instant,
+    /// Since when one question after the other was not sent, and the last of them.
+    refused: Option<(Instant, Instant)>,
     next: Instant,
     answers: BTreeMap<LinkIndex, (MacAddr, Instant)>,
     /// It answered to a probe, and to nothing else.
@@ -107,7 +107,7 @@ impl Hosts {
             links: links.clone(),
             started: now,
             asked: 0,
-            since: now,
+            refused: None,
             next: now,
             answers: BTreeMap::new(),
             probes: false,
@@ -115,7 +115,7 @@ impl Hosts {
         });
         if on.iter().any(|link| !host.is_asked_on(*link)) {
             // On this one it was not asked yet.
-            (host.started, host.asked, host.since, host.next) = (now, 0, now, now);
+            (host.started, host.asked, host.next) = (now, 0, now);
         }
         host.users.insert(address, on.to_vec());
         if !links.is_empty() && host.links != *links {
@@ -229,21 +229,39 @@ impl Hosts {
         (questions, touched)
     }
 
-    /// A question for a host's own address was not sent: it does not count, and comes again soon, at the time returned. A
-    /// link that takes nothing for long is left to the time of the others. `None`: nobody is asked for that.
-    pub(super) fn not_asked(&mut self, address: IpAddr, now: Instant) -> Option<Instant> {
+    /// A question for a host's own address was not sent on a link: it does not count, and comes again soon, at the time
+    /// returned. What a host has answered stays good as long. `None`: nobody is asked for that there, or the link has taken
+    /// nothing for so long that it is left to the time of the others.
+    pub(super) fn not_asked(&mut self, link: LinkIndex, address: IpAddr, now: Instant) -> Option<Instant> {
         let mut next = None;
         for host in self.hosts.values_mut() {
             let is_its = host.links.iter().any(|(_, own)| *own == Some(address));
-            if is_its && now.saturating_duration_since(host.since) < PATIENCE {
-                // Of several frames of one question the first counts.
-                if host.next > now + AGAIN {
-                    (host.asked, host.next) = (host.asked.saturating_sub(1), now + AGAIN);
+            if !is_its || !host.is_asked_on(link) {
+                continue;
+            }
+            let since = host.refused.filter(|(_, last)| now.saturating_duration_since(*last) <= VALID);
+            let since = since.map_or(now, |(since, _)| since);
+            host.refused = Some((since, now));
+            if now.saturating_duration_since(since) >= PATIENCE {
+                continue;
+            }
+            let recent = now.checked_sub(SLOW).unwrap_or(now);
+            for (_, at) in host.answers.values_mut() {
+                if now.saturating_duration_since(*at) <= VALID {
+                    *at = recent.max(*at);
+                }
+            }
+            // Of several frames of one question the first counts.
+            if host.next > now + AGAIN {
+                host.next = now + AGAIN;
+                // What is decided stays so.
+                if !host.told.over {
+                    host.asked = host.asked.saturating_sub(1);
                     let before = FAST * host.asked.min(QUESTIONS);
                     host.started = host.next.checked_sub(before).unwrap_or(now).max(host.started);
                 }
-                next = next.into_iter().chain([host.next]).min();
             }
+            next = next.into_iter().chain([host.next]).min();
         }
         next
     }
@@ -279,28 +297,103 @@ mod tests {
         asked
     }
 
+    /// Where one host is asked for its own address.
+    struct Asked {
+        hosts: Hosts,
+        now: Instant,
+    }
+
+    const OWN: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 7));
+    const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 100));
+
+    impl Asked {
+        fn new() -> Self {
+            let (mut hosts, now) = (Hosts::default(), Instant::now());
+            hosts.ask(NodeId(7), ADDRESS, &[LINK], &vec![(MAC, Some(OWN))], now);
+            Self { hosts, now }
+        }
+
+        /// The next questions; says whether something is to be decided.
+        fn next(&mut self) -> bool {
+            self.now = self.hosts.poll_timeout().expect("it is asked");
+            let (questions, touched) = self.hosts.poll(self.now);
+            assert_eq!(questions.len(), 1);
+            touched == [ADDRESS]
+        }
+
+        fn refuse(&mut self) -> bool {
+            self.hosts.not_asked(LINK, OWN, self.now).is_some()
+        }
+
+        fn state(&self) -> Kernel {
+            self.hosts.state(NodeId(7), &[LINK], 1, self.now)
+        }
+    }
+
     #[test]
     fn a_question_that_was_not_sent_does_not_count() {
-        let (start, own, other) =
-            (Instant::now(), IpAddr::from([192, 0, 2, 7]), IpAddr::from([192, 0, 2, 9]));
-        let address = IpAddr::from([192, 0, 2, 100]);
-        let mut hosts = Hosts::default();
-        hosts.ask(NodeId(7), address, &[LINK], &vec![(MAC, Some(own))], start);
-        let (mut asked, mut now) = (0, start);
-        while hosts.state(NodeId(7), &[LINK], 1, now) == Kernel::Unknown {
-            now = hosts.poll_timeout().expect("it is asked");
-            let questions = hosts.poll(now).0;
-            if now - start < PATIENCE / 2 {
-                assert_eq!(hosts.not_asked(other, now), None);
-                assert_eq!(hosts.not_asked(own, now), Some(now + AGAIN));
-            } else {
-                asked += questions.len();
-            }
+        let mut asked = Asked::new();
+        let start = asked.now;
+        while asked.now - start < PATIENCE / 2 {
+            assert!(!asked.next() && asked.refuse());
+            assert_eq!(asked.state(), Kernel::Unknown);
         }
-        assert_eq!(asked, 4, "the last of three has as much time as ever");
-        // A link that takes nothing at all keeps nobody for ever.
-        let refused = start + PATIENCE;
-        assert_eq!(hosts.not_asked(own, refused), None);
+        let elsewhere = (LinkIndex(9), IpAddr::from([192, 0, 2, 9]));
+        assert_eq!(asked.hosts.not_asked(elsewhere.0, OWN, asked.now), None, "a link of other addresses");
+        assert_eq!(asked.hosts.not_asked(LINK, elsewhere.1, asked.now), None, "another host");
+        let before = asked.now;
+        for _ in 0..3 {
+            assert!(!asked.next());
+        }
+        assert_eq!(asked.state(), Kernel::Unknown);
+        assert!(asked.next(), "it is to be decided");
+        assert_eq!(asked.state(), Kernel::Silent);
+        assert!(asked.now - before >= FAST * QUESTIONS, "the last of three has as much time as ever");
+    }
+
+    #[test]
+    fn a_link_that_takes_nothing_keeps_nobody_for_ever() {
+        let mut asked = Asked::new();
+        let start = asked.now;
+        while asked.state() == Kernel::Unknown {
+            asked.next();
+            asked.refuse();
+        }
+        assert!((PATIENCE..PATIENCE + VALID).contains(&(asked.now - start)), "{:?}", asked.now - start);
+    }
+
+    #[test]
+    fn one_that_was_silent_stays_silent_when_a_later_question_is_not_sent() {
+        let mut asked = Asked::new();
+        while asked.state() == Kernel::Unknown {
+            asked.next();
+        }
+        asked.next();
+        assert!(asked.refuse());
+        assert_eq!(asked.state(), Kernel::Silent, "nobody would ask again what this decides");
+    }
+
+    #[test]
+    fn one_that_answers_goes_on_while_questions_are_not_sent() {
+        let mut asked = Asked::new();
+        let answer = |asked: &mut Asked| {
+            asked.next();
+            asked.hosts.hear(LINK, OWN, MAC, asked.now);
+        };
+        (0..20).for_each(|_| answer(&mut asked));
+        let begin = asked.now;
+        while asked.now - begin < PATIENCE / 2 {
+            asked.next();
+            asked.refuse();
+            assert_eq!(asked.state(), Kernel::Answers, "after {:?}", asked.now - begin);
+        }
+        answer(&mut asked);
+        assert_eq!(asked.state(), Kernel::Answers);
+        // In truth silent.
+        while asked.state() == Kernel::Answers {
+            asked.next();
+            assert!(asked.now - begin < PATIENCE);
+        }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::{
 
 use foldhash::fast::FixedState;
 
-use super::{LinkIndex, Output, Speaker, decide::FAR, entry::Phase};
+use super::{LinkIndex, Output, Speaker, entry::Phase};
 use crate::{
     MacAddr, announcer,
     wire::{Frame, arp, ethernet, ndp},
@@ -118,7 +118,9 @@ impl Speaker {
         {
             return self.refuse(link, address, now);
         }
-        let Some(at) = asked(frame).and_then(|host| self.hosts.not_asked(host, now)) else { return false };
+        let Some(at) = asked(frame).and_then(|host| self.hosts.not_asked(link, host, now)) else {
+            return false;
+        };
         self.deadline = self.deadline.into_iter().chain([at]).min();
         true
     }
@@ -162,6 +164,7 @@ impl Speaker {
                     self.outputs
                         .push_back(Output::Frame { link: *link, frame: announcer::probe(address, mac) });
                     self.await_answers(address, now);
+                    self.dirty.insert(address);
                 }
             }
         }
@@ -170,12 +173,11 @@ impl Speaker {
 
     /// An answer to a probe has as much time as ever.
     pub(super) fn await_answers(&mut self, address: IpAddr, now: Instant) {
-        let until = now.checked_add(self.settings.probe_spacing).unwrap_or(now + FAR);
+        let until = self.answered_by(now);
         if let Some(entry) = self.entries.get_mut(&address)
             && let Phase::Probing { next, .. } = &mut entry.phase
         {
             *next = until;
-            self.dirty.insert(address);
         }
     }
 
@@ -345,6 +347,25 @@ mod tests {
         let claimed =
             |address: &&IpAddr| bench.speaker.address(**address).is_some_and(|one| one.role == Role::Owner);
         assert_eq!(bench.addresses.iter().filter(claimed).count(), bench.addresses.len());
+    }
+
+    #[test]
+    fn a_probe_that_was_refused_is_waited_for_also_where_probes_have_no_pauses() {
+        let mut bench = Bench::with_probes(5, 3);
+        let settings = |probes| Settings { probes, probe_spacing: Duration::ZERO, ..Settings::default() };
+        bench.speaker.set_settings(settings(3), bench.now);
+        bench.want(Vec::new());
+        bench.want(bench.addresses.clone());
+        assert!(bench.flush(|_, _| false).is_empty());
+        // Everything is decided anew while they wait.
+        bench.speaker.set_settings(settings(4), bench.now);
+        let sent = bench.run(SECOND, |_, _| true);
+        let probed: HashSet<_> =
+            sent.iter().filter_map(|(link, frame)| Some((*link, announcer::probed(frame)?))).collect();
+        assert_eq!(probed.len(), bench.addresses.len() * LINKS.len(), "each, on both links");
+        let owner =
+            |address: &IpAddr| bench.speaker.address(*address).is_some_and(|one| one.role == Role::Owner);
+        assert!(bench.addresses.iter().all(owner));
     }
 
     #[test]

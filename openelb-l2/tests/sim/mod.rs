@@ -128,8 +128,7 @@ pub(crate) struct Sim {
     pub(crate) frames: u64,
     pub(crate) datagrams: u64,
     stranger: Option<(IpAddr, MacAddr)>,
-    /// The switch answers in the place of all hosts, also of those that are off, what is sent to all and is no probe (RFC
-    /// 9161).
+    /// The switch answers in the place of all hosts, also of those that are off, what is sent to all (RFC 9161).
     pub(crate) proxy: bool,
     /// By address: who claimed it last on the wire, as a client hears it that hears all.
     pub(crate) claimed: BTreeMap<IpAddr, MacAddr>,
@@ -616,7 +615,6 @@ impl Sim {
                 }
                 if self.proxy
                     && !header.destination.is_unicast()
-                    && !wire::is_probe(&frame)
                     && let Some(host) = self.hosts.iter().find(|host| host.ips.contains(&asked))
                     && let Some(answer) = wire::answer(&frame, host.mac)
                 {

@@ -72,15 +72,6 @@ pub(crate) fn has_source(frame: &[u8]) -> bool {
     arp && arp::Packet::decode(payload).is_ok_and(|packet| !packet.is_probe())
 }
 
-/// Whether a question has no source, of either family.
-pub(crate) fn is_probe(frame: &[u8]) -> bool {
-    let (header, payload) = ethernet::Header::decode(frame).unwrap();
-    if header.ethertype == ethernet::ETHERTYPE_ARP {
-        return arp::Packet::decode(payload).is_ok_and(|packet| packet.is_probe());
-    }
-    ndp::Packet::decode(payload).is_ok_and(|packet| packet.source.is_unspecified())
-}
-
 /// What a host says that has the address of which a frame asks; `None`: it asks for nothing.
 pub(crate) fn answer(frame: &[u8], mac: MacAddr) -> Option<Frame> {
     let (header, payload) = ethernet::Header::decode(frame).unwrap();
