@@ -220,6 +220,9 @@ fn is_bridge(kind: &InfoKind) -> bool {
 
 /// The link by which this host would reach another, by the kernel's routes. Sends nothing.
 pub(super) fn link_towards(target: IpAddr) -> io::Result<LinkIndex> {
+    if matches!(target, IpAddr::V6(v6) if v6.is_unicast_link_local()) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "every link has that subnet"));
+    }
     let mut question = RouteMessage::default();
     (question.header.address_family, question.header.destination_prefix_length) = match target {
         IpAddr::V4(_) => (AddressFamily::Inet, 32),

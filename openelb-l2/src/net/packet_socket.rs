@@ -400,6 +400,7 @@ pub(super) mod tests {
             // The source is on another link than the one by which it leaves.
             ip("route add 203.0.113.0/24 via 198.51.100.1 dev far src 192.0.2.11");
             assert_eq!(towards("203.0.113.1").expect("a route"), link("far"));
+            assert!(towards("fe80::7").is_err(), "it may be on each link");
             ip("route add unreachable 203.0.113.9");
             assert!(towards("203.0.113.9").is_err(), "unreachable");
         });

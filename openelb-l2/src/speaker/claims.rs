@@ -298,7 +298,7 @@ impl Speaker {
         let start = usize::try_from(self.next_random() >> 33).unwrap_or(0) % unknown.len();
         unknown.rotate_left(start);
         for address in unknown.into_iter().take(SOUGHT) {
-            self.ask_host(address, None, false);
+            self.ask_host(address, None, false, now);
         }
     }
 

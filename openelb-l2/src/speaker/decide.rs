@@ -445,13 +445,13 @@ impl Speaker {
         if self.waits_for_asker(address, now) || next > now {
             return;
         }
-        if left == 0 {
-            self.claim(address, now);
-            return;
-        }
         let links = self.usable_links(address);
         if links.iter().any(|(link, _)| self.unsent.waits(*link, address)) {
             return self.await_answers(address, now);
+        }
+        if left == 0 {
+            self.claim(address, now);
+            return;
         }
         // RFC 4862 section 5.4.2: first the group, to hear who else asks, then the question.
         for (link, _) in links.iter().filter(|_| address.is_ipv6()) {
@@ -635,7 +635,7 @@ impl Speaker {
     /// 4862 section 5.4.3). `at`: a question to this station alone, where its link-layer address is known: a switch that
     /// answers in the place of hosts (proxy ARP and ND, RFC 9161) answers what is sent to all, also for one that is dead. `probe`: of
     /// IPv4 without a source, for a host may have no way back to the source by this link.
-    pub(super) fn ask_host(&mut self, address: IpAddr, at: Option<MacAddr>, probe: bool) {
+    pub(super) fn ask_host(&mut self, address: IpAddr, at: Option<MacAddr>, probe: bool, now: Instant) {
         for port in self.ports.values().filter(|port| port.is_up()) {
             let (link, mac) = (port.link.index, port.link.mac);
             // One that Services have may be another node's.
@@ -655,7 +655,12 @@ impl Speaker {
                 (IpAddr::V4(target), _) => {
                     arp::Packet::probe(target, mac).to_frame(mac, at.unwrap_or(MacAddr::BROADCAST))
                 }
-                // One without a source is to the group (RFC 4861 section 7.1.1).
+                // The answer to one without a source is to all (RFC 4861 section 7.2.4), and the socket filter lets it in
+                // for addresses of Services alone. A link that is new has a source soon.
+                (IpAddr::V6(_), _) if at.is_some() => {
+                    self.hosts.not_asked(link, address, now);
+                    continue;
+                }
                 _ => announcer::probe(address, mac),
             };
             self.outputs.push_back(Output::Frame { link, frame });

@@ -40,10 +40,12 @@ struct Host {
     /// When the first question that counts was sent.
     started: Instant,
     asked: u32,
-    /// Since when one question after the other was not sent, and the last of them.
-    refused: Option<(Instant, Instant)>,
+    /// Since when a link takes no question, and which was the last of them.
+    refused: BTreeMap<LinkIndex, (Instant, Instant)>,
     next: Instant,
     answers: BTreeMap<LinkIndex, (MacAddr, Instant)>,
+    /// It was probed, and what it answers now is the answer to that.
+    probing: bool,
     /// It answered to a probe, and to nothing else.
     probes: bool,
     /// What the users know of it.
@@ -107,7 +109,8 @@ impl Hosts {
             links: links.clone(),
             started: now,
             asked: 0,
-            refused: None,
+            refused: BTreeMap::new(),
+            probing: false,
             next: now,
             answers: BTreeMap::new(),
             probes: false,
@@ -115,7 +118,7 @@ impl Hosts {
         });
         if on.iter().any(|link| !host.is_asked_on(*link)) {
             // On this one it was not asked yet.
-            (host.started, host.asked, host.next) = (now, 0, now);
+            (host.started, host.asked, host.next, host.probing) = (now, 0, now, false);
         }
         host.users.insert(address, on.to_vec());
         if !links.is_empty() && host.links != *links {
@@ -186,7 +189,8 @@ impl Hosts {
                 continue;
             }
             host.next = host.next.min(now + SLOW);
-            host.probes |= host.answers.is_empty() && (PROBE..=QUESTIONS).contains(&host.asked);
+            host.probes |= host.answers.is_empty() && host.probing;
+            host.refused.remove(&link);
             let before = host.answers.insert(link, (mac, now)).map(|(mac, _)| mac);
             let state = host.state(now);
             if before != Some(mac) || host.told != state {
@@ -214,7 +218,9 @@ impl Hosts {
                     // It may be on its way up, and be about to take its address.
                     host.probes = false;
                 }
-                let probe = host.probes || host.asked == PROBE && host.answers.is_empty();
+                let first = host.asked == PROBE && host.answers.is_empty();
+                host.probing = host.asked <= QUESTIONS && (host.probing || first);
+                let probe = host.probes || first;
                 let question = |(at, own): &(MacAddr, Option<IpAddr>)| {
                     Some(Question { address: (*own)?, at: *at, probe })
                 };
@@ -230,32 +236,36 @@ impl Hosts {
     }
 
     /// A question for a host's own address was not sent on a link: it does not count, and comes again soon, at the time
-    /// returned. What a host has answered stays good as long. `None`: nobody is asked for that there, or the link has taken
-    /// nothing for so long that it is left to the time of the others.
+    /// returned. What the host has answered there stays good as long. `None`: it comes again when it would have anyway, for
+    /// nobody is asked for that there, or it decides nothing, or the link has taken nothing for too long.
     pub(super) fn not_asked(&mut self, link: LinkIndex, address: IpAddr, now: Instant) -> Option<Instant> {
         let mut next = None;
         for host in self.hosts.values_mut() {
-            let is_its = host.links.iter().any(|(_, own)| *own == Some(address));
-            if !is_its || !host.is_asked_on(link) {
+            if !host.links.iter().any(|(_, own)| *own == Some(address)) {
                 continue;
             }
-            let since = host.refused.filter(|(_, last)| now.saturating_duration_since(*last) <= VALID);
-            let since = since.map_or(now, |(since, _)| since);
-            host.refused = Some((since, now));
-            if now.saturating_duration_since(since) >= PATIENCE {
+            let (since, last) = host.refused.entry(link).or_insert((now, now));
+            if now.saturating_duration_since(*last) > 2 * RARE {
+                *since = now;
+            }
+            *last = now;
+            if now.saturating_duration_since(*since) >= PATIENCE {
                 continue;
             }
             let recent = now.checked_sub(SLOW).unwrap_or(now);
-            for (_, at) in host.answers.values_mut() {
-                if now.saturating_duration_since(*at) <= VALID {
-                    *at = recent.max(*at);
-                }
+            let valid = |at: &Instant| now.saturating_duration_since(*at) <= VALID;
+            if let Some((_, at)) = host.answers.get_mut(&link).filter(|(_, at)| valid(at)) {
+                *at = recent.max(*at);
+            }
+            // What is decided stays so.
+            let over = host.state(now).over;
+            if !host.is_asked_on(link) || over && host.answers.is_empty() {
+                continue;
             }
             // Of several frames of one question the first counts.
             if host.next > now + AGAIN {
                 host.next = now + AGAIN;
-                // What is decided stays so.
-                if !host.told.over {
+                if !over {
                     host.asked = host.asked.saturating_sub(1);
                     let before = FAST * host.asked.min(QUESTIONS);
                     host.started = host.next.checked_sub(before).unwrap_or(now).max(host.started);
@@ -369,8 +379,60 @@ mod tests {
             asked.next();
         }
         asked.next();
-        assert!(asked.refuse());
+        assert!(!asked.refuse(), "it comes again when it would have anyway");
         assert_eq!(asked.state(), Kernel::Silent, "nobody would ask again what this decides");
+    }
+
+    #[test]
+    fn a_probe_that_was_answered_on_one_link_counts_though_another_refused_it() {
+        let mut asked = Asked::new();
+        let other = LinkIndex(3);
+        asked.hosts.ask(NodeId(7), ADDRESS, &[LINK, other], &vec![(MAC, Some(OWN))], asked.now);
+        for _ in 0..2 {
+            asked.next();
+        }
+        assert!(asked.hosts.not_asked(other, OWN, asked.now).is_some());
+        asked.hosts.hear(LINK, OWN, MAC, asked.now + Duration::from_millis(1));
+        asked.now = asked.hosts.poll_timeout().expect("it is asked");
+        let (questions, _) = asked.hosts.poll(asked.now);
+        assert!(questions[0].probe, "it answers nothing else");
+    }
+
+    #[test]
+    fn a_link_that_takes_nothing_does_not_count_for_another() {
+        let mut asked = Asked::new();
+        let other = LinkIndex(3);
+        asked.hosts.ask(NodeId(7), ADDRESS, &[LINK, other], &vec![(MAC, Some(OWN))], asked.now);
+        let start = asked.now;
+        while asked.now - start < 2 * PATIENCE {
+            asked.next();
+            asked.hosts.not_asked(other, OWN, asked.now);
+            asked.hosts.hear(LINK, OWN, MAC, asked.now);
+        }
+        let refused = asked.now;
+        while asked.now - refused < PATIENCE / 2 {
+            asked.next();
+            asked.hosts.not_asked(other, OWN, asked.now);
+            asked.refuse();
+            assert_eq!(asked.state(), Kernel::Answers, "after {:?}", asked.now - refused);
+        }
+    }
+
+    #[test]
+    fn what_a_host_answered_where_nothing_is_decided_is_kept_too() {
+        let mut asked = Asked::new();
+        let other = LinkIndex(3);
+        let start = asked.now;
+        while asked.now - start < PATIENCE / 2 {
+            asked.next();
+            asked.hosts.hear(LINK, OWN, MAC, asked.now);
+            if asked.now == start {
+                asked.hosts.hear(other, OWN, MAC, asked.now);
+            } else {
+                asked.hosts.not_asked(other, OWN, asked.now);
+            }
+            assert_eq!(asked.hosts.mac(NodeId(7), other), Some(MAC));
+        }
     }
 
     #[test]

@@ -501,7 +501,7 @@ impl Speaker {
             }
             let (questions, touched) = self.hosts.poll(now);
             for Question { address, at, probe } in questions {
-                self.ask_host(address, Some(at), probe);
+                self.ask_host(address, Some(at), probe, now);
             }
             self.dirty.extend(touched);
         }

@@ -209,6 +209,7 @@ mod tests {
         super::{DesiredAddress, Link, NodeName, Peer, Role, Settings, SpeakerConfig},
         *,
     };
+    use crate::ownership::arbiter::Kernel;
 
     const LINKS: [LinkIndex; 2] = [LinkIndex(2), LinkIndex(3)];
 
@@ -314,7 +315,11 @@ mod tests {
 
     #[test]
     fn an_address_is_not_claimed_before_each_of_its_probes_was_sent() {
-        let mut bench = Bench::with_probes(5000, 3);
+        [3, 1].into_iter().for_each(claimed_after);
+    }
+
+    fn claimed_after(probes: u8) {
+        let mut bench = Bench::with_probes(5000, probes);
         bench.want(Vec::new());
         bench.run(SECOND, |_, _| true);
         bench.want(bench.addresses.clone());
@@ -336,8 +341,9 @@ mod tests {
                     sent.entry((link, address)).or_default().push(now);
                 } else if let Some(address) = announcer::announced(&frame) {
                     let asked = &sent[&(link, address)];
-                    assert_eq!(asked.len(), 3, "{address} on {link:?}");
-                    assert!(now - asked[2] >= spacing, "{address}: the last answer had {:?}", now - asked[2]);
+                    assert_eq!(asked.len(), usize::from(probes), "{address} on {link:?}");
+                    let last = now - asked[asked.len() - 1];
+                    assert!(last >= spacing, "{address}: the last answer had {last:?}");
                 }
             }
             let Some(at) = bench.speaker.poll_timeout().filter(|at| *at <= end) else { break };
@@ -347,6 +353,31 @@ mod tests {
         let claimed =
             |address: &&IpAddr| bench.speaker.address(**address).is_some_and(|one| one.role == Role::Owner);
         assert_eq!(bench.addresses.iter().filter(claimed).count(), bench.addresses.len());
+    }
+
+    #[test]
+    fn a_host_is_asked_over_ipv6_once_the_link_has_a_source() {
+        let mut bench = Bench::new(1);
+        bench.run(SECOND, |_, _| true);
+        let (own, station) = ("2001:db8::7".parse().expect("an address"), MacAddr::new([2, 0, 0, 0, 0, 7]));
+        let links = vec![(station, Some(own))];
+        let (node, now) = (crate::ownership::message::NodeId(7), bench.now);
+        bench.speaker.hosts.ask(node, bench.addresses[0], &LINKS, &links, now);
+        bench.speaker.finish(now);
+        let is_question = |(_, frame): &(LinkIndex, Frame)| asked(frame) == Some(own);
+        assert!(!bench.run(SECOND, |_, _| true).iter().any(is_question), "nobody would hear the answer");
+        assert_eq!(bench.speaker.hosts.state(node, &LINKS, 1, bench.now), Kernel::Unknown);
+        let link = |index| {
+            let mut link = Link::new(index, "eth", MacAddr::new([2, 0, 0, 0, 0, 1]));
+            link.addresses.push("fe80::1".parse().expect("an address"));
+            link
+        };
+        bench.speaker.set_links(LINKS.map(link).to_vec(), bench.now);
+        let said = bench.run(SECOND, |_, _| true);
+        let (_, frame) = said.iter().find(|one| is_question(one)).expect("a question");
+        let (header, _) = ethernet::Header::decode(frame.as_bytes()).expect("a frame");
+        assert_eq!(header.destination, station);
+        assert_eq!(bench.speaker.hosts.state(node, &LINKS, 1, bench.now), Kernel::Silent);
     }
 
     #[test]
