@@ -23,7 +23,7 @@ const TURN: usize = 128;
 const PAUSE: Duration = Duration::from_millis(1);
 /// At most, where turns are refused again and again.
 const LONGEST_PAUSE: Duration = Duration::from_millis(8);
-/// A link that takes nothing for so long is left to the schedule.
+/// A link that takes nothing for so long is left to the schedule, and its probes count as sent.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The addresses of one link.
@@ -34,6 +34,10 @@ struct Queue {
     known: HashSet<IpAddr, FixedState>,
     /// Those of the last turn, with the same.
     tried: HashMap<IpAddr, Instant, FixedState>,
+    /// How many of those were refused again.
+    again: usize,
+    /// When some were not.
+    progress: Instant,
     next: Instant,
     pause: Duration,
     /// Something was refused since the last turn.
@@ -46,6 +50,8 @@ impl Queue {
             waiting: VecDeque::new(),
             known: HashSet::default(),
             tried: HashMap::default(),
+            again: 0,
+            progress: now,
             next: now + PAUSE,
             pause: PAUSE,
             full: false,
@@ -58,8 +64,10 @@ impl Queue {
         if self.known.contains(&address) {
             return true;
         }
-        let since = self.tried.get(&address).copied().unwrap_or(now);
-        let waits = now.saturating_duration_since(since) < PATIENCE;
+        let tried = self.tried.get(&address).copied();
+        self.again += usize::from(tried.is_some());
+        let since = tried.unwrap_or(now);
+        let waits = now.saturating_duration_since(since.max(self.progress)) < PATIENCE;
         if waits {
             self.known.insert(address);
             self.waiting.push_back((address, since));
@@ -71,6 +79,10 @@ impl Queue {
         self.pause = if self.full { (self.pause * 2).min(LONGEST_PAUSE) } else { PAUSE };
         self.full = false;
         self.next = now + self.pause;
+        if self.again < self.tried.len() {
+            self.progress = now;
+        }
+        self.again = 0;
         self.tried.clear();
         let count = self.waiting.len().min(TURN);
         let mut all = Vec::with_capacity(count);
