@@ -39,6 +39,9 @@ const HEARS: Duration = Duration::from_secs(2);
 /// A deaf node that goes on gossiping is known to be gone after this time without a word: it asks for those that it lost
 /// every 40 ms, and says what it claimed every 400 ms.
 pub(super) const MUTE: Duration = Duration::from_millis(1500);
+/// A link that is up for so long has an IPv6 address by now, if it gets one: the kernel waits for up to a second before it
+/// asks whether somebody else has it, and for one more for the answer (RFC 4862 section 5.4.2).
+const NEW: Duration = Duration::from_millis(2500);
 /// Probes are so far apart at least.
 const SHORTEST_SPACING: Duration = Duration::from_millis(1);
 /// Instead of a time that no clock can tell.
@@ -658,7 +661,9 @@ impl Speaker {
                 // The answer to one without a source is to all (RFC 4861 section 7.2.4), and the socket filter lets it in
                 // for addresses of Services alone. A link that is new has a source soon.
                 (IpAddr::V6(_), _) if at.is_some() => {
-                    self.hosts.not_asked(link, address, now);
+                    if port.up_since.is_some_and(|since| now.saturating_duration_since(since) < NEW) {
+                        self.hosts.not_asked(link, address, now);
+                    }
                     continue;
                 }
                 _ => announcer::probe(address, mac),

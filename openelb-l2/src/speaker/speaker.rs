@@ -42,6 +42,8 @@ pub(super) struct Port {
     /// IPv6 addresses that are probed here, or that a node has that does not hear this one: their groups are joined to hear
     /// who else has them.
     pub(super) probed: BTreeSet<IpAddr>,
+    /// Since when it is up.
+    pub(super) up_since: Option<Instant>,
 }
 
 impl Port {
@@ -246,10 +248,12 @@ impl Speaker {
                     let groups: Vec<_> = other.iter().flat_map(|port| port.responder.groups()).collect();
                     self.outputs
                         .extend(groups.into_iter().map(|group| Output::LeaveGroup { link: index, group }));
-                    Port { responder: Responder::new(link.mac), link, probed: BTreeSet::new() }
+                    let responder = Responder::new(link.mac);
+                    Port { responder, link, probed: BTreeSet::new(), up_since: None }
                 }
             };
-            self.ports.insert(index, port);
+            let up_since = port.is_up().then(|| port.up_since.unwrap_or(now));
+            self.ports.insert(index, Port { up_since, ..port });
         }
         for (link, port) in old {
             changed.push(link);

@@ -34,8 +34,8 @@ struct Queue {
     known: HashSet<IpAddr, FixedState>,
     /// Those of the last turn, with the same.
     tried: HashMap<IpAddr, Instant, FixedState>,
-    /// How many of those were refused again.
-    again: usize,
+    /// Those of them that were refused again.
+    again: HashSet<IpAddr, FixedState>,
     /// When some were not.
     progress: Instant,
     next: Instant,
@@ -50,7 +50,7 @@ impl Queue {
             waiting: VecDeque::new(),
             known: HashSet::default(),
             tried: HashMap::default(),
-            again: 0,
+            again: HashSet::default(),
             progress: now,
             next: now + PAUSE,
             pause: PAUSE,
@@ -65,7 +65,9 @@ impl Queue {
             return true;
         }
         let tried = self.tried.get(&address).copied();
-        self.again += usize::from(tried.is_some());
+        if tried.is_some() {
+            self.again.insert(address);
+        }
         let since = tried.unwrap_or(now);
         let waits = now.saturating_duration_since(since.max(self.progress)) < PATIENCE;
         if waits {
@@ -79,10 +81,10 @@ impl Queue {
         self.pause = if self.full { (self.pause * 2).min(LONGEST_PAUSE) } else { PAUSE };
         self.full = false;
         self.next = now + self.pause;
-        if self.again < self.tried.len() {
+        if self.again.len() < self.tried.len() {
             self.progress = now;
         }
-        self.again = 0;
+        self.again.clear();
         self.tried.clear();
         let count = self.waiting.len().min(TURN);
         let mut all = Vec::with_capacity(count);
@@ -165,11 +167,11 @@ impl Speaker {
             for address in queue.turn(now) {
                 // It may have moved meanwhile, or the link may be down or have another link-layer address.
                 let claimed = self.announcer.is_claimed(address);
-                if !claimed && !self.is_probing(address) {
+                let usable = self.usable_links(address).into_iter().find(|(usable, _)| usable == link);
+                let Some((_, mac)) = usable.filter(|_| claimed || self.is_probing(address)) else {
+                    queue.tried.remove(&address);
                     continue;
-                }
-                let mac = self.usable_links(address).into_iter().find(|(usable, _)| usable == link);
-                let Some((_, mac)) = mac else { continue };
+                };
                 if claimed {
                     self.announce_on(*link, mac, address);
                 } else {
@@ -372,10 +374,22 @@ mod tests {
     #[test]
     fn a_host_is_asked_over_ipv6_once_the_link_has_a_source() {
         let mut bench = Bench::new(1);
-        bench.run(SECOND, |_, _| true);
+        bench.run(3 * SECOND, |_, _| true);
         let (own, station) = ("2001:db8::7".parse().expect("an address"), MacAddr::new([2, 0, 0, 0, 0, 7]));
         let links = vec![(station, Some(own))];
-        let (node, now) = (crate::ownership::message::NodeId(7), bench.now);
+        let node = crate::ownership::message::NodeId(7);
+        // One that has none for long gets none, and nobody waits for that.
+        let now = bench.now;
+        bench.speaker.hosts.ask(node, bench.addresses[0], &LINKS, &links, now);
+        bench.speaker.finish(now);
+        bench.run(SECOND / 2, |_, _| true);
+        assert_eq!(bench.speaker.hosts.state(node, &LINKS, 1, bench.now), Kernel::Silent);
+        bench.speaker.hosts.cease(node, bench.addresses[0]);
+        // The links are new.
+        bench.set_links(1);
+        bench.speaker.set_links(Vec::new(), bench.now);
+        bench.set_links(1);
+        let now = bench.now;
         bench.speaker.hosts.ask(node, bench.addresses[0], &LINKS, &links, now);
         bench.speaker.finish(now);
         let is_question = |(_, frame): &(LinkIndex, Frame)| asked(frame) == Some(own);
@@ -448,6 +462,39 @@ mod tests {
         });
         assert!((8000..=4 * TURN * 2500 / 8).contains(&tries), "{tries}");
         assert_eq!((bench.speaker.poll_timeout(), bench.speaker.stats().gratuitous), (None, 0));
+    }
+
+    #[test]
+    fn a_link_that_begins_to_take_something_when_patience_is_over_keeps_what_waits() {
+        let mut bench = Bench::new(2000);
+        let (start, mut left, mut then) = (bench.now, 0, bench.now);
+        let said = bench.run(2 * PATIENCE, |link, now| {
+            // Of two frames of an address one may be taken.
+            if link == LINKS[0] && now > then && now - start > PATIENCE + LONGEST_PAUSE {
+                (left, then) = (101, now);
+            }
+            left -= usize::from(left > 0 && link == LINKS[0]);
+            link == LINKS[1] || left > 0
+        });
+        let on_first = said.iter().filter(|(link, _)| *link == LINKS[0]);
+        let addresses: HashSet<_> = on_first.filter_map(|(_, frame)| announcer::announced(frame)).collect();
+        // Two turns are lost: the last before, and the first that took a part.
+        assert!(addresses.len() >= 2000 - 3 * TURN, "{}", addresses.len());
+    }
+
+    #[test]
+    fn what_is_not_wanted_any_more_is_no_sign_that_a_link_takes_something() {
+        let mut bench = Bench::new(400);
+        bench.flush(|_, _| false);
+        let start = bench.now;
+        let mut wanted = bench.addresses.clone();
+        while bench.now - start < PATIENCE + SECOND {
+            // One is given up every 20 ms.
+            wanted.pop();
+            bench.want(wanted.clone());
+            bench.run(Duration::from_millis(20), |_, _| false);
+        }
+        assert_eq!(bench.speaker.unsent.poll_timeout(), None, "the others are left to the schedule");
     }
 
     #[test]
