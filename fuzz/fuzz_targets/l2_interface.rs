@@ -29,7 +29,8 @@ struct Input<'a> {
     address: IpAddr,
     links: Vec<Link<'a>>,
     skipped: Vec<&'a str>,
-    source: Option<IpAddr>,
+    /// The link of the route.
+    route: Option<u8>,
 }
 
 fuzz_target!(|input: Input<'_>| {
@@ -52,7 +53,7 @@ fuzz_target!(|input: Input<'_>| {
     let mut asked = 0;
     let found = select(&selector, input.address, &table, &skipped, &mut |_| {
         asked += 1;
-        input.source
+        input.route.map(|index| LinkIndex(index.into()))
     });
     assert!(asked == 0 || matches!(selector, InterfaceSelector::CanReach(_)));
     let Ok(found) = found else { return };
