@@ -35,14 +35,22 @@ struct Sizes {
     /// Requests on an idle link.
     samples: usize,
     many: u32,
+    /// The share of [`PACE`] that is offered at least; below it a round says nothing.
+    offered: f64,
 }
 
 impl Sizes {
     fn of(options: &Options) -> Self {
         if options.smoke {
-            Self { rounds: 1, flood: Duration::from_millis(200), samples: 50, many: 100 }
+            Self { rounds: 1, flood: Duration::from_millis(200), samples: 50, many: 100, offered: 0.1 }
         } else {
-            Self { rounds: options.rounds, flood: Duration::from_secs(1), samples: 1000, many: 10_000 }
+            Self {
+                rounds: options.rounds,
+                flood: Duration::from_secs(1),
+                samples: 1000,
+                many: 10_000,
+                offered: 0.95,
+            }
         }
     }
 }
@@ -161,7 +169,7 @@ fn paced(
     let mut answered: f64 = 0.0;
     let (mut busy, mut foreign, mut plain) = (f64::INFINITY, f64::INFINITY, f64::INFINITY);
     let mut plain_answered = f64::NAN;
-    let (mut made, mut whole) = (0, 0);
+    let (mut made, mut whole, mut most) = (0, 0, 0.0);
     let others: Vec<IpAddr> = (0..256).map(|n| IpAddr::V4(Ipv4Addr::from_bits(0x0a4d_f000 + n))).collect();
     // A hypervisor that takes the core away loses frames, whoever is to answer them: one whole round says that all can be.
     for round in 0..2 * sizes.rounds {
@@ -180,9 +188,11 @@ fn paced(
         let (seen, share) = flood(addresses)?;
         let (foreign_seen, of_others) = flood(&others)?;
         responder.stop()?;
-        for seen in [seen, foreign_seen] {
-            let offered = seen.asked as f64 / seen.took.as_secs_f64();
-            ensure!(offered > 0.95 * f64::from(PACE), "only {offered:.0} requests a second could be sent");
+        let offered = [seen, foreign_seen].map(|seen| seen.asked as f64 / seen.took.as_secs_f64());
+        most = offered.into_iter().fold(most, f64::max);
+        // A machine that had no time for the client either.
+        if offered.into_iter().any(|offered| offered < sizes.offered * f64::from(PACE)) {
+            continue;
         }
         let share_answered = 100.0 * seen.answered as f64 / seen.asked as f64;
         made += 1;
@@ -208,6 +218,7 @@ fn paced(
             responder.stop()?;
         }
     }
+    ensure!(made > 0, "only {most:.0} requests a second could be sent");
     let row = Row::new(format!("ARP, {what}, 100,000 requests/s: answered"), "%", answered);
     let row = if plain_answered.is_nan() { row } else { row.beside("AF_PACKET loop", plain_answered) };
     report.push(row.target(Target::AtLeast(100.0)));
