@@ -70,8 +70,7 @@ fn is_choice(link: &LinkInfo, skipped: &[String]) -> bool {
 }
 
 /// The links of `table` on which an address is to be answered. `skipped`: beginnings of names that neither `all` nor
-/// `subnet` choose. `link_towards`: the link of the route to
-/// another host.
+/// `subnet` choose. `link_towards`: the link by which the route to another host leaves.
 ///
 /// # Errors
 ///

@@ -636,8 +636,8 @@ impl Speaker {
     /// Asks whether a host has this address of its own. With a source of this node: a question without one says that the
     /// address is about to be taken, and a host that is about to take it itself would give it up (RFC 5227 section 2.1.1, RFC
     /// 4862 section 5.4.3). `at`: a question to this station alone, where its link-layer address is known: a switch that
-    /// answers in the place of hosts (proxy ARP and ND, RFC 9161) answers what is sent to all, also for one that is dead. `probe`: of
-    /// IPv4 without a source, for a host may have no way back to the source by this link.
+    /// answers in the place of hosts (proxy ARP and ND, RFC 9161) answers what is sent to all, also for one that is dead.
+    /// `probe`: of IPv4 without a source, for a host may have no way back to the source by this link.
     pub(super) fn ask_host(&mut self, address: IpAddr, at: Option<MacAddr>, probe: bool, now: Instant) {
         for port in self.ports.values().filter(|port| port.is_up()) {
             let (link, mac) = (port.link.index, port.link.mac);

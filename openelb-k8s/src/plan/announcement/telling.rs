@@ -23,8 +23,7 @@ pub fn teller<'a>(indexes: &'a Indexes, settings: &Settings) -> Option<&'a str> 
     carrier.or_else(|| speakers().find(ready)).or_else(|| speakers().next())
 }
 
-/// The node whose speaker tells what keeps all nodes from an address that may carry its traffic: the first of them with a
-/// speaker.
+/// Of the nodes that may carry an address's traffic, the first with a speaker: it tells what keeps all of them from that.
 #[must_use]
 pub fn teller_of<'a>(indexes: &Indexes, announcement: &'a Announcement) -> Option<&'a str> {
     let mut nodes = announcement.nodes.iter().map(|hop| hop.node.as_str());
