@@ -10,6 +10,8 @@
 
 mod sim;
 
+use std::time::Duration;
+
 use openelb_l2::speaker::Event;
 use sim::{Family, Sim, ms};
 
@@ -46,6 +48,40 @@ fn a_speaker_that_hears_of_its_peers_before_its_links_gets_its_addresses_back() 
             // Some die again at once.
             let pause = sim.random() % 800;
             sim.run(ms(pause));
+        }
+    }
+}
+
+/// It asks the others what they hold in the very moment in which they give its predecessor up. That it is heard does not
+/// mean that the one before lives and owns what it had: whoever stands in goes on.
+#[test]
+fn a_speaker_that_begins_just_before_the_one_before_is_given_up_ends_no_stand_in() {
+    for seed in 0..4 {
+        let killed = || {
+            let mut sim = Sim::of_family(Family::Both, 3, 4, seed);
+            sim.start_all();
+            sim.run(ms(4000));
+            let victim = sim.owner(sim.addresses[0]);
+            sim.kill(victim);
+            (sim, victim)
+        };
+        let (mut sim, victim) = killed();
+        sim.run(ms(2000));
+        let name = sim.hosts[victim].name.clone();
+        let is_down = |event: &Event| matches!(event, Event::SpeakerDown { node } if *node == name);
+        let all = sim.hosts.iter().flat_map(|host| &host.events);
+        let given_up = all.filter(|(_, event)| is_down(event)).map(|(at, _)| *at).min().unwrap();
+        for early in 1..=40 {
+            let (mut sim, victim) = killed();
+            let begins = given_up - early * Duration::from_micros(50);
+            sim.run(begins - sim.elapsed());
+            let mut stands_in = sim.hosts.iter().flat_map(|host| &host.events);
+            assert!(stands_in.any(|(_, event)| matches!(event, Event::StandInStarted { .. })), "seed {seed}");
+            sim.start_blind(victim, ms(20));
+            let ended =
+                |(at, event): &&(_, Event)| *at > begins && matches!(event, Event::StandInEnded { .. });
+            let ended = sim.hosts.iter().flat_map(|host| &host.events).find(ended);
+            assert!(ended.is_none(), "seed {seed}, {early} times 50 us before: {ended:?}");
         }
     }
 }

@@ -55,6 +55,21 @@ impl foca::Identity for Identity {
 /// member after the other is probed, and whoever is real waits for its turn.
 const MAX_STRANGERS: usize = 32;
 
+/// Each kind of answer that was not asked for goes to a node at most once in this time. Answers to each copy of an answer
+/// would multiply where datagrams are doubled and late.
+const PAUSE: Duration = Duration::from_millis(40);
+
+/// An answer that was not asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Word {
+    /// We hold the node for dead (TurnUndead).
+    Undead,
+    /// It speaks to an earlier life of ours: we announce ourselves.
+    Renewed,
+    /// We know a later life of it.
+    Outlived,
+}
+
 /// Octets that are no SWIM message.
 #[derive(Debug, thiserror::Error)]
 #[error("malformed membership message")]
@@ -102,6 +117,12 @@ impl Codec {
             self.seen.fetch_max(generation, Ordering::Relaxed);
         }
         Ok(Identity { node, generation, address: SocketAddr::new(ip, port) })
+    }
+
+    /// Which life of a node is told that it is held for dead.
+    fn undead(&mut self, octets: &[u8]) -> Option<u64> {
+        let header = foca::Codec::decode_header(self, octets).ok()?;
+        (header.message == Message::TurnUndead).then_some(header.dst.generation)
     }
 }
 
@@ -257,6 +278,8 @@ pub(crate) struct Membership {
     patience: Duration,
     counter: u64,
     sends: Vec<(NodeId, SocketAddr, Vec<u8>)>,
+    /// When each word was last said to a node.
+    said: BTreeMap<(NodeId, Word), Instant>,
     rejoined: bool,
     pub(crate) errors: u64,
 }
@@ -298,6 +321,7 @@ impl Membership {
             patience: pace.suspicion + 2 * pace.probe_interval,
             counter: 0,
             sends: Vec::new(),
+            said: BTreeMap::new(),
             rejoined: false,
             errors: 0,
         }
@@ -314,7 +338,7 @@ impl Membership {
     }
 
     /// Takes a message in, of the node that sent it. If that lives a life with a lower number than one that is known of it
-    /// here, it is ignored, and this is the number: it should hear of it.
+    /// here, it is ignored, and this is the number: it should hear of it. (`None` also if it was told just now.)
     pub(crate) fn handle(
         &mut self,
         sender: NodeId,
@@ -328,17 +352,28 @@ impl Membership {
         };
         let octets = &*octets;
         let before = self.generation();
+        let sent = self.sends.len();
         self.run(now, |foca, wishes| foca.handle_data(octets, wishes));
+        for (node, address, octets) in self.sends.split_off(sent) {
+            let is_said = self.codec().undead(&octets).is_none_or(|life| {
+                // An earlier life than the one that is known hears of that instead.
+                self.life(node).is_none_or(|known| known <= life) && self.say_once(node, Word::Undead, now)
+            });
+            if is_said {
+                self.sends.push((node, address, octets));
+            }
+        }
         let seen = self.seen.load(Ordering::Relaxed);
         if seen > self.generation() {
             // An earlier life had a later clock.
             self.outlive(seen.saturating_add(1), now);
         }
-        let mut codec = Codec { own: self.foca.identity().node, seen: Arc::default() };
+        let mut codec = self.codec();
         let header = foca::Codec::decode_header(&mut codec, octets).ok()?;
         let sender = header.src;
         let addressed = header.dst.node == codec.own && header.message != Message::Announce;
-        if addressed && header.dst.generation < before && header.src.node != codec.own {
+        let renewed = addressed && header.dst.generation < before && header.src.node != codec.own;
+        if renewed && self.say_once(sender.node, Word::Renewed, now) {
             // foca drops what is for an earlier life. Two that came back at the same time would never hear each other.
             self.announce(sender.node, sender.address, now);
         }
@@ -349,9 +384,30 @@ impl Membership {
         if let Some(suspect) = self.suspects.get_mut(&answers) {
             suspect.spoke = true;
         }
-        let known = self.foca.iter_membership_state().find(|member| member.id().node == sender.node)?;
-        let known = known.id().generation;
-        (sender.node != codec.own && known > sender.generation).then_some(known)
+        let known = self.life(sender.node)?;
+        let outlived = sender.node != codec.own && known > sender.generation;
+        (outlived && self.say_once(sender.node, Word::Outlived, now)).then_some(known)
+    }
+
+    /// The life of a node that is known here.
+    fn life(&self, node: NodeId) -> Option<u64> {
+        let mut all = self.foca.iter_membership_state();
+        all.find(|member| member.id().node == node).map(|member| member.id().generation)
+    }
+
+    /// Notes that this is said now; `false` if it was said just now.
+    fn say_once(&mut self, node: NodeId, word: Word, now: Instant) -> bool {
+        let last = self.said.get(&(node, word));
+        let may = last.is_none_or(|at| now.saturating_duration_since(*at) >= PAUSE);
+        if may {
+            self.said.insert((node, word), now);
+        }
+        may
+    }
+
+    /// A codec that does not note what others know of us.
+    fn codec(&self) -> Codec {
+        Codec { own: self.foca.identity().node, seen: Arc::default() }
     }
 
     /// The message without the members for whom there is no room; `None`: it is none, or of a sender for whom there is none.
@@ -361,7 +417,7 @@ impl Membership {
         octets: &'a [u8],
         is_peer: impl Fn(NodeId) -> bool,
     ) -> Option<Cow<'a, [u8]>> {
-        let mut codec = Codec { own: self.foca.identity().node, seen: Arc::default() };
+        let mut codec = self.codec();
         let mut rest = octets;
         let header = foca::Codec::decode_header(&mut codec, &mut rest).ok()?;
         if header.src.node != sender {
@@ -428,6 +484,7 @@ impl Membership {
     /// A suspicion must end. foca forgets the timer of it when this node comes back as a new member, and a member that
     /// never heard of the suspicion does not object. To be called regularly.
     pub(crate) fn end_suspicions(&mut self, now: Instant) {
+        self.said.retain(|_, at| now.saturating_duration_since(*at) < PAUSE);
         let suspects = self.foca.iter_members().filter(|member| member.state() == foca::State::Suspect);
         let suspects: Vec<_> = suspects.map(|member| (*member.id(), member.incarnation())).collect();
         self.suspects.retain(|node, _| suspects.iter().any(|(id, _)| id.node == *node));
@@ -587,6 +644,41 @@ mod tests {
             assert!(pair.iter().all(|one| one.live().count() == 1), "nobody is given up");
         }
         assert!(pair.iter().all(|one| one.live().all(|live| live.generation == 20 && !live.suspect)));
+    }
+
+    #[test]
+    fn answers_that_were_not_asked_for_are_given_once_in_a_while() {
+        let now = Instant::now();
+        let mut one = Membership::new(NodeId(1), SocketAddr::from(([192, 0, 2, 1], 7947)), 7, PACE, 0);
+        let dead = |generation| Member::new(identity(3, generation), 0, foca::State::Down);
+        let _ = one.handle(NodeId(2), &gossip(std::iter::once(dead(9))), |_| true, now);
+        one.take_sends();
+        let ping = |generation| {
+            let mut codec = Codec { own: NodeId(3), seen: Arc::default() };
+            let mut out = Vec::new();
+            let header = Header {
+                src: identity(3, generation),
+                src_incarnation: 0,
+                dst: identity(1, 7),
+                message: Message::Ping(1),
+            };
+            foca::Codec::encode_header(&mut codec, &header, &mut out).unwrap();
+            out.put_u16(0);
+            out
+        };
+        let mut said = |generation: u64, at: Instant| {
+            let outlived = one.handle(NodeId(3), &ping(generation), |_| true, at);
+            let mut codec = one.codec();
+            let sends = one.take_sends();
+            let undead: Vec<_> = sends.iter().filter_map(|(_, _, octets)| codec.undead(octets)).collect();
+            (outlived, undead)
+        };
+        // What comes late of an earlier life does not take the place of what the one that is dead should hear.
+        assert_eq!(said(8, now), (Some(9), vec![]));
+        assert_eq!(said(9, now), (None, vec![9]));
+        assert_eq!((said(8, now), said(9, now)), ((None, vec![]), (None, vec![])));
+        let later = now + PAUSE;
+        assert_eq!((said(8, later), said(9, later)), ((Some(9), vec![]), (None, vec![9])));
     }
 
     #[test]

@@ -62,6 +62,9 @@ pub(super) struct Node {
     synced: Option<(u64, Mark)>,
     /// When anything was heard of it.
     pub(super) heard: Option<Instant>,
+    /// When it last asked as one that does not know what others hold, and has said nothing else of itself since: its process
+    /// has begun just now, or did not run.
+    blank: Option<Instant>,
     /// Given up by the membership, and heard all the same, without a pause: what this node says does not arrive there. It
     /// lives, and what it owned then is still its own.
     pub(super) speaks: bool,
@@ -371,9 +374,10 @@ impl Speaker {
             if !members.contains_key(id) && node.live.take().is_some() {
                 // When it is back, it may be another life of it, which has not said anything yet.
                 node.complete = false;
-                // One that died was not heard since it was suspected.
-                let heard = node.heard.is_some_and(|at| now.saturating_duration_since(at) < suspicion / 2);
-                node.speaks = heard;
+                // One that died was not heard since it was suspected; the process after it may be, already.
+                let within =
+                    |at: Option<Instant>, time| at.is_some_and(|at| now.saturating_duration_since(at) < time);
+                node.speaks = within(node.heard, suspicion / 2) && !within(node.blank, 2 * TICK);
                 changed.push((*id, Some(false)));
             }
         }
@@ -575,6 +579,7 @@ impl Speaker {
                 let node = self.nodes.entry(sender).or_default();
                 if via.is_none() {
                     node.asked = Some((from, now));
+                    node.blank = Some(now).filter(|_| nonce != 0).or(node.blank);
                 }
                 self.refresh_members(now);
                 self.acknowledge(sender, have, now);
@@ -603,7 +608,11 @@ impl Speaker {
 
     /// Somebody says how much of this node's state it has.
     fn acknowledge(&mut self, reader: NodeId, mark: Mark, now: Instant) {
-        self.replica.acknowledge(reader, mark);
+        if mark.version == 0 && mark.epoch != 0 && mark.epoch <= self.membership.generation() {
+            // Says only that a later life is known than the one that was heard, and that is this one.
+            return;
+        }
+        self.replica.acknowledge(reader, mark, now);
         if mark.epoch > self.membership.generation() {
             // Whoever knows a later life ignores this one as a member, too.
             self.membership.outlive(message::life_after(mark.epoch), now);
@@ -648,6 +657,7 @@ impl Speaker {
             if !was_ready && node.is_ready() {
                 node.ready_since = Some(now);
             }
+            node.blank = node.blank.filter(|_| !node.about.settled);
             let changed = was_ready != node.is_ready() || reborn || matured;
             if moved && !node.about.links.is_empty() {
                 let links = node.about.links.clone();

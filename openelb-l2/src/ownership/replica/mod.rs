@@ -1,6 +1,7 @@
 //! What this node says of itself, in versions, and how much of it each other node has.
 
 use std::{
+    cmp::Ordering,
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
@@ -11,6 +12,8 @@ use crate::speaker::NodeName;
 
 /// A piece that is not acknowledged is sent again after this time.
 const RETRY: Duration = Duration::from_millis(100);
+/// A reader is believed to have less than it had at most once in this time.
+const DOUBT: Duration = Duration::from_millis(50);
 /// Two pieces for one reader that does not answer are at least this far apart.
 const SPACING: Duration = Duration::from_millis(1);
 /// How many removed addresses are remembered before a node that missed them is told everything anew.
@@ -24,6 +27,41 @@ struct Reader {
     sent: Option<(u64, Instant)>,
     /// Pieces since its last answer.
     tries: u32,
+    /// When it was last believed to have less than it had, and the least that it said since.
+    lowered: Option<Instant>,
+    doubt: Option<u64>,
+}
+
+impl Reader {
+    const fn new(address: SocketAddr) -> Self {
+        Self { address, acked: 0, sent: None, tries: 0, lowered: None, doubt: None }
+    }
+
+    /// It has so much, and nothing is under way.
+    const fn set(&mut self, acked: u64) {
+        (self.acked, self.sent, self.tries) = (acked, None, 0);
+    }
+
+    /// When it is believed to have less than it had.
+    fn lowers_at(&self) -> Option<Instant> {
+        self.doubt.and(self.lowered).map(|at| at + DOUBT)
+    }
+
+    /// It may have less. An old answer that comes late looks like that, too, and each costs a piece, whose copies bring
+    /// more late answers: so once in a while.
+    fn lower(&mut self, now: Instant) {
+        if self.lowers_at().is_none_or(|at| at <= now)
+            && let Some(has) = self.doubt.take()
+            && has < self.acked
+        {
+            self.set(has);
+            self.lowered = Some(now);
+        }
+    }
+
+    const fn has_all(&self, version: u64) -> bool {
+        self.acked >= version && self.doubt.is_none()
+    }
 }
 
 /// A piece of state for one reader.
@@ -136,7 +174,7 @@ impl Replica {
         *self = Self { tombstones: self.tombstones, ..Self::new(name, epoch) };
         self.about = about;
         for (node, reader) in readers {
-            self.readers.insert(node, Reader { acked: 0, sent: None, tries: 0, ..reader });
+            self.readers.insert(node, Reader::new(reader.address));
         }
     }
 
@@ -145,8 +183,7 @@ impl Replica {
         if epoch > self.epoch {
             self.epoch = message::life_after(epoch);
             for reader in self.readers.values_mut() {
-                reader.acked = 0;
-                reader.sent = None;
+                (reader.acked, reader.sent, reader.doubt) = (0, None, None);
             }
         }
     }
@@ -155,13 +192,12 @@ impl Replica {
     pub(crate) fn set_readers(&mut self, readers: &BTreeMap<NodeId, SocketAddr>) {
         self.readers.retain(|node, _| readers.contains_key(node));
         for (node, address) in readers {
-            let fresh = Reader { address: *address, acked: 0, sent: None, tries: 0 };
-            self.readers.entry(*node).or_insert(fresh).address = *address;
+            self.readers.entry(*node).or_insert_with(|| Reader::new(*address)).address = *address;
         }
     }
 
     /// A reader says how much it has.
-    pub(crate) fn acknowledge(&mut self, node: NodeId, mark: Mark) {
+    pub(crate) fn acknowledge(&mut self, node: NodeId, mark: Mark, now: Instant) {
         if mark.epoch == self.epoch && mark.version > self.version {
             // More than was ever said: of another life with the same number.
             self.outlive(self.epoch.saturating_add(1));
@@ -170,27 +206,30 @@ impl Replica {
         }
         let Some(reader) = self.readers.get_mut(&node) else { return };
         let has = if mark.epoch == self.epoch { mark.version.min(self.version) } else { 0 };
-        // An old answer may come late; one that is behind is only believed when nothing newer was sent.
-        if has > reader.acked || reader.sent.is_none_or(|(to, _)| has < to && has < reader.acked) {
-            reader.acked = has;
-            reader.sent = None;
-            reader.tries = 0;
+        match has.cmp(&reader.acked) {
+            Ordering::Greater => reader.set(has),
+            Ordering::Equal => {}
+            Ordering::Less => {
+                reader.doubt = Some(reader.doubt.map_or(has, |least| least.min(has)));
+                reader.lower(now);
+            }
         }
     }
 
     /// Whether every reader has everything.
     pub(crate) fn is_told(&self) -> bool {
-        self.readers.values().all(|reader| reader.acked >= self.version)
+        self.readers.values().all(|reader| reader.has_all(self.version))
     }
 
     /// Whether this reader has everything.
     pub(crate) fn is_known_to(&self, node: NodeId) -> bool {
-        self.readers.get(&node).is_some_and(|reader| reader.acked >= self.version)
+        self.readers.get(&node).is_some_and(|reader| reader.has_all(self.version))
     }
 
     /// The next piece that a reader lacks and that is not under way.
     pub(crate) fn poll_piece(&mut self, now: Instant) -> Option<Piece> {
         let version = self.version;
+        self.readers.values_mut().for_each(|reader| reader.lower(now));
         let (node, from) = self
             .readers
             .iter()
@@ -214,9 +253,9 @@ impl Replica {
 
     /// When a piece is to be sent again.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        let waiting = self.readers.values().filter(|reader| reader.acked < self.version);
         let due = |(to, at): (u64, Instant)| at + if to < self.version { SPACING } else { RETRY };
-        waiting.filter_map(|reader| reader.sent.map(due)).min()
+        let again = |reader: &Reader| reader.sent.filter(|_| reader.acked < self.version).map(due);
+        self.readers.values().flat_map(|reader| [again(reader), reader.lowers_at()]).flatten().min()
     }
 
     fn piece(&self, acked: u64) -> State {

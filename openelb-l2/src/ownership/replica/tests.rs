@@ -34,7 +34,7 @@ fn a_lossy_reader_has_everything_in_the_end() {
             if pieces % 2 == 0 && piece.from <= has {
                 copy.extend(piece.items);
                 has = piece.to;
-                replica.acknowledge(node, Mark { epoch: 5, version: has });
+                replica.acknowledge(node, Mark { epoch: 5, version: has }, now);
             }
         }
         now = replica.poll_timeout().unwrap_or(now).max(now + Duration::from_millis(1));
@@ -48,39 +48,39 @@ fn a_lossy_reader_has_everything_in_the_end() {
 
 #[test]
 fn a_reader_that_knows_a_later_life_is_told_everything_again() {
-    let node = NodeId(1);
+    let (node, now) = (NodeId(1), Instant::now());
     let mut replica = replica(node);
-    replica.acknowledge(node, Mark { epoch: 5, version: 1 });
+    replica.acknowledge(node, Mark { epoch: 5, version: 1 }, now);
     assert!(replica.is_told());
-    replica.acknowledge(node, Mark { epoch: 9, version: 100 });
+    replica.acknowledge(node, Mark { epoch: 9, version: 100 }, now);
     assert!(!replica.is_told());
-    let piece = replica.poll_piece(Instant::now()).unwrap().state;
+    let piece = replica.poll_piece(now).unwrap().state;
     assert_eq!((piece.epoch, piece.from, piece.reset), (message::life_after(9), 0, true));
 }
 
 #[test]
 fn a_reader_that_has_more_than_was_ever_said_knows_another_life() {
-    let node = NodeId(1);
+    let (node, now) = (NodeId(1), Instant::now());
     let mut replica = replica(node);
-    replica.acknowledge(node, Mark { epoch: 5, version: 100 });
+    replica.acknowledge(node, Mark { epoch: 5, version: 100 }, now);
     assert!(!replica.is_told());
-    let piece = replica.poll_piece(Instant::now()).unwrap().state;
+    let piece = replica.poll_piece(now).unwrap().state;
     assert!(piece.epoch > 5 && piece.from == 0 && piece.reset);
 }
 
 #[test]
 fn forgotten_removals_lead_to_a_reset() {
-    let node = NodeId(1);
+    let (node, now) = (NodeId(1), Instant::now());
     let mut replica = replica(node);
     replica.set_item(address(0), Item { candidate: true, ..Item::default() });
-    replica.acknowledge(node, replica.mark());
+    replica.acknowledge(node, replica.mark(), now);
     let had = replica.mark();
     for n in 0..5000 {
         replica.set_item(address(n), Item { proven: true, ..Item::default() });
         replica.set_item(address(n), Item::default());
     }
-    replica.acknowledge(node, had);
-    let piece = replica.poll_piece(Instant::now()).unwrap().state;
+    replica.acknowledge(node, had, now);
+    let piece = replica.poll_piece(now).unwrap().state;
     assert!(piece.reset && piece.from == 0);
     assert!(replica.changes.len() <= TOMBSTONES);
 }
@@ -111,12 +111,39 @@ fn a_new_reader_has_everything_also_after_many_removals() {
             copy.extend(piece.items);
             has = piece.to;
         }
-        replica.acknowledge(node, Mark { epoch: 5, version: has });
+        replica.acknowledge(node, Mark { epoch: 5, version: has }, now);
         pieces += 1;
         assert!(pieces < 200, "{has} of {:?} after {pieces} pieces", replica.mark());
     }
     copy.retain(|_, item| *item != Item::default());
     assert_eq!(copy, (5000..5500).map(|n| (address(n), there(n))).collect());
+}
+
+/// Answers of an earlier life that come late, one for each copy of what was said then.
+#[test]
+fn a_reader_is_told_anew_once_in_a_while() {
+    let (node, now) = (NodeId(1), Instant::now());
+    let mut replica = replica(node);
+    let old = replica.mark();
+    replica.begin(6);
+    replica.set_item(address(1), Item { candidate: true, ..Item::default() });
+    let mut pieces = 0;
+    for _ in 0..100 {
+        pieces += usize::from(replica.poll_piece(now).is_some());
+        replica.acknowledge(node, replica.mark(), now);
+        replica.acknowledge(node, old, now);
+    }
+    // Once since it knew nothing, and once since it was believed to have lost it.
+    assert_eq!(pieces, 2);
+    assert!(!replica.is_told(), "it may be true");
+    // Another process of it, and then a late answer of the one before.
+    replica.acknowledge(node, Mark::default(), now);
+    replica.acknowledge(node, Mark { version: 1, ..replica.mark() }, now);
+    let later = replica.poll_timeout().unwrap();
+    assert_eq!(later, now + DOUBT);
+    assert_eq!(replica.poll_piece(later).unwrap().state.from, 0);
+    replica.acknowledge(node, replica.mark(), later);
+    assert!(replica.is_told() && replica.poll_timeout().is_none());
 }
 
 /// One that takes state in as a speaker does.
@@ -242,7 +269,7 @@ impl Both {
         reader.take(state);
         self.answers.push((node, reader.have));
         if answered {
-            self.replica.acknowledge(node, reader.have);
+            self.replica.acknowledge(node, reader.have, self.now);
         }
     }
 
@@ -265,12 +292,12 @@ impl Both {
             Step::Lose(count) => (0..count).for_each(|_| drop(self.poll())),
             Step::Old(back) => {
                 if let Some((node, mark)) = self.answers.iter().rev().nth(back).copied() {
-                    self.replica.acknowledge(node, mark);
+                    self.replica.acknowledge(node, mark, self.now);
                 }
             }
             Step::Forget(reader) => {
                 self.readers.insert(NodeId(reader), Listener::default());
-                self.replica.acknowledge(NodeId(reader), Mark::default());
+                self.replica.acknowledge(NodeId(reader), Mark::default(), self.now);
             }
             Step::Begin => self.replica.begin(self.replica.mark().epoch + 1),
             Step::Reborn if self.reborn => {}
@@ -290,7 +317,7 @@ impl Both {
     /// Everything arrives from here on; a reader that has not all goes on saying what it has.
     fn check(mut self) {
         for (node, reader) in &self.readers {
-            self.replica.acknowledge(*node, reader.have);
+            self.replica.acknowledge(*node, reader.have, self.now);
         }
         let mut pieces = 0;
         while !self.replica.is_told() {
