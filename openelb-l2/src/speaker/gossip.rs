@@ -62,8 +62,8 @@ pub(super) struct Node {
     synced: Option<(u64, Mark)>,
     /// When anything was heard of it.
     pub(super) heard: Option<Instant>,
-    /// When it last asked as one that does not know what others hold, and has said nothing else of itself since: its process
-    /// has begun just now, or did not run.
+    /// When it last asked as one that does not know what others hold, unless it said since that it knows: its process has
+    /// begun just now, or did not run.
     blank: Option<Instant>,
     /// Given up by the membership, and heard all the same, without a pause: what this node says does not arrive there. It
     /// lives, and what it owned then is still its own.
@@ -609,7 +609,7 @@ impl Speaker {
     /// Somebody says how much of this node's state it has.
     fn acknowledge(&mut self, reader: NodeId, mark: Mark, now: Instant) {
         if mark.version == 0 && mark.epoch != 0 && mark.epoch <= self.membership.generation() {
-            // Says only that a later life is known than the one that was heard, and that is this one.
+            // Says only that lives with lower numbers are ignored, and this one has none.
             return;
         }
         self.replica.acknowledge(reader, mark, now);

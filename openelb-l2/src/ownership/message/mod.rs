@@ -136,7 +136,7 @@ pub(crate) enum Body {
     /// SWIM, opaque here.
     Swim(Vec<u8>),
     State(State),
-    /// This much of your state is here. Version 0 of an epoch: a life of yours with that number is known.
+    /// This much of your state is here. Version 0 of an epoch: lives of yours with lower numbers are ignored.
     Ack(Mark),
     /// Tell me how much state you have; of yours, this much is here.
     Sync {
